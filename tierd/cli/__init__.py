@@ -1,0 +1,1 @@
+"""tierctl: what an operator types."""

@@ -1,0 +1,1 @@
+"""From YAML to a Policy, with file:line:column for every error."""

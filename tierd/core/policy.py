@@ -1,0 +1,107 @@
+"""What the operator asked for, as values. Built by config/ from YAML; read by everyone else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+class EngineMode(StrEnum):
+    """`place` moves pages; `observe` looks and plans, and moves nothing."""
+
+    PLACE = "place"
+    OBSERVE = "observe"
+
+
+class ProvisionMode(StrEnum):
+    """`apply` lets tierd-convert@ act; `plan` only shows what it would do."""
+
+    APPLY = "apply"
+    PLAN = "plan"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessMatch:
+    """One rule for choosing processes. Exactly one of the two is set.
+
+    unit: the name of a systemd unit (service, scope or slice), for example ``postgresql.service``.
+    cgroup: a glob over the cgroup path below the cgroup root, for example ``/system.slice/*``; ``*`` crosses ``/``.
+    """
+
+    unit: str | None = None
+    cgroup: str | None = None
+
+    def matches(self, cgroup_path: str) -> bool:
+        """Whether a process in `cgroup_path` (as in /proc/PID/cgroup, ``/a/b``) is meant."""
+        if self.unit is not None:
+            return self.unit in cgroup_path.split("/")
+        return self.cgroup is not None and fnmatchcase(cgroup_path, self.cgroup)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSelection:
+    """Which processes are placed: those that match an `include` and no `exclude`."""
+
+    include: tuple[ProcessMatch, ...] = (ProcessMatch(cgroup="*"),)
+    exclude: tuple[ProcessMatch, ...] = ()
+
+    def selects(self, cgroup_path: str) -> bool:
+        """Whether processes in `cgroup_path` are placed."""
+        return any(m.matches(cgroup_path) for m in self.include) and not any(
+            m.matches(cgroup_path) for m in self.exclude
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePolicy:
+    """How pages are placed.
+
+    bandwidth: bytes a second, promotion and demotion together.
+    dram_floor: bytes of each DRAM node that tierd leaves free, beyond the floor the engine itself computes.
+    minimum_process: bytes; processes with less resident memory are left alone.
+    round: seconds between two plans.
+    cooldown: seconds for which a page that came up does not go down again.
+    heat_half_life: seconds after which an observation counts half.
+    huge_pages: whether huge pages of a contended cgroup may be split to be placed.
+    pressure_limit: share of time (0..100, PSI memory `some avg10`) above which moving stops.
+    """
+
+    mode: EngineMode = EngineMode.OBSERVE
+    bandwidth: int = 512 * MIB
+    dram_floor: int = 0
+    minimum_process: int = 64 * MIB
+    round: float = 1.0
+    cooldown: float = 30.0
+    heat_half_life: float = 20.0
+    huge_pages: bool = True
+    pressure_limit: float = 40.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProvisionRequest:
+    """A share of a region's free capacity that is to be memory.
+
+    name: the instance of tierd-convert@NAME.service; ``[A-Za-z0-9_.-]{1,64}``.
+    iset_id: the region's interleave set, an unsigned 64-bit integer. Names renumber; this does not.
+    size: bytes of memory wanted, before alignment; None means all that is free.
+    """
+
+    name: str
+    iset_id: int
+    size: int | None
+    mode: ProvisionMode = ProvisionMode.PLAN
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A whole policy. `digest` is the SHA-256 of the text it came from, `origin` the file."""
+
+    processes: ProcessSelection = field(default_factory=ProcessSelection)
+    engine: EnginePolicy = field(default_factory=EnginePolicy)
+    provision: tuple[ProvisionRequest, ...] = ()
+    origin: str = "built-in defaults"
+    digest: str = ""

@@ -1,0 +1,100 @@
+"""What the engine tells the rest of the daemon: one immutable value, replaced after every round."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tierd.core.model import Topology
+
+
+class EngineState(StrEnum):
+    """The engine's life, as `tierctl status` and D-Bus show it.
+
+    starting: before the first round. idle: nothing to place (one tier, or no process selected).
+    observing: the policy says observe. converging: placement is improving. steady: it is as good as it gets.
+    holding: moving has stopped for a reason that `State.reason` gives (memory pressure, DRAM at its floor).
+    degraded: something needed is missing; `State.missing` names it. paused: an operator asked.
+    """
+
+    STARTING = "starting"
+    IDLE = "idle"
+    OBSERVING = "observing"
+    CONVERGING = "converging"
+    STEADY = "steady"
+    HOLDING = "holding"
+    DEGRADED = "degraded"
+    PAUSED = "paused"
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Since the daemon started. Only moves confirmed by the kernel count.
+
+    *_pages are base pages of 4 KiB; seconds are of wall time in the mover.
+    """
+
+    rounds: int = 0
+    samples: int = 0
+    samples_lost: int = 0
+    promoted_pages: int = 0
+    demoted_pages: int = 0
+    refused_pages: int = 0
+    deferred_pages: int = 0
+    already_there_pages: int = 0
+    huge_pages_split: int = 0
+    huge_pages_rebuilt: int = 0
+    move_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class MissingFeature:
+    """Something this machine lacks: what it is, what is lost without it, how to get it."""
+
+    feature: str
+    loss: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.feature}: {self.loss}; {self.remedy}"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLine:
+    """One step of the last plan, for people: what, how much, and why.
+
+    action: ``promote``, ``demote``, ``split`` or ``hold``. pages: base pages.
+    """
+
+    action: str
+    subject: str
+    pages: int
+    source_node: int | None
+    target_node: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything the bus, the journal, the status line and the metrics may show.
+
+    hit_ratio: share of sampled accesses that found DRAM, None when unknown (an estimate from samples).
+    source: name of the access source in use; source_reason: why that one.
+    processes, cgroups: how many are being placed; dram_bytes, slow_bytes: their memory in each kind of tier.
+    monotonic: seconds, CLOCK_MONOTONIC, when the round that made this state ended.
+    """
+
+    engine: EngineState = EngineState.STARTING
+    reason: str = ""
+    topology: Topology = field(default_factory=lambda: Topology(()))
+    counters: Counters = field(default_factory=Counters)
+    source: str = "none"
+    source_reason: str = ""
+    missing: tuple[MissingFeature, ...] = ()
+    plan: tuple[PlanLine, ...] = ()
+    processes: int = 0
+    cgroups: int = 0
+    dram_bytes: int = 0
+    slow_bytes: int = 0
+    bytes_per_second: float = 0.0
+    monotonic: float = 0.0

@@ -1,0 +1,1 @@
+"""The daemon: GLib loop, engine thread, D-Bus, journal and service manager."""
