@@ -1,0 +1,42 @@
+"""Reading small kernel files, with the failures named: gone, denied, malformed."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from tierd.errors import DeniedError, GoneError, MalformedError
+
+_GONE = {errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.ENOTDIR}
+
+
+def read_text(path: Path) -> str:
+    """The file's text; bytes that are not UTF-8 are replaced. Raises GoneError, DeniedError, MalformedError."""
+    try:
+        return path.read_bytes().decode("utf-8", errors="replace")
+    except OSError as error:
+        if error.errno in _GONE:
+            raise GoneError(f"{path}: does not exist") from error
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise DeniedError(f"{path}: permission denied") from error
+        raise MalformedError(f"{path}: {error.strerror}") from error
+
+
+def read_int(path: Path, base: int = 10) -> int:
+    """The file's one integer. Raises like read_text."""
+    text = read_text(path).strip()
+    try:
+        return int(text, base)
+    except ValueError:
+        raise MalformedError(f"{path}: expected a number, found {text[:40]!r}") from None
+
+
+def parse_list(text: str) -> tuple[int, ...]:
+    """A kernel list such as ``0-3,7`` (nodes, CPUs) as numbers. Raises ValueError."""
+    numbers: list[int] = []
+    for part in text.strip().split(","):
+        if not part:
+            continue
+        first, _, last = part.partition("-")
+        numbers.extend(range(int(first), int(last or first) + 1))
+    return tuple(numbers)

@@ -1,0 +1,103 @@
+"""The multi-generational LRU of each cgroup and node: how long its pages have not been touched, and the
+demotion of its oldest. Works on the descriptor of debugfs `lru_gen` that the helper opened."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from tierd.errors import MalformedError
+
+_MEMCG = re.compile(r"^memcg +(\d+) +(\S.*)$")
+_NODE = re.compile(r"^ node +(\d+)$")
+_SWAPPINESS_ANON_FIRST = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One generation. age: seconds since it was made; anon, file: pages of 4 KiB in it."""
+
+    sequence: int
+    age: float
+    anon: int
+    file: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """The generations of one cgroup on one node, oldest first. `memcg` is the kernel's number for it, which is
+    not the inode up to 6.12 and is read from the file each time."""
+
+    memcg: int
+    cgroup: str
+    node: int
+    generations: tuple[Generation, ...]
+
+    @property
+    def youngest(self) -> int:
+        return self.generations[-1].sequence
+
+
+def parse(text: str) -> tuple[Lineage, ...]:
+    """debugfs `lru_gen` as values. Raises MalformedError."""
+    lineages: list[Lineage] = []
+    memcg, cgroup, node = -1, "", -1
+    generations: list[Generation] = []
+
+    def finish() -> None:
+        if generations:
+            lineages.append(Lineage(memcg, cgroup, node, tuple(generations)))
+            generations.clear()
+
+    for line in text.splitlines():
+        if header := _MEMCG.match(line):
+            finish()
+            memcg, cgroup = int(header[1]), header[2].strip()
+        elif header := _NODE.match(line):
+            finish()
+            node = int(header[1])
+        else:
+            fields = line.split()
+            if len(fields) != 4:
+                raise MalformedError(f"lru_gen: not a generation: {line[:60]!r}")
+            sequence, age, anon, file = (_count(field) for field in fields)
+            generations.append(Generation(sequence, age / 1000, anon, file))
+    finish()
+    return tuple(lineages)
+
+
+def _count(field: str) -> int:
+    # counts are printed negative-safe, but a racing reader may see "-0" or a flag letter behind the number
+    digits = re.match(r"-?\d+", field)
+    if not digits:
+        raise MalformedError(f"lru_gen: not a number: {field[:20]!r}")
+    return max(0, int(digits[0]))
+
+
+class Generations:
+    """Reads and commands. Every call can last as long as a walk of the cgroup's page tables: engine thread only."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def read(self) -> tuple[Lineage, ...]:
+        """All cgroups and nodes. Raises OSError, MalformedError."""
+        chunks = []
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        while chunk := os.read(self._descriptor, 1 << 16):
+            chunks.append(chunk)
+        return parse(b"".join(chunks).decode("utf-8", errors="replace"))
+
+    def age(self, lineage: Lineage) -> None:
+        """Walk the page tables, take the accessed bits, and begin a new generation.
+        Raises OSError: EINVAL (not the youngest any more, or the cgroup is gone), EEXIST (the kernel did it)."""
+        self._command(f"+ {lineage.memcg} {lineage.node} {lineage.youngest} 1 1")
+
+    def demote(self, lineage: Lineage, sequence: int, pages: int) -> None:
+        """Demote at most `pages` pages of generations up to `sequence`, which is at least two below the youngest.
+        Needs demotion_enabled; without it the kernel would reclaim. Raises OSError like age()."""
+        self._command(f"- {lineage.memcg} {lineage.node} {sequence} {_SWAPPINESS_ANON_FIRST} {pages}")
+
+    def _command(self, text: str) -> None:
+        os.write(self._descriptor, text.encode("ascii") + b"\n")

@@ -1,0 +1,120 @@
+"""Nodes and memory tiers, from sysfs and /proc/zoneinfo."""
+
+from __future__ import annotations
+
+import re
+
+from tierd.core.model import PAGE_SIZE, Node, Tier, TierKind, Topology
+from tierd.errors import GoneError, MalformedError
+from tierd.kernel.files import parse_list, read_int, read_text
+from tierd.kernel.paths import Root
+
+_MEMINFO = re.compile(r"^Node (\d+) (MemTotal|MemFree):\s+(\d+) kB$", re.MULTILINE)
+_ZONE = re.compile(r"^Node (\d+), zone +(\S+)$")
+_ZONE_COUNT = re.compile(r"^ +(high|managed|nr_free_pages) +(\d+)$")
+
+
+def read_free(root: Root, node: int) -> int:
+    """Free bytes of one node, now. Read by the mover before each batch. Raises GoneError, MalformedError."""
+    return _read_meminfo(root, node)[1]
+
+
+def read_topology(root: Root) -> Topology:
+    """Every node with memory, sorted into tiers, fastest first.
+
+    A tier is DRAM when it holds a node with CPUs or is faster than every tier that does (the kernel's own
+    rule for top tiers, establish_demotion_targets in mm/memory-tiers.c). Where the kernel has no memory
+    tiers, nodes with CPUs are DRAM and the others slow. Raises MalformedError.
+    """
+    nodes = _read_nodes(root)
+    named = _read_tiers(root)
+    if not named:
+        with_cpus = tuple(n for n in nodes.values() if n.has_cpus)
+        without = tuple(n for n in nodes.values() if not n.has_cpus)
+        tiers = [Tier("cpu-nodes", TierKind.DRAM, with_cpus), Tier("cpuless-nodes", TierKind.SLOW, without)]
+        return Topology(tuple(t for t in tiers if t.nodes))
+    slowest_with_cpus = max(
+        (rank for rank, _, numbers in named if any(nodes[n].has_cpus for n in numbers if n in nodes)),
+        default=named[0][0],
+    )
+    return Topology(
+        tuple(
+            Tier(
+                name,
+                TierKind.DRAM if rank <= slowest_with_cpus else TierKind.SLOW,
+                tuple(nodes[n] for n in numbers if n in nodes),
+            )
+            for rank, name, numbers in named
+            if any(n in nodes for n in numbers)
+        )
+    )
+
+
+def _read_meminfo(root: Root, node: int) -> tuple[int, int]:
+    path = root.nodes / f"node{node}/meminfo"
+    found = {key: int(kib) * 1024 for _, key, kib in _MEMINFO.findall(read_text(path))}
+    try:
+        return found["MemTotal"], found["MemFree"]
+    except KeyError as missing:
+        raise MalformedError(f"{path}: no {missing.args[0]} line") from None
+
+
+def _read_nodes(root: Root) -> dict[int, Node]:
+    try:
+        online = parse_list(read_text(root.nodes / "has_memory"))
+        with_cpus = parse_list(read_text(root.nodes / "has_cpu"))
+        with_kernel_memory = parse_list(read_text(root.nodes / "has_normal_memory"))
+    except GoneError:
+        return {}  # a kernel without NUMA
+    except ValueError as error:
+        raise MalformedError(f"{root.nodes}: {error}") from None
+    watermarks = read_high_watermarks(root)
+    nodes = {}
+    for number in online:
+        try:
+            total, free = _read_meminfo(root, number)
+        except GoneError:
+            continue  # taken offline between the two reads
+        nodes[number] = Node(
+            number=number,
+            total=total,
+            free=free,
+            high_watermark=watermarks.get(number, 0),
+            has_cpus=number in with_cpus,
+            movable_only=number not in with_kernel_memory,
+            read_latency=_read_latency(root, number),
+        )
+    return nodes
+
+
+def read_high_watermarks(root: Root) -> dict[int, int]:
+    """Bytes of each node's high watermarks, summed over its zones (/proc/zoneinfo). Raises GoneError."""
+    sums: dict[int, int] = {}
+    node = None
+    for line in read_text(root.proc / "zoneinfo").splitlines():
+        if zone := _ZONE.match(line):
+            node = int(zone[1])
+        elif node is not None and (count := _ZONE_COUNT.match(line)) and count[1] == "high":
+            sums[node] = sums.get(node, 0) + int(count[2]) * PAGE_SIZE
+    return sums
+
+
+def _read_latency(root: Root, node: int) -> int | None:
+    # access1 is the best initiator that is a CPU (Documentation/admin-guide/mm/numaperf.rst)
+    try:
+        return read_int(root.nodes / f"node{node}/access1/initiators/read_latency") or None
+    except (GoneError, MalformedError):
+        return None
+
+
+def _read_tiers(root: Root) -> list[tuple[int, str, tuple[int, ...]]]:
+    found = []
+    for directory in root.memory_tiers.glob("memory_tier[0-9]*"):
+        rank = directory.name.removeprefix("memory_tier")
+        try:
+            found.append((int(rank), directory.name, parse_list(read_text(directory / "nodelist"))))
+        except GoneError:
+            continue
+        except ValueError:
+            raise MalformedError(f"{directory}/nodelist: not a list of nodes") from None
+    return sorted(found)
