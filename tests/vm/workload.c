@@ -217,7 +217,8 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	memory = (char *)(((uintptr_t)mapped + huge_page - 1) & ~(huge_page - 1));
-	if (madvise(memory, bytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) && errno != EINVAL)
+	/* with --huge the system's own setting decides, as for a program that never asks */
+	if (!huge && madvise(memory, bytes, MADV_NOHUGEPAGE) && errno != EINVAL)
 		perror("workload: madvise");
 	probability = malloc(clusters * sizeof *probability);
 	ordered = malloc(clusters * sizeof *ordered);

@@ -16,15 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from tierd.kernel import syscalls
-
 # include/uapi/linux/perf_event.h
-_TYPE_SOFTWARE: Final = 1
-_COUNT_PAGE_FAULTS: Final = 2
-_SAMPLE_TID_TIME_ADDR: Final = 1 << 1 | 1 << 2 | 1 << 3
-_FLAG_DISABLED: Final = 1 << 0
-_FLAG_USE_CLOCKID: Final = 1 << 25
-_CLOCK_MONOTONIC: Final = 1
 _IOC_ENABLE: Final = 0x2400
 _IOC_DISABLE: Final = 0x2401
 _RECORD_LOST: Final = 2
@@ -60,33 +52,6 @@ class Faults:
 
     def __len__(self) -> int:
         return len(self.pid)
-
-
-def open_fault_event(cpu: int) -> int:
-    """The page-fault event of every process on `cpu`, not yet enabled. Called by the helper, as root, since
-    Debian ties it to CAP_SYS_ADMIN (perf_event_paranoid 3). Raises OSError."""
-    attributes = struct.pack(
-        "<IIQQQQQIIQQQQIiQII",
-        _TYPE_SOFTWARE,
-        112,
-        _COUNT_PAGE_FAULTS,
-        1,
-        _SAMPLE_TID_TIME_ADDR,
-        0,
-        _FLAG_DISABLED | _FLAG_USE_CLOCKID,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        _CLOCK_MONOTONIC,
-        0,
-        0,
-        0,
-    )
-    return syscalls.perf_event_open(attributes, -1, cpu)
 
 
 def parse_records(data: bytes) -> tuple[npt.NDArray[np.void], int]:

@@ -1,0 +1,176 @@
+"""How hot each sampled page is, from the time between its unmapping and its next access.
+
+The kernel unmaps slow-tier pages region by region; a hint fault then says when a page was used for the first
+time afterwards. For accesses that arrive at rate r, that delay is exponential with mean 1/r, so one delay is an
+estimate of r that spans decades at the price of one fault. The kernel does not say when it unmapped a page. It
+need not: a page faults once per unmapping, so the second fault of any page of a region proves that the region
+has been unmapped again in between, and the first such fault of a region marks the time.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from tierd.core.table import Keys, Table
+
+Floats = npt.NDArray[np.float64]
+
+REGION_PAGES_SHIFT: Final = 11
+"""Regions of 8 MiB: far less than what the kernel unmaps in one go (scan_size_mb), so that one time holds for the
+whole region, and far more pages than the few whose own fault defines that time."""
+_PAGE_BITS: Final = np.uint64(45)
+"""57-bit virtual addresses (5-level paging) have 45-bit page numbers; the process's slot stands above them."""
+_SHORTEST_DELAY: Final = 1e-3
+"""Seconds. Below this a delay says more about scheduling than about heat."""
+_LONGEST_DELAY: Final = 60.0
+"""Seconds. A page unused for longer is simply cold."""
+_WEIGHT: Final = 0.5
+"""Of the newest observation in the running mean of log(delay): a change of phase shows in two faults, one lucky
+fault of a cold page does not make it hot."""
+_LOG_MEAN_BIAS: Final = 0.5772156649
+"""E[log X] = -log(r) - gamma for X exponential with rate r (Euler's constant)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HotPages:
+    """Pages in order of falling rate. slot: int64; page: uint64 page numbers; rate: accesses a second."""
+
+    slot: npt.NDArray[np.int64]
+    page: npt.NDArray[np.uint64]
+    rate: Floats
+
+    def __len__(self) -> int:
+        return len(self.page)
+
+
+class HeatMap:
+    """The heat of what was sampled lately. Processes are known by a small number, their slot (1 to 2^18).
+
+    Times are seconds on one monotonic clock. Fed and read by the engine thread only.
+    """
+
+    def __init__(self, half_life: float, capacity: int = 1 << 22) -> None:
+        """half_life: seconds after which a page that is not sampled again starts to be forgotten.
+        capacity: pages remembered at most; the ones not seen for longest go first."""
+        self.half_life = half_life
+        self._capacity = capacity
+        self._pages = Table({"last": np.float64, "delay": np.float32})
+        self._regions = Table({"start": np.float64, "before": np.float64, "origin": np.float64})
+
+    def __len__(self) -> int:
+        return len(self._pages)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of state."""
+        return self._pages.nbytes + self._regions.nbytes
+
+    def _page_column(self, name: str) -> Floats:
+        return cast(Floats, self._pages.columns[name])
+
+    def _region_column(self, name: str) -> Floats:
+        return cast(Floats, self._regions.columns[name])
+
+    def observe(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64], time: Floats) -> None:
+        """Take faults in, in order of time: arrays of one length."""
+        if not len(page):
+            return
+        keys, first = np.unique(_key(slot, page), return_index=True)
+        time = time[first]
+        region_keys, region_of = np.unique(_region_key(keys), return_inverse=True)
+        region, region_new = self._regions.insert(region_keys)
+        place, new = self._pages.insert(keys)
+        start, before, origin = (self._region_column(c) for c in ("start", "before", "origin"))
+        last, delay = self._page_column("last"), self._page_column("delay")
+
+        earliest = np.full(len(region_keys), np.inf)
+        np.minimum.at(earliest, region_of, time)
+        fresh = region[region_new]
+        start[fresh] = before[fresh] = origin[fresh] = earliest[region_new]
+
+        # a page that faults for the second time since `start` proves a new unmapping of its region
+        again = ~new & (last[place] >= start[region[region_of]])
+        unmapped = np.full(len(region_keys), np.inf)
+        np.minimum.at(unmapped, region_of[again], time[again])
+        renewed = np.isfinite(unmapped)
+        old_start = start[region].copy()
+        before[region[renewed]] = old_start[renewed]
+        start[region[renewed]] = unmapped[renewed]
+
+        unmapped_at = start[region[region_of]]
+        since = np.where(time >= unmapped_at, unmapped_at, old_start[region_of])
+        # not seen in the pass before: it has been waiting since then at least
+        missed = ~new & (last[place] < before[region[region_of]])
+        since = np.where(missed, before[region[region_of]], since)
+        # never seen: waiting since the region was first unmapped, as far as anyone knows
+        since = np.where(new, origin[region[region_of]], since)
+        observed = time - since
+        # the fault that defines the start has no delay of its own; half the time since its last is expected
+        defines = again & (time <= unmapped_at)
+        observed = np.where(defines, (time - last[place]) / 2, observed)
+
+        log_delay = np.log(np.clip(observed, _SHORTEST_DELAY, _LONGEST_DELAY))
+        delay[place] = np.where(new, log_delay, _WEIGHT * log_delay + (1 - _WEIGHT) * delay[place])
+        last[place] = time
+        if len(self._pages) > self._capacity:
+            self._forget_oldest()
+
+    def hottest(self, now: float, least_rate: float, most: int) -> HotPages:
+        """At most `most` pages whose rate is at least `least_rate` accesses a second, hottest first."""
+        place = self._pages.occupied
+        keys, last = self._pages.keys[place], self._page_column("last")[place]
+        log_delay = self._page_column("delay")[place].astype(np.float64)
+        # unmapped since and not used: the wait so far is an observation too, if it is a long one
+        region = self._regions.find(_region_key(keys))
+        waited = now - np.where(region >= 0, self._region_column("start")[region], last)
+        waiting = (region >= 0) & (last < self._region_column("start")[region])
+        log_wait = np.log(np.clip(waited, _SHORTEST_DELAY, _LONGEST_DELAY))
+        colder = waiting & (log_wait > log_delay)
+        log_delay = np.where(colder, _WEIGHT * log_wait + (1 - _WEIGHT) * log_delay, log_delay)
+        # the kernel may have stopped looking; what was seen long ago counts for less
+        stale = np.maximum(0.0, now - last - self.half_life) / self.half_life
+        rate = np.exp(-log_delay - _LOG_MEAN_BIAS - stale * math.log(2))
+        hot = np.flatnonzero(rate >= least_rate)
+        if len(hot) > most:
+            hot = hot[np.argpartition(-rate[hot], most)[:most]]
+        hot = hot[np.argsort(-rate[hot], kind="stable")]
+        slots, pages = _split(keys[hot])
+        return HotPages(slots, pages, rate[hot])
+
+    def forget(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> None:
+        """Pages that need no more attention (promoted, gone): their history would mislead."""
+        place = self._pages.find(_key(slot, page))
+        self._page_column("delay")[place[place >= 0]] = math.log(_LONGEST_DELAY)
+
+    def prune(self, now: float, live_slots: npt.NDArray[np.int64]) -> None:
+        """Drop processes that are no longer placed and pages not seen for eight half-lives."""
+        place = self._pages.occupied
+        slots, _ = _split(self._pages.keys[place])
+        recent = now - self._page_column("last")[place] < 8 * self.half_life
+        self._pages.keep(place[recent & np.isin(slots, live_slots)])
+        region = self._regions.occupied
+        region_slots = (self._regions.keys[region] >> (_PAGE_BITS - np.uint64(REGION_PAGES_SHIFT))).astype(np.int64)
+        self._regions.keep(region[np.isin(region_slots, live_slots)])
+
+    def _forget_oldest(self) -> None:
+        place = self._pages.occupied
+        last = self._page_column("last")[place]
+        keep = self._capacity * 3 // 4
+        self._pages.keep(place[np.argpartition(-last, keep)[:keep]])
+
+
+def _key(slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> Keys:
+    return (slot.astype(np.uint64) << _PAGE_BITS) | page
+
+
+def _region_key(keys: Keys) -> Keys:
+    return keys >> np.uint64(REGION_PAGES_SHIFT)
+
+
+def _split(keys: Keys) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+    return (keys >> _PAGE_BITS).astype(np.int64), keys & ((np.uint64(1) << _PAGE_BITS) - np.uint64(1))
