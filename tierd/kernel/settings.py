@@ -1,11 +1,11 @@
-"""The ledger: every kernel setting tierd changes, written down before it is changed, and put back from there.
+"""The ledger: every kernel setting tierd changes, written down before the change, and put back from there.
 
-One record a setting, the file replaced whole (written beside, fsync, rename) before the kernel is touched, so that a
-kill at any instant leaves either an untouched setting or one that the ledger can undo. It lies below /run: a reboot
-resets the kernel's settings, and the ledger with them.
+One record a setting, the file replaced whole (written beside, fsync, rename) before the kernel is touched,
+so that a kill at any instant leaves either an untouched setting or one that the ledger can undo. It lies
+below /run: a reboot resets the kernel's settings, and the ledger with them.
 
-The helper (service/helper.py) is the only writer. It runs as root on what it reads here, so a ledger that somebody
-else could have written is refused.
+The helper (service/helper.py) is the only writer. It runs as root on what it reads here, so a ledger that
+somebody else could have written is refused.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _LARGEST = 1 << 20
 class Outcome(StrEnum):
     """How the undoing of one setting ended.
 
-    restored: written and read back. unchanged: it already had its old value. gone: the file no longer exists.
-    foreign: somebody else has set a third value since, which stays. failed: the kernel did not take the old value;
-    the record stays in the ledger.
+    restored: written and read back. unchanged: it already had its old value. gone: the file no longer
+    exists. foreign: somebody else has set a third value since, which stays. failed: the kernel did not take
+    the old value; the record stays in the ledger.
     """
 
     RESTORED = "restored"
@@ -45,8 +45,8 @@ class Record:
     """One setting. Values as the kernel prints them, without the line end.
 
     value: what tierd set, or None when the daemon may write anything to it through a descriptor of its own.
-    settled: whether `value` was read back from the kernel after the write. While it is not, any value is taken to be
-    tierd's own, because the write may have happened just before a crash.
+    settled: whether `value` was read back from the kernel after the write. While it is not, any value is
+    taken to be tierd's own, because the write may have happened just before a crash.
     """
 
     path: str
@@ -113,13 +113,13 @@ def _explain(error: OSError, path: Path, attempt: str) -> TierdError:
 
 
 class Ledger:
-    """The settings changed so far. Opening a ledger that a crash left behind keeps the original values in it."""
+    """The settings changed so far. Opening one that a crash left behind keeps the original values in it."""
 
     def __init__(self, path: Path = DEFAULT_PATH) -> None:
         """Reads `path` if it exists.
 
-        Raises DeniedError when its owner is not the caller or others may write it, MalformedError when it is not a
-        ledger.
+        Raises DeniedError when its owner is not the caller or others may write it, MalformedError when it is
+        not a ledger.
         """
         self.path = path
         self._records: dict[str, Record] = {record.path: record for record in _load(path)}
@@ -136,9 +136,9 @@ class Ledger:
     def set(self, path: Path, value: str) -> None:
         """Write `value` to the kernel setting `path`, the old value first into the ledger.
 
-        `value` in the form in which the kernel prints it. Nothing is written when the setting has it already. A value
-        that somebody else has set since tierd last did becomes the one to put back. Raises GoneError, DeniedError or
-        TierdError; the kernel then still has its old value.
+        `value` in the form in which the kernel prints it. Nothing is written when the setting has it
+        already. A value that somebody else has set since tierd last did becomes the one to put back. Raises
+        GoneError, DeniedError or TierdError; the kernel then still has its old value.
         """
         current = read_setting(path)
         record = self._records.get(os.fspath(path))
@@ -162,14 +162,17 @@ class Ledger:
     def remember(self, path: Path) -> None:
         """Write down the value of `path` because the daemon may change it through a descriptor it is given.
 
-        What the daemon wrote cannot be told from what others wrote, so the remembered value is put back in any case.
-        Raises GoneError or DeniedError.
+        What the daemon wrote cannot be told from what others wrote, so the remembered value is put back in
+        any case. Raises GoneError or DeniedError.
         """
         if not self.holds(path):
             self._put(Record(os.fspath(path), read_setting(path), None, settled=False))
 
     def restore_all(self) -> tuple[Restored, ...]:
-        """Put every setting back, the last one first, and forget it unless that failed. Never raises for a setting."""
+        """Put every setting back, the last one first, and forget it unless that failed.
+
+        Never raises for a setting; OSError when the ledger itself cannot be written.
+        """
         results = tuple(_restore(record) for record in reversed(self.records))
         failed = {result.path for result in results if result.outcome is Outcome.FAILED}
         self._records = {path: record for path, record in self._records.items() if path in failed}

@@ -1,0 +1,174 @@
+"""Opening the privileged files, on a tree of plain files."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tierd.kernel import doors as doors_module
+from tierd.kernel.doors import SCAN_SETTINGS, online_cpus, open_doors, parse_cpu_list
+from tierd.kernel.paths import Root
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Root:
+    root = Root(tmp_path)
+    paths = [root.generations, root.split_huge_pages, root.demotion_enabled]
+    paths += [root.scan_settings / name for name in SCAN_SETTINGS]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("0\n")
+    cpus = root.sys / "devices/system/cpu/online"
+    cpus.parent.mkdir(parents=True)
+    cpus.write_text("0-1,3\n")
+    return root
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, int]]:
+    """Stands for perf_event_open: a pipe's end for each CPU."""
+    events: dict[int, int] = {}
+    yield events
+    for descriptor in events.values():
+        os.close(descriptor)
+
+
+def event(events: dict[int, int], cpu: int) -> int:
+    reading, writing = os.pipe()
+    os.close(writing)
+    events[cpu] = reading
+    return reading
+
+
+def close(doors: dict[str, int]) -> None:
+    for name, descriptor in doors.items():
+        if not name.startswith("perf."):
+            os.close(descriptor)
+
+
+def test_every_door_by_name(root: Root, opened: dict[int, int]) -> None:
+    doors, missing = open_doors(root, open_event=lambda cpu: event(opened, cpu))
+    assert missing == ()
+    assert set(doors) == {
+        "lru_gen",
+        "split_huge_pages",
+        "demotion_enabled",
+        *SCAN_SETTINGS,
+        "perf.0",
+        "perf.1",
+        "perf.3",
+    }
+    os.pwrite(doors["scan_delay_ms"], b"10\n", 0)
+    assert (root.scan_settings / "scan_delay_ms").read_text() == "10\n"
+    assert not any(os.get_inheritable(d) for n, d in doors.items() if not n.startswith("perf."))
+    close(doors)
+
+
+@pytest.mark.parametrize(
+    ("gone", "feature", "doors_lost"),
+    [
+        ("sys/kernel/debug/lru_gen", "multi-generational LRU", {"lru_gen"}),
+        ("sys/kernel/debug/split_huge_pages", "splitting of huge pages", {"split_huge_pages"}),
+        (f"sys/kernel/debug/sched/numa_balancing/{SCAN_SETTINGS[0]}", "scan rate", set(SCAN_SETTINGS)),
+        ("sys/kernel/mm/numa/demotion_enabled", "demotion by the kernel", {"demotion_enabled"}),
+    ],
+)
+def test_a_missing_file_is_named_once_with_loss_and_remedy(
+    root: Root, opened: dict[int, int], gone: str, feature: str, doors_lost: set[str]
+) -> None:
+    (root.path / gone).unlink()
+    doors, missing = open_doors(root, open_event=lambda cpu: event(opened, cpu))
+    assert len(missing) == 1
+    assert missing[0].feature.startswith(feature) and "does not exist" in missing[0].feature
+    assert missing[0].loss and missing[0].remedy.startswith("boot a kernel built with CONFIG_")
+    assert not doors_lost & set(doors)
+    close(doors)
+
+
+def test_lockdown_is_said_instead_of_three_refusals(root: Root, opened: dict[int, int]) -> None:
+    lockdown = root.sys / "kernel/security/lockdown"
+    lockdown.parent.mkdir(parents=True)
+    lockdown.write_text("none [integrity] confidentiality\n")
+    doors, missing = open_doors(root, open_event=lambda cpu: event(opened, cpu))
+    assert [m.feature for m in missing] == ["debugfs (closed by kernel lockdown, level integrity)"]
+    assert set(doors) == {"demotion_enabled", "perf.0", "perf.1", "perf.3"}
+    close(doors)
+    lockdown.write_text("[none] integrity confidentiality\n")
+    doors, missing = open_doors(root, open_event=lambda cpu: event(opened, cpu))
+    assert missing == () and "lru_gen" in doors
+    close(doors)
+
+
+def test_debugfs_is_mounted_when_it_is_not(
+    root: Root, opened: dict[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    debugfs = root.sys / "kernel/debug"
+    debugfs.rename(root.path / "aside")
+    debugfs.mkdir()
+
+    def mount(target: Path) -> None:
+        assert target == debugfs
+        for child in (root.path / "aside").iterdir():
+            child.rename(target / child.name)
+
+    monkeypatch.setattr(doors_module, "_mount_debugfs", mount)
+    doors, missing = open_doors(root, open_event=lambda cpu: event(opened, cpu))
+    assert missing == () and "lru_gen" in doors
+    close(doors)
+
+
+def test_a_debugfs_that_cannot_be_mounted_is_named_once(
+    root: Root, opened: dict[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    debugfs = root.sys / "kernel/debug"
+    debugfs.rename(root.path / "aside")
+    debugfs.mkdir()
+
+    def mount(target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(doors_module, "_mount_debugfs", mount)
+    doors, missing = open_doors(root, open_event=lambda cpu: event(opened, cpu))
+    assert len(missing) == 1 and "cannot be mounted" in missing[0].feature
+    close(doors)
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.EACCES, "let root open"), (errno.ENOSYS, "CONFIG_PERF_EVENTS"), (errno.EMFILE, "LimitNOFILE=")],
+)
+def test_refused_events_are_one_missing_feature(root: Root, number: int, remedy: str) -> None:
+    def refuse(cpu: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    doors, missing = open_doors(root, open_event=refuse)
+    assert len(missing) == 1
+    assert missing[0].feature == f"page-fault events on every CPU ({os.strerror(number)})"
+    assert remedy in missing[0].remedy
+    close(doors)
+
+
+def test_a_cpu_that_went_away_is_not_missing(root: Root, opened: dict[int, int]) -> None:
+    def some(cpu: int) -> int:
+        if cpu == 1:
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+        return event(opened, cpu)
+
+    doors, missing = open_doors(root, open_event=some)
+    assert missing == () and "perf.1" not in doors and "perf.3" in doors
+    close(doors)
+
+
+def test_cpu_lists() -> None:
+    assert parse_cpu_list("0-2,5\n") == (0, 1, 2, 5)
+    assert parse_cpu_list("\n") == ()
+    with pytest.raises(ValueError):
+        parse_cpu_list("zero")
+
+
+def test_cpus_without_sysfs_are_those_of_the_process(tmp_path: Path) -> None:
+    assert online_cpus(Root(tmp_path)) == tuple(sorted(os.sched_getaffinity(0)))

@@ -1,0 +1,292 @@
+"""The root helper on a tree of plain files, with a stand-in for systemd's notification socket."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tierd.core.state import MissingFeature
+from tierd.kernel.doors import SCAN_SETTINGS
+from tierd.kernel.paths import Root
+from tierd.kernel.settings import Ledger, read_setting
+from tierd.service import helper
+from tierd.service.helper import Report, Settings, apply_settings, read_missing, read_report
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Root:
+    """A machine with two tiers and the defaults of Debian 12: generations off."""
+    root = Root(tmp_path / "machine")
+    values = {
+        root.numa_balancing: "0",
+        root.promote_rate_limit: "65536",
+        root.demotion_enabled: "false",
+        root.generations_enabled: "0x0000",
+        root.memory_tiers / "memory_tier4/nodelist": "0",
+        root.memory_tiers / "memory_tier22/nodelist": "1",
+        **{root.scan_settings / name: "1000" for name in SCAN_SETTINGS},
+    }
+    for path, value in values.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(value + "\n")
+    return root
+
+
+@pytest.fixture
+def ledger_path(tmp_path: Path) -> Path:
+    return tmp_path / "run/settings.json"
+
+
+def facts(root: Root) -> dict[str, str]:
+    return {
+        str(path.relative_to(root.path)): path.read_text()
+        for path in sorted(root.path.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_settings_are_applied_and_put_back(root: Root, ledger_path: Path) -> None:
+    before = facts(root)
+    settings, missing = apply_settings(root, Ledger(ledger_path))
+    assert (settings, missing) == (Settings.APPLIED, ())
+    assert read_setting(root.numa_balancing) == "2"
+    assert read_setting(root.promote_rate_limit) == "0"
+    assert read_setting(root.demotion_enabled) == "true"
+    assert read_setting(root.generations_enabled) == "0x0007"
+    (root.scan_settings / "scan_size_mb").write_text("32\n")  # as the daemon does through its door
+    Ledger(ledger_path).restore_all()
+    assert facts(root) == before
+
+
+def test_balancing_between_sockets_is_kept(root: Root, ledger_path: Path) -> None:
+    root.numa_balancing.write_text("1\n")
+    apply_settings(root, Ledger(ledger_path))
+    assert read_setting(root.numa_balancing) == "3"
+
+
+def test_the_mode_is_set_last_and_undone_first(root: Root, ledger_path: Path) -> None:
+    ledger = Ledger(ledger_path)
+    apply_settings(root, ledger)
+    assert ledger.records[-1].path == str(root.numa_balancing)
+    assert ledger.restore_all()[0].path == str(root.numa_balancing)
+
+
+def test_generations_that_are_on_are_not_touched(root: Root, ledger_path: Path) -> None:
+    root.generations_enabled.write_text("0x0003\n")
+    ledger = Ledger(ledger_path)
+    apply_settings(root, ledger)
+    assert read_setting(root.generations_enabled) == "0x0003"
+    assert not ledger.holds(root.generations_enabled)
+
+
+@pytest.mark.parametrize("mode", ["2", "3"])
+def test_kernel_tiering_of_somebody_else_is_not_seized(root: Root, ledger_path: Path, mode: str) -> None:
+    root.numa_balancing.write_text(f"{mode}\n")
+    before = facts(root)
+    settings, missing = apply_settings(root, Ledger(ledger_path))
+    assert settings is Settings.CONFLICT
+    assert [m.feature for m in missing] == [f"{helper.TIERING_CONFLICT} (kernel.numa_balancing is {mode})"]
+    assert f"kernel.numa_balancing={int(mode) - 2}" in missing[0].remedy
+    assert facts(root) == before and not ledger_path.exists()
+
+
+def test_after_a_crash_the_tiering_is_ours(root: Root, ledger_path: Path) -> None:
+    before = facts(root)
+    apply_settings(root, Ledger(ledger_path))
+    settings, missing = apply_settings(root, Ledger(ledger_path))
+    assert (settings, missing) == (Settings.APPLIED, ())
+    Ledger(ledger_path).restore_all()
+    assert facts(root) == before
+
+
+def test_one_tier_changes_nothing(root: Root, ledger_path: Path) -> None:
+    (root.memory_tiers / "memory_tier22/nodelist").write_text("\n")
+    before = facts(root)
+    assert apply_settings(root, Ledger(ledger_path)) == (Settings.NOT_NEEDED, ())
+    assert facts(root) == before and not ledger_path.exists()
+
+
+def test_settings_are_put_back_when_the_slow_tier_is_gone_at_a_restart(
+    root: Root, ledger_path: Path
+) -> None:
+    apply_settings(root, Ledger(ledger_path))
+    (root.memory_tiers / "memory_tier22/nodelist").unlink()
+    assert apply_settings(root, Ledger(ledger_path))[0] is Settings.NOT_NEEDED
+    assert read_setting(root.numa_balancing) == "0" and not ledger_path.exists()
+
+
+def test_a_kernel_without_balancing_is_named(root: Root, ledger_path: Path) -> None:
+    root.numa_balancing.unlink()
+    root.promote_rate_limit.unlink()
+    settings, missing = apply_settings(root, Ledger(ledger_path))
+    assert settings is Settings.APPLIED
+    assert [m.remedy for m in missing] == [
+        "boot kernel 6.1 or later with CONFIG_NUMA_BALANCING",
+        "boot a kernel built with CONFIG_NUMA_BALANCING",
+    ]
+
+
+class ServiceManager(threading.Thread):
+    """The receiving end of sd_notify: keeps messages, and the store as systemd keeps it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(daemon=True)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(os.fspath(path))
+        self.messages: list[str] = []
+        self.store: dict[str, list[int]] = {}
+
+    def run(self) -> None:
+        while True:
+            data, ancillary, _, _ = self.socket.recvmsg(4096, socket.CMSG_SPACE(4))
+            received = array.array("i")
+            for _level, _kind, content in ancillary:
+                received.frombytes(content)
+            text = data.decode()
+            self.messages.append(text)
+            lines = dict(line.split("=", 1) for line in text.splitlines())
+            if "FDSTOREREMOVE" in lines:
+                for descriptor in self.store.pop(lines["FDNAME"], []):
+                    os.close(descriptor)
+            elif "FDSTORE" in lines:
+                self.store.setdefault(lines["FDNAME"], []).extend(received)
+            else:
+                for descriptor in received:
+                    os.close(descriptor)
+            if text == "STOP=1":
+                return
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServiceManager]:
+    path = tmp_path / "notify"
+    manager = ServiceManager(path)
+    manager.start()
+    monkeypatch.setenv("NOTIFY_SOCKET", os.fspath(path))
+    yield manager
+    sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sender.sendto(b"STOP=1", os.fspath(path))
+    sender.close()
+
+
+def pipe_doors(*names: str) -> dict[str, int]:
+    doors = {}
+    for name in names:
+        reading, writing = os.pipe()
+        os.write(writing, name.encode())
+        os.close(writing)
+        doors[name] = reading
+    return doors
+
+
+def test_descriptors_arrive_in_the_store_by_name(manager: ServiceManager) -> None:
+    assert helper.store_descriptors(pipe_doors("lru_gen", "perf.0"))
+    assert {name: os.read(fds[0], 99) for name, fds in manager.store.items()} == {
+        "lru_gen": b"lru_gen",
+        "perf.0": b"perf.0",
+    }
+    stores = [m for m in manager.messages if m.startswith("FDSTORE=1")]
+    assert all("FDPOLL=0" in m for m in stores) and len(stores) == 2
+
+
+def test_descriptors_of_an_earlier_run_are_replaced(manager: ServiceManager) -> None:
+    assert helper.store_descriptors(pipe_doors("lru_gen", "perf.0", "perf.1"))
+    assert helper.store_descriptors(
+        pipe_doors("lru_gen", "perf.0"), previous=("lru_gen", "perf.0", "perf.1")
+    )
+    assert {name: len(fds) for name, fds in manager.store.items()} == {"lru_gen": 1, "perf.0": 1}
+    assert helper.store_descriptors({}, previous=("lru_gen", "perf.0"))
+    assert manager.store == {}
+
+
+def test_without_a_service_manager_nothing_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    assert helper.store_descriptors({}) is False
+
+
+def test_open_then_restore_leaves_the_machine_as_it_was(
+    root: Root, ledger_path: Path, manager: ServiceManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, report_path = facts(root), ledger_path.with_name("doors.json")
+    monkeypatch.setattr(
+        helper.doors_module,
+        "open_doors",
+        lambda root: (pipe_doors("lru_gen"), (MissingFeature("perf", "blind", "buy one"),)),
+    )
+    assert helper.open_command(root, ledger_path, report_path) == 0
+    assert read_report(report_path) == Report(
+        ("lru_gen",), Settings.APPLIED, (MissingFeature("perf", "blind", "buy one"),)
+    )
+    assert report_path.stat().st_mode & 0o777 == 0o644
+    assert set(manager.store) == {"lru_gen"}
+
+    assert helper.restore_command(ledger_path, report_path) == 0
+    assert facts(root) == before
+    assert manager.store == {} and not report_path.exists() and not ledger_path.exists()
+    assert helper.restore_command(ledger_path, report_path) == 0
+
+
+def test_a_ledger_that_cannot_be_trusted_changes_no_setting(
+    root: Root, ledger_path: Path, manager: ServiceManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, report_path = facts(root), ledger_path.with_name("doors.json")
+    ledger_path.parent.mkdir()
+    ledger_path.write_text("{}")
+    ledger_path.chmod(0o666)
+    monkeypatch.setattr(helper.doors_module, "open_doors", lambda root: ({}, ()))
+    assert helper.open_command(root, ledger_path, report_path) == 0
+    report = read_report(report_path)
+    assert report.settings is Settings.FAILED
+    assert report.missing[0].feature.startswith("the ledger of kernel settings")
+    assert facts(root) == before
+
+
+@pytest.mark.parametrize("text", [None, "", "{}", '{"doors": [], "settings": "odd", "missing": []}', "[]"])
+def test_a_report_that_cannot_be_read_is_a_missing_feature(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "doors.json"
+    if text is not None:
+        path.write_text(text)
+    (missing,) = read_missing(path)
+    assert str(path) in missing.feature and "tierd.service" in missing.remedy
+
+
+def test_show_names_old_and_new_values(
+    root: Root, ledger_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    apply_settings(root, Ledger(ledger_path))
+    assert helper.show_command(ledger_path, ledger_path.with_name("doors.json")) == 0
+    assert f"{root.numa_balancing}: was 0, set to 2, now 2" in capsys.readouterr().out
+
+
+def test_the_helper_imports_nothing_heavy() -> None:
+    heavy = "('numpy', 'gi', 'yaml', 'psutil')"
+    code = f"import sys, tierd.service.helper; print(*(m for m in {heavy} if m in sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""
+
+
+def test_an_ordinary_user_is_told_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    assert helper.main(["open"]) == helper.Exit.NOT_ROOT
+    assert capsys.readouterr().err == "tierd-helper: open must run as root; tierd.service does so\n"
+
+
+def test_the_report_is_json_that_others_can_read(tmp_path: Path) -> None:
+    helper.write_report(tmp_path / "doors.json", Report(("perf.0",), Settings.APPLIED, ()))
+    assert json.loads((tmp_path / "doors.json").read_text()) == {
+        "doors": ["perf.0"],
+        "settings": "applied",
+        "missing": [],
+    }

@@ -1,0 +1,199 @@
+"""The doors: kernel files and events that only root may open, opened once and handed to the daemon.
+
+The daemon runs as an ordinary user. What it may do as root is exactly this list and nothing else:
+
+lru_gen: debugfs; read generations, age them, demote the oldest (multi-generational LRU).
+split_huge_pages: debugfs; split a range's huge pages.
+scan_*, hot_threshold_ms: debugfs, sched/numa_balancing; how fast the kernel unmaps pages to see who comes.
+demotion_enabled: sysfs; whether reclaim moves pages to the slow tier instead of dropping them.
+perf.N: the page-fault event of CPU N, not yet enabled; opening it takes CAP_SYS_ADMIN on Debian.
+
+kernel.numa_balancing is not among them: the kernel checks who writes, not who opened, so the helper does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from tierd.core.state import MissingFeature
+from tierd.kernel.paths import Root
+
+SCAN_SETTINGS = (
+    "scan_delay_ms",
+    "scan_period_min_ms",
+    "scan_period_max_ms",
+    "scan_size_mb",
+    "hot_threshold_ms",
+)
+PERF_PREFIX = "perf."
+
+_NO_HINT_FAULTS = "who touches slow memory cannot be seen, so nothing is promoted"
+_NO_AGING = "cold pages cannot be told from warm ones, so no room is made in DRAM"
+_NO_SPLIT = "huge pages are moved whole or not at all"
+
+
+def open_doors(
+    root: Root, *, open_event: Callable[[int], int] | None = None
+) -> tuple[dict[str, int], tuple[MissingFeature, ...]]:
+    """Open every door there is. Called by the helper, as root.
+
+    Returns descriptors by name (close-on-exec, the caller's to close) and what is missing, each thing once.
+    Mounts debugfs when it is not mounted. `open_event` opens the fault event of a CPU and raises OSError; by
+    default tierd.kernel.fault_event.open_fault_event. Raises nothing for a door that cannot be opened.
+    """
+    doors: dict[str, int] = {}
+    missing: list[MissingFeature] = []
+    closed = _closed_debugfs(root)
+    if closed is not None:
+        missing.append(closed)
+    else:
+        missing += _open_group(
+            doors,
+            {"lru_gen": root.generations},
+            "multi-generational LRU",
+            _NO_AGING,
+            "boot a kernel built with CONFIG_LRU_GEN",
+        )
+        missing += _open_group(
+            doors,
+            {"split_huge_pages": root.split_huge_pages},
+            "splitting of huge pages",
+            _NO_SPLIT,
+            "boot a kernel built with CONFIG_TRANSPARENT_HUGEPAGE",
+        )
+        missing += _open_group(
+            doors,
+            {name: root.scan_settings / name for name in SCAN_SETTINGS},
+            "scan rate of NUMA balancing",
+            "hint faults come at the kernel's own rate, and placement improves slowly",
+            "boot a kernel built with CONFIG_NUMA_BALANCING",
+        )
+    missing += _open_group(
+        doors,
+        {"demotion_enabled": root.demotion_enabled},
+        "demotion by the kernel",
+        "no page can be moved down to make room",
+        "boot a kernel built with CONFIG_NUMA and CONFIG_MIGRATION",
+    )
+    missing += _open_events(doors, online_cpus(root), open_event or _open_fault_event)
+    return doors, tuple(missing)
+
+
+def online_cpus(root: Root) -> tuple[int, ...]:
+    """CPUs that are online, from sysfs; the helper's own affinity may be narrower."""
+    try:
+        text = (root.sys / "devices/system/cpu/online").read_text(encoding="ascii")
+        return parse_cpu_list(text)
+    except (OSError, ValueError):
+        return tuple(sorted(os.sched_getaffinity(0)))
+
+
+def parse_cpu_list(text: str) -> tuple[int, ...]:
+    """``0-2,5`` as (0, 1, 2, 5); an empty list is empty. Raises ValueError."""
+    numbers: set[int] = set()
+    for part in filter(None, text.strip().split(",")):
+        first, _, last = part.partition("-")
+        numbers.update(range(int(first), int(last or first) + 1))
+    return tuple(sorted(numbers))
+
+
+def _open_group(
+    doors: dict[str, int], paths: dict[str, Path], feature: str, loss: str, remedy: str
+) -> Iterable[MissingFeature]:
+    """Open `paths` by name into `doors`; one MissingFeature for all that fail."""
+    for name, path in paths.items():
+        try:
+            doors[name] = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return (MissingFeature(f"{feature} ({path} does not exist)", loss, remedy),)
+        except OSError as error:
+            return (
+                MissingFeature(
+                    f"{feature} ({path}: {error.strerror})",
+                    loss,
+                    "let root open the file; a security module or the unit's sandbox forbids it",
+                ),
+            )
+    return ()
+
+
+def _open_fault_event(cpu: int) -> int:
+    from tierd.kernel.fault_event import open_fault_event
+
+    return open_fault_event(cpu)
+
+
+def _open_events(
+    doors: dict[str, int], cpus: tuple[int, ...], open_event: Callable[[int], int]
+) -> Iterable[MissingFeature]:
+    failed: list[int] = []
+    reason: OSError | None = None
+    for cpu in cpus:
+        try:
+            doors[f"{PERF_PREFIX}{cpu}"] = open_event(cpu)
+        except OSError as error:
+            if error.errno == errno.ENODEV:  # went offline since the list was read
+                continue
+            failed.append(cpu)
+            reason = error
+    if reason is None:
+        return ()
+    if reason.errno in (errno.ENOSYS, errno.ENOENT, errno.EOPNOTSUPP):
+        remedy = "boot a kernel built with CONFIG_PERF_EVENTS"
+    elif reason.errno == errno.EMFILE:
+        remedy = "raise LimitNOFILE= of tierd.service above the number of CPUs"
+    else:
+        remedy = "let root open perf events; a security module or the container forbids it"
+    where = "on every CPU" if len(failed) == len(cpus) else "on CPUs " + ",".join(map(str, failed))
+    return (MissingFeature(f"page-fault events {where} ({reason.strerror})", _NO_HINT_FAULTS, remedy),)
+
+
+def _closed_debugfs(root: Root) -> MissingFeature | None:
+    """Why debugfs as a whole cannot be used, None when it can. Mounts it when it is not mounted."""
+    debugfs = root.scan_settings.parent.parent
+    loss = f"{_NO_AGING}; {_NO_SPLIT}; the scan rate stays the kernel's"
+    locked = _lockdown(root)
+    if locked:
+        return MissingFeature(
+            f"debugfs (closed by kernel lockdown, level {locked})",
+            loss,
+            "boot without lockdown= and Secure Boot, or live with slower placement",
+        )
+    if not debugfs.is_dir():
+        return MissingFeature(
+            f"debugfs ({debugfs} does not exist)", loss, "boot a kernel built with CONFIG_DEBUG_FS"
+        )
+    try:
+        if any(debugfs.iterdir()):
+            return None
+        _mount_debugfs(debugfs)
+    except OSError as error:
+        return MissingFeature(
+            f"debugfs (cannot be mounted on {debugfs}: {error.strerror})",
+            loss,
+            "systemctl start sys-kernel-debug.mount",
+        )
+    return None
+
+
+def _lockdown(root: Root) -> str:
+    """The level of kernel lockdown, empty when there is none. ``none [integrity] confidentiality``"""
+    try:
+        text = (root.sys / "kernel/security/lockdown").read_text(encoding="ascii")
+    except OSError:
+        return ""
+    level = text.partition("[")[2].partition("]")[0]
+    return "" if level == "none" else level
+
+
+def _mount_debugfs(target: Path) -> None:
+    """mount(2), with the flags of systemd's sys-kernel-debug.mount. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    flags = 2 | 4 | 8  # MS_NOSUID | MS_NODEV | MS_NOEXEC, include/uapi/linux/mount.h
+    if libc.mount(b"debugfs", os.fsencode(target), b"debugfs", ctypes.c_ulong(flags), None) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), os.fspath(target))

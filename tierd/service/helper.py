@@ -1,0 +1,326 @@
+"""The root helper: opens the doors and sets the kernel up before the daemon starts, and puts all back after.
+
+Run by tierd.service as root: ``ExecStartPre=+... helper open`` and ``ExecStopPost=+... helper restore``. The
+daemon finds the descriptors among those systemd passes it (tierd.kernel.doors has the names), and what could
+not be opened or set in doors.json, through `read_missing` or `read_report`.
+
+Kept light on purpose (no numpy, no GLib): it is in the way of every start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import select
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from enum import IntEnum, StrEnum
+from pathlib import Path
+
+from tierd.core.state import MissingFeature
+from tierd.errors import GoneError, TierdError
+from tierd.kernel import doors as doors_module
+from tierd.kernel.paths import Root
+from tierd.kernel.settings import (
+    DEFAULT_PATH,
+    Ledger,
+    Outcome,
+    read_setting,
+    read_setting_or_none,
+    write_whole,
+)
+
+DOORS_PATH = DEFAULT_PATH.with_name("doors.json")
+TIERING_BIT = 2
+"""NUMA_BALANCING_MEMORY_TIERING in kernel.numa_balancing (include/linux/sched/sysctl.h)."""
+
+TIERING_CONFLICT = "kernel tiering is on and not ours"
+"""MissingFeature.feature when somebody else uses kernel.numa_balancing=2: the daemon then only observes."""
+
+_WITHOUT = {
+    "numa_balancing": "accesses to slow memory cause no hint faults, so nothing is promoted",
+    "promote_rate_limit": "the kernel promotes by itself beside tierd",
+    "demotion_enabled": "no page can be moved down to make room",
+    "generations_enabled": "cold pages cannot be told from warm ones, so no room is made in DRAM",
+}
+_REMEDY = {
+    "numa_balancing": "boot a kernel built with CONFIG_NUMA_BALANCING",
+    "promote_rate_limit": "boot kernel 6.1 or later with CONFIG_NUMA_BALANCING",
+    "generations_enabled": "boot a kernel built with CONFIG_LRU_GEN",
+}
+
+
+class Exit(IntEnum):
+    """Exit status of the helper."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_ROOT = 77
+
+
+class Settings(StrEnum):
+    """What `open` did to the kernel's settings.
+
+    failed: nothing was touched, since it could not be written down, or the helper has not run. applied: they
+    are as the engine needs them. not-needed: one memory tier only, so nothing was touched. conflict:
+    somebody else has the kernel tiering, so nothing was touched.
+    """
+
+    FAILED = "failed"
+    APPLIED = "applied"
+    NOT_NEEDED = "not-needed"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """doors.json: names of the descriptors stored, the settings' state, and what is missing."""
+
+    doors: tuple[str, ...] = ()
+    settings: Settings = Settings.FAILED
+    missing: tuple[MissingFeature, ...] = ()
+
+
+def read_report(path: Path = DOORS_PATH) -> Report:
+    """What the helper left for the daemon. That it cannot be read is a MissingFeature, not an exception."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return Report(
+            tuple(str(name) for name in document["doors"]),
+            Settings(document["settings"]),
+            tuple(MissingFeature(**entry) for entry in document["missing"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or "it is damaged"
+        return Report(
+            missing=(
+                MissingFeature(
+                    f"the root helper's report ({path}: {reason})",
+                    "tierd has no way to age, split or sample, and only looks",
+                    "start tierd as tierd.service, whose ExecStartPre= runs the helper",
+                ),
+            )
+        )
+
+
+def read_missing(path: Path = DOORS_PATH) -> tuple[MissingFeature, ...]:
+    """Only the missing features of `read_report`. Called by the daemon at start."""
+    return read_report(path).missing
+
+
+def tiered(root: Root) -> bool:
+    """Whether at least two memory tiers have a node in them."""
+    try:
+        lists = [
+            path.read_text(encoding="ascii") for path in root.memory_tiers.glob("memory_tier*/nodelist")
+        ]
+    except OSError:
+        return False
+    return sum(1 for text in lists if text.strip()) >= 2
+
+
+def apply_settings(root: Root, ledger: Ledger) -> tuple[Settings, tuple[MissingFeature, ...]]:
+    """Set the kernel up for tierd, every change in the ledger first. Raises nothing for a setting.
+
+    On a machine with one tier, and where somebody else has the kernel tiering, everything of ours is put
+    back instead.
+    """
+    balancing = read_setting_or_none(root.numa_balancing)
+    mode = int(balancing) if balancing is not None and balancing.isdecimal() else 0
+    if mode & TIERING_BIT and not ledger.holds(root.numa_balancing):
+        ledger.restore_all()
+        conflict = MissingFeature(
+            f"{TIERING_CONFLICT} (kernel.numa_balancing is {mode})",
+            "tierd would fight whoever promotes pages already, so it only observes",
+            "find who sets it (sysctl.d, tuned, another tiering daemon), then"
+            f" sysctl kernel.numa_balancing={mode & ~TIERING_BIT} and systemctl restart tierd",
+        )
+        return Settings.CONFLICT, (conflict,)
+    if not tiered(root):
+        ledger.restore_all()
+        return Settings.NOT_NEEDED, ()
+    missing: list[MissingFeature] = []
+    for name in doors_module.SCAN_SETTINGS:
+        _attempt(ledger.remember, root.scan_settings / name)
+    # The balancing mode comes last: with it on and the rate limit not yet 0 the kernel would promote.
+    wanted = [
+        ("promote_rate_limit", root.promote_rate_limit, "0"),
+        ("demotion_enabled", root.demotion_enabled, "true"),
+    ]
+    if _number(read_setting_or_none(root.generations_enabled)) == 0:
+        wanted.append(("generations_enabled", root.generations_enabled, "0x0007"))
+    wanted.append(("numa_balancing", root.numa_balancing, str(mode | TIERING_BIT)))
+    for name, path, value in wanted:
+        error = _attempt(ledger.set, path, value)
+        if error is not None and not (isinstance(error, GoneError) and name == "demotion_enabled"):  # a door
+            remedy = _REMEDY[name] if isinstance(error, GoneError) else "let root write it"
+            missing.append(MissingFeature(str(error), _WITHOUT[name], remedy))
+    return Settings.APPLIED, tuple(missing)
+
+
+def open_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
+    """`helper open`: settings, doors, descriptor store, report, in that order."""
+    missing: list[MissingFeature] = []
+    previous = read_report(report_path).doors
+    try:
+        settings, lacking = apply_settings(root, Ledger(ledger_path))
+        missing += lacking
+    except (TierdError, OSError) as error:
+        settings = Settings.FAILED
+        missing.append(
+            MissingFeature(
+                f"the ledger of kernel settings ({_words(error)})",
+                "no kernel setting is changed, since it could not be put back",
+                getattr(error, "hint", "") or f"make {ledger_path.parent} writable for root",
+            )
+        )
+    doors, closed = doors_module.open_doors(root)
+    missing += closed
+    if not store_descriptors(doors, previous):
+        missing.append(
+            MissingFeature(
+                "systemd's descriptor store",
+                "the daemon does not get the files that only root may open",
+                "start tierd as tierd.service, with NotifyAccess= and FileDescriptorStoreMax= as shipped",
+            )
+        )
+    write_report(report_path, Report(tuple(doors), settings, tuple(missing)))
+    for feature in missing:
+        _say(4, f"missing: {feature}")
+    _say(6, f"{len(doors)} doors open, kernel settings {settings.value}")
+    return Exit.OK
+
+
+def restore_command(ledger_path: Path, report_path: Path) -> Exit:
+    """`helper restore`: every setting back, the descriptors out of systemd's store, the report removed."""
+    store_descriptors({}, read_report(report_path).doors)
+    report_path.unlink(missing_ok=True)
+    results = Ledger(ledger_path).restore_all()
+    for result in results:
+        _say({Outcome.FAILED: 3, Outcome.FOREIGN: 4}.get(result.outcome, 6), str(result))
+    return Exit.FAILED if any(result.outcome is Outcome.FAILED for result in results) else Exit.OK
+
+
+def show_command(ledger_path: Path, report_path: Path) -> Exit:
+    """`helper show`: the ledger and the report, for people."""
+    records = Ledger(ledger_path).records
+    if not records:
+        print("no kernel setting is changed")
+    for record in records:
+        try:
+            now = read_setting(Path(record.path))
+        except TierdError as error:
+            now = str(error)
+        ours = "the daemon's" if record.value is None else record.value
+        print(f"{record.path}: was {record.before}, set to {ours}, now {now}")
+    report = read_report(report_path)
+    print(f"kernel settings: {report.settings.value}")
+    print(f"doors: {' '.join(report.doors) or 'none'}")
+    for feature in report.missing:
+        print(f"missing: {feature}")
+    return Exit.OK
+
+
+def write_report(path: Path, report: Report) -> None:
+    """doors.json, mode 0644, replaced whole. Raises OSError."""
+    write_whole(path, json.dumps(asdict(report), indent=1) + "\n")
+
+
+def store_descriptors(doors: dict[str, int], previous: Iterable[str] = ()) -> bool:
+    """Hand `doors` to systemd for the daemon, and drop what an earlier run stored as these or `previous`.
+
+    Returns False when no service manager listens. sd_pid_notify_with_fds(3): one name a message; FDPOLL=0,
+    because systemd drops descriptors that report a hang-up, and a perf event that nobody has mapped yet
+    does.
+    """
+    if "NOTIFY_SOCKET" not in os.environ:
+        return False
+    from systemd.daemon import notify
+
+    for name in dict.fromkeys((*previous, *doors)):
+        notify(f"FDSTOREREMOVE=1\nFDNAME={name}")
+    for name, descriptor in doors.items():
+        if not notify(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", fds=[descriptor]):
+            return False
+    return _barrier(notify)
+
+
+def _barrier(notify: Callable[..., bool], timeout: float = 10.0) -> bool:
+    """Wait until systemd has taken all messages: it then closes the pipe. sd_notify_barrier(3)"""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    try:
+        try:
+            sent = notify("BARRIER=1", fds=[writing])
+        finally:
+            os.close(writing)
+        poll = select.poll()
+        poll.register(reading, select.POLLHUP)
+        return sent and bool(poll.poll(timeout * 1000))
+    finally:
+        os.close(reading)
+
+
+def _attempt(action: Callable[..., None], *arguments: object) -> TierdError | None:
+    try:
+        action(*arguments)
+    except TierdError as error:
+        return error
+    return None
+
+
+def _number(text: str | None) -> int | None:
+    try:
+        return None if text is None else int(text, 0)
+    except ValueError:
+        return None
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def _say(priority: int, text: str) -> None:
+    """A line for the journal with its syslog priority (sd-daemon(3)), or a plain one for a terminal."""
+    prefix = f"<{priority}>" if "JOURNAL_STREAM" in os.environ else ""
+    for line in _lines(text):
+        print(f"{prefix}tierd-helper: {line}", file=sys.stderr, flush=True)
+
+
+def _lines(text: str) -> Iterator[str]:
+    yield from (line for line in text.splitlines() if line)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python3 -m tierd.service.helper open|restore|show`. Returns an Exit."""
+    parser = argparse.ArgumentParser(
+        prog="tierd-helper",
+        description="Open privileged kernel files for tierd, set the kernel up, and put it back.",
+        epilog="Exit status: 0 done, 1 a setting could not be put back, 2 usage, 77 not root.",
+    )
+    parser.add_argument("command", choices=("open", "restore", "show"))
+    parser.add_argument("--ledger", type=Path, default=DEFAULT_PATH, help="default: %(default)s")
+    parser.add_argument("--report", type=Path, default=DOORS_PATH, help="default: %(default)s")
+    arguments = parser.parse_args(argv)
+    if arguments.command != "show" and os.geteuid() != 0:
+        _say(3, f"{arguments.command} must run as root; tierd.service does so")
+        return Exit.NOT_ROOT
+    try:
+        match arguments.command:
+            case "open":
+                return open_command(Root(), arguments.ledger, arguments.report)
+            case "restore":
+                return restore_command(arguments.ledger, arguments.report)
+            case _:
+                return show_command(arguments.ledger, arguments.report)
+    except (TierdError, OSError) as error:
+        _say(3, _words(error))
+        return Exit.FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
