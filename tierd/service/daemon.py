@@ -1,0 +1,340 @@
+"""The daemon: GLib loop in the main thread, one engine thread, one immutable State handed over.
+
+Everything that changes is changed in the main thread; other threads hand over through GLib.idle_add.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from gi.repository import GLib
+
+from tierd import __version__
+from tierd.core.policy import Policy
+from tierd.core.state import State
+from tierd.errors import ConfigError, TierdError, UnsupportedError
+from tierd.service import events
+from tierd.service.bus import BusService, Exported
+from tierd.service.events import Event
+from tierd.service.interface import BUS_NAME, OBJECT_PATH, Manager, View, interface_xml, status_text
+from tierd.service.journal import Reporter
+from tierd.service.notify import Notifier, watchdog_seconds
+from tierd.service.text import plural
+from tierd.service.worker import EngineThread, Stepper, describe
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_TEMPORARY = 75
+"""EX_TEMPFAIL of sysexits.h: systemd starts us again."""
+
+TICK_MILLISECONDS = 1000
+STOP_SECONDS = 10
+"""A batch of moves lasts about 20 ms; a thread that needs longer is stuck in the kernel."""
+
+
+class Daemon:
+    """Composition of one run.
+
+    load(): reads the policy file; raises ConfigError; called in a worker. stepper: the engine, not yet
+    stepping. address: of the bus, None for the system bus. restart_when_tiered: the kernel was left as it
+    was because there was nothing to tier, so that a second tier needs a new start of the unit.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        stepper: Stepper,
+        *,
+        load: Callable[[], Policy],
+        reporter: Reporter,
+        notifier: Notifier,
+        address: str | None = None,
+        restart_when_tiered: bool = False,
+    ) -> None:
+        self._policy = policy
+        self._problems: tuple[str, ...] = ()
+        self._state = stepper.state
+        self._load = load
+        self._reporter = reporter
+        self._notifier = notifier
+        self._restart_when_tiered = restart_when_tiered
+        self._loop = GLib.MainLoop()
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="policy")
+        self._engine = EngineThread(
+            stepper,
+            on_state=lambda state: self._hand_over(self._on_state, state),
+            on_adopted=lambda new, error: self._hand_over(self._on_adopted, new, error),
+            on_end=lambda error: self._hand_over(self._on_engine_end, error),
+        )
+        self._reloads: list[Future[None]] = []
+        self._waiting_reloads: list[Future[None]] = []
+        self._ready = False
+        self._stopping = False
+        self._stalled = False
+        self._exit_code = EXIT_OK
+        self._watchdog = watchdog_seconds()
+        self._manager: Manager | None = None
+        self._bus: BusService | None = None
+        self._make_bus(address)
+
+    def _make_bus(self, address: str | None) -> None:
+        try:
+            xml = interface_xml()
+            self._manager = Manager(self._view(), xml, self.reload)
+            self._bus = BusService(
+                BUS_NAME,
+                (Exported(OBJECT_PATH, xml, self._manager),),
+                on_change=self._on_bus,
+                on_error=self.report_error,
+                address=address,
+            )
+        except UnsupportedError as error:
+            self._on_bus(False, str(error))
+
+    def run(self) -> int:
+        """Run until stopped. Returns the exit code. Call once, from the main thread."""
+        for number, handler in (
+            (signal.SIGTERM, self._on_stop_signal),
+            (signal.SIGINT, self._on_stop_signal),
+            (signal.SIGHUP, self._on_reload_signal),
+        ):
+            _unix_signal_add(int(number), handler)
+        GLib.timeout_add(TICK_MILLISECONDS, self._on_tick)
+        if self._watchdog is not None:
+            # A quarter of the time leaves room for a late loop.
+            GLib.timeout_add(max(int(self._watchdog * 250), 1), self._on_watchdog)
+        self._report(
+            Event(
+                events.STARTED,
+                f"tierd {__version__} started, {self._policy.engine.mode.value}, policy {self._policy.origin}",
+                fields={
+                    "TIERD_VERSION": __version__,
+                    "TIERD_MODE": self._policy.engine.mode.value,
+                    "TIERD_POLICY": self._policy.origin,
+                    "TIERD_POLICY_SHA256": self._policy.digest,
+                },
+            )
+        )
+        self._engine.start()
+        if self._bus is not None:
+            self._bus.start()
+        self._loop.run()
+        for future in self._reloads + self._waiting_reloads:
+            future.set_exception(TierdError("tierd is stopping"))  # a caller may wait in a worker
+        if self._bus is not None:
+            self._bus.stop()
+        self._reporter.close(time.monotonic())
+        self._report(Event(events.STOPPED, "tierd stopped; memory stays where it is"))
+        return self._exit_code
+
+    # From other threads
+
+    def _hand_over(self, function: Callable[..., None], *arguments: Any) -> None:
+        def once() -> bool:
+            function(*arguments)
+            return bool(GLib.SOURCE_REMOVE)
+
+        # The default priority, not idle: a flood of bus calls must not starve the engine's news.
+        GLib.idle_add(once, priority=GLib.PRIORITY_DEFAULT)
+
+    def report(self, event: Event) -> None:
+        """Report from any thread."""
+        self._hand_over(self._report, event)
+
+    def report_error(self, error: BaseException) -> None:
+        """Report, from any thread, an error that nothing expected."""
+        text = describe(error)
+        self.report(Event(events.INTERNAL, f"internal error: {text}", subject=text))
+
+    def reload(self) -> Future[None]:
+        """Begin a reload, from any thread. The future ends with it, or with the TierdError that refused it."""
+        future: Future[None] = Future()
+        self._hand_over(self._begin_reload, future)
+        return future
+
+    # The engine's news
+
+    def _on_state(self, state: State) -> None:
+        before, self._state = self._state, state
+        self._reporter.round(state, time.monotonic())
+        self._show()
+        if not self._ready:
+            self._ready = True
+            self._notifier.ready(status_text(self._view()))
+        elif self._restart_when_tiered and state.topology.tiered and not before.topology.tiered:
+            self._stop(
+                EXIT_TEMPORARY, "a slow tier appeared: starting again, so that the kernel is set up for it"
+            )
+
+    def _on_engine_end(self, error: BaseException | None) -> None:
+        if error is not None:
+            text = str(error) if isinstance(error, TierdError) else describe(error)
+            kind = type(error).__name__
+            self._report(
+                Event(events.ENGINE_FAILED, f"the engine failed: {text}", fields={"TIERD_ERROR": kind})
+            )
+            self._notifier.failed(f"the engine failed: {text}")
+            self._exit_code = EXIT_FAILED
+        self._loop.quit()
+
+    def _view(self) -> View:
+        return View(self._state, self._problems, self._policy.origin, self._policy.digest)
+
+    def _show(self) -> None:
+        if self._manager is None:
+            return
+        try:
+            self._manager.show(self._view(), time.monotonic())
+        except (GLib.Error, TypeError, ValueError, OverflowError) as error:
+            self.report_error(error)
+
+    def _report(self, event: Event) -> None:
+        self._reporter.report(event, time.monotonic())
+
+    # Timers
+
+    def _on_tick(self) -> bool:
+        self._reporter.unfold(time.monotonic())
+        if self._ready and not self._stopping and not self._reloads:
+            self._notifier.status(status_text(self._view()))
+        return bool(GLib.SOURCE_CONTINUE)
+
+    def _on_watchdog(self) -> bool:
+        # A thread silent for half of the time is stuck, and the loop's own health must not hide that.
+        assert self._watchdog is not None
+        age = self._engine.heartbeat_age
+        if age < self._watchdog / 2:
+            self._stalled = False
+            self._notifier.watchdog()
+        elif not self._stalled:
+            self._stalled = True
+            message = f"the engine has not moved for {age:.0f} s; systemd will start tierd again"
+            self._report(Event(events.ENGINE_STALLED, message, fields={"TIERD_SECONDS": f"{age:.3f}"}))
+        return bool(GLib.SOURCE_CONTINUE)
+
+    # The bus
+
+    def _on_bus(self, connected: bool, reason: str) -> None:
+        if connected:
+            self._report(Event(events.BUS_CONNECTED, f"{BUS_NAME} is on the bus"))
+        else:
+            message = f"not on the bus, placing goes on: {reason}"
+            self._report(Event(events.BUS_LOST, message, fields={"TIERD_REASON": reason}))
+
+    # Reload
+
+    def _on_reload_signal(self) -> bool:
+        self._begin_reload(Future())
+        return bool(GLib.SOURCE_CONTINUE)
+
+    def _begin_reload(self, future: Future[None]) -> None:
+        if self._stopping:
+            future.set_exception(TierdError("tierd is stopping"))
+        elif self._reloads:
+            # The file may have changed since it was read: once more, for all who ask meanwhile.
+            self._waiting_reloads.append(future)
+        else:
+            self._reloads = [future]
+            self._start_reload()
+
+    def _start_reload(self) -> None:
+        if self._ready:
+            self._notifier.reloading("reading the policy")
+        self._loader.submit(self._load).add_done_callback(
+            lambda done: self._hand_over(self._on_loaded, done)
+        )
+
+    def _on_loaded(self, done: Future[Policy]) -> None:
+        error = done.exception()
+        if error is None:
+            self._engine.adopt(done.result())
+        else:
+            if not isinstance(error, TierdError):
+                self.report_error(error)
+                error = TierdError(f"internal error: {type(error).__name__}")
+            self._end_reload(error)
+
+    def _on_adopted(self, policy: Policy, error: TierdError | None) -> None:
+        if error is None:
+            self._policy = policy
+        self._end_reload(error)
+
+    def _end_reload(self, error: TierdError | None) -> None:
+        if error is None:
+            self._problems = ()
+            fields = {"TIERD_POLICY": self._policy.origin, "TIERD_POLICY_SHA256": self._policy.digest}
+            mode = self._policy.engine.mode.value
+            self._report(
+                Event(
+                    events.POLICY_ADOPTED,
+                    f"policy {self._policy.origin} is in force, mode {mode}",
+                    fields=fields,
+                )
+            )
+        else:
+            self._problems = error.problems if isinstance(error, ConfigError) else (str(error),)
+            first, number = self._problems[0], len(self._problems)
+            more = f" (and {plural(number - 1, 'more problem')})" if number > 1 else ""
+            self._report(
+                Event(
+                    events.POLICY_REJECTED,
+                    f"policy refused, the older one stays in force: {first}{more}",
+                    fields={
+                        "TIERD_PROBLEMS": "\n".join(self._problems),
+                        "TIERD_POLICY_SHA256": self._policy.digest,
+                    },
+                )
+            )
+        self._show()
+        finished, self._reloads = self._reloads, self._waiting_reloads
+        self._waiting_reloads = []
+        for future in finished:
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+        if self._reloads:
+            self._start_reload()
+        elif self._ready:
+            # Refused or not, it is over. `systemctl reload` has had its failure from --check-config.
+            self._notifier.ready(status_text(self._view()))
+
+    # The end
+
+    def _on_stop_signal(self) -> bool:
+        self._stop(EXIT_OK, "")
+        return bool(GLib.SOURCE_CONTINUE)
+
+    def _stop(self, code: int, reason: str) -> None:
+        if self._stopping:
+            return
+        self._stopping = True
+        self._exit_code = code
+        if reason:
+            self._report(Event(events.STATE_CHANGED, reason))
+        self._notifier.stopping(reason or "stopping")
+        self._engine.stop()
+        GLib.timeout_add_seconds(STOP_SECONDS, self._on_stop_late)
+
+    def _on_stop_late(self) -> bool:
+        message = f"the engine did not end within {STOP_SECONDS} s and is left behind"
+        self._report(Event(events.ENGINE_STALLED, message))
+        self._loop.quit()
+        return bool(GLib.SOURCE_REMOVE)
+
+
+def _unix_signal_add(number: int, handler: Callable[[], bool]) -> None:
+    """GLib.unix_signal_add, which newer PyGObject has moved to GLibUnix and warns about."""
+    try:
+        import gi
+
+        gi.require_version("GLibUnix", "2.0")
+        from gi.repository import GLibUnix
+    except (ImportError, ValueError):
+        GLib.unix_signal_add(GLib.PRIORITY_HIGH, number, handler)
+    else:
+        GLibUnix.signal_add(GLib.PRIORITY_HIGH, number, handler)

@@ -1,0 +1,229 @@
+"""What is worth a line in the journal, as values. Pure: no clock, no I/O.
+
+Every kind has a 128-bit MESSAGE_ID that never changes; systemd/tierd.catalog explains each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from tierd.core.model import PAGE_SIZE, Tier, Topology
+from tierd.core.state import EngineState, State
+from tierd.service.text import clean, plural, sentence, size
+
+
+class Priority(IntEnum):
+    """syslog(3) levels."""
+
+    CRITICAL = 2
+    ERROR = 3
+    WARNING = 4
+    NOTICE = 5
+    INFO = 6
+    DEBUG = 7
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """A kind of event: `name` is the field TIERD_EVENT, `message_id` MESSAGE_ID, 32 hexadecimal digits."""
+
+    name: str
+    message_id: str
+    priority: Priority
+
+
+STARTED = EventType("started", "bdfe36bbf0f14a75aa81a2c5d4f6b1a7", Priority.INFO)
+STOPPED = EventType("stopped", "1d7dbe1dcf9f4f3c9f7e9020b13407ed", Priority.INFO)
+STATE_CHANGED = EventType("state-changed", "7712a77db0aa40a3a7a893481b7bf24b", Priority.INFO)
+DEGRADED = EventType("degraded", "cba8bc8f17304babbaaece84e19557e0", Priority.WARNING)
+HOLDING = EventType("holding", "2e3f346deba846b993dae439b55af900", Priority.WARNING)
+TIER_APPEARED = EventType("tier-appeared", "e1d716431d4a42438eae635437880a5b", Priority.INFO)
+TIER_VANISHED = EventType("tier-vanished", "bb651edaea8244e699ddb3e207410ba8", Priority.WARNING)
+TIER_RESIZED = EventType("tier-resized", "43c7b8e5e2dd47d09f2d8624ada673d0", Priority.INFO)
+MOVED = EventType("moved", "dc1acbc3e45e48dfae28127d27eb63d0", Priority.INFO)
+FEATURE_MISSING = EventType("feature-missing", "03dc7b794e68455a8c8323e290bccc70", Priority.WARNING)
+FEATURE_RETURNED = EventType("feature-returned", "b3e8cec32d414c5b98db97b2effb2f82", Priority.INFO)
+POLICY_ADOPTED = EventType("policy-adopted", "a6033e4f898a4ae7a2df2af04d159a99", Priority.INFO)
+POLICY_REJECTED = EventType("policy-rejected", "163e6994365a46ad9dcb692c5a0b57b1", Priority.ERROR)
+ENGINE_FAILED = EventType("engine-failed", "e28399b53e0e421489dfec068dddc3d4", Priority.CRITICAL)
+ENGINE_STALLED = EventType("engine-stalled", "721ca04838d2461191e1ac176b6aece8", Priority.ERROR)
+BUS_LOST = EventType("bus-lost", "59839504875a4c47b7226a88e8c3a782", Priority.WARNING)
+BUS_CONNECTED = EventType("bus-connected", "ad6e4d3df8724db29261a979879e08eb", Priority.INFO)
+INTERNAL = EventType("internal-error", "57c5fd663ad9424a94e5ad65294c34b9", Priority.ERROR)
+
+EVENT_TYPES = (
+    STARTED,
+    STOPPED,
+    STATE_CHANGED,
+    DEGRADED,
+    HOLDING,
+    TIER_APPEARED,
+    TIER_VANISHED,
+    TIER_RESIZED,
+    MOVED,
+    FEATURE_MISSING,
+    FEATURE_RETURNED,
+    POLICY_ADOPTED,
+    POLICY_REJECTED,
+    ENGINE_FAILED,
+    ENGINE_STALLED,
+    BUS_LOST,
+    BUS_CONNECTED,
+    INTERNAL,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened.
+
+    subject: what it happened to; equal (type, subject) within a minute are folded into one line with a
+    count. message: one sentence. fields: journal fields, keys ``TIERD_*``; values may be several lines and
+    hold anything.
+    """
+
+    type: EventType
+    message: str
+    subject: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+def events_between(previous: State, current: State) -> tuple[Event, ...]:
+    """What changed from one round to the next, most urgent first. Movement is told by `movement_between`."""
+    found = [
+        *_state_events(previous, current),
+        *_tier_events(previous.topology, current.topology),
+        *_feature_events(previous, current),
+    ]
+    return tuple(sorted(found, key=lambda event: event.type.priority))
+
+
+def _state_events(previous: State, current: State) -> Iterator[Event]:
+    # A hold with another reason is another event; elsewhere the reason is commentary.
+    same = previous.engine is current.engine
+    if same and (current.engine is not EngineState.HOLDING or previous.reason == current.reason):
+        return
+    kind = {EngineState.DEGRADED: DEGRADED, EngineState.HOLDING: HOLDING}.get(current.engine, STATE_CHANGED)
+    reason = clean(current.reason)
+    yield Event(
+        kind,
+        f"{current.engine.value} (was {previous.engine.value})" + (f": {reason}" if reason else ""),
+        subject=current.engine.value,
+        fields={
+            "TIERD_STATE": current.engine.value,
+            "TIERD_STATE_BEFORE": previous.engine.value,
+            "TIERD_REASON": current.reason,
+            "TIERD_SOURCE": current.source,
+        },
+    )
+
+
+def _tier_events(previous: Topology, current: Topology) -> Iterator[Event]:
+    before = {tier.name: tier for tier in previous.tiers}
+    after = {tier.name: tier for tier in current.tiers}
+    for name, tier in after.items():
+        if name not in before:
+            yield Event(TIER_APPEARED, f"tier {_describe(tier)}", subject=name, fields=_tier_fields(tier))
+        elif before[name].total != tier.total:
+            message = f"tier {_describe(tier)}, was {size(before[name].total)}"
+            yield Event(TIER_RESIZED, message, subject=name, fields=_tier_fields(tier))
+    for name, tier in before.items():
+        if name not in after:
+            yield Event(
+                TIER_VANISHED, f"tier {_describe(tier)} is gone", subject=name, fields=_tier_fields(tier)
+            )
+
+
+def _describe(tier: Tier) -> str:
+    numbers = ("node " if len(tier.nodes) == 1 else "nodes ") + ", ".join(str(n.number) for n in tier.nodes)
+    return f"{clean(tier.name, 64)} ({tier.kind.value}, {numbers}): {size(tier.total)}"
+
+
+def _tier_fields(tier: Tier) -> dict[str, str]:
+    return {
+        "TIERD_TIER": tier.name,
+        "TIERD_TIER_KIND": tier.kind.value,
+        "TIERD_NODES": " ".join(str(node.number) for node in tier.nodes),
+        "TIERD_TOTAL_BYTES": str(tier.total),
+    }
+
+
+def _feature_events(previous: State, current: State) -> Iterator[Event]:
+    before = {missing.feature: missing for missing in previous.missing}
+    after = {missing.feature: missing for missing in current.missing}
+    for feature, missing in after.items():
+        if feature not in before:
+            yield Event(
+                FEATURE_MISSING,
+                clean(str(missing), 512),
+                subject=feature,
+                fields={
+                    "TIERD_FEATURE": feature,
+                    "TIERD_LOSS": missing.loss,
+                    "TIERD_REMEDY": missing.remedy,
+                },
+            )
+    for feature in before.keys() - after.keys():
+        yield Event(
+            FEATURE_RETURNED,
+            f"{clean(feature)} is there again",
+            subject=feature,
+            fields={"TIERD_FEATURE": feature},
+        )
+
+
+def movement_between(previous: State, current: State) -> Event | None:
+    """A summary of what was moved from `previous` to `current`, None when nothing was."""
+    before, after = previous.counters, current.counters
+    promoted = after.promoted_pages - before.promoted_pages
+    demoted = after.demoted_pages - before.demoted_pages
+    split = after.huge_pages_split - before.huge_pages_split
+    refused = after.refused_pages - before.refused_pages
+    if not (promoted or demoted or split):
+        return None
+    message = sentence(
+        [
+            f"promoted {size(promoted * PAGE_SIZE)}",
+            f"demoted {size(demoted * PAGE_SIZE)}",
+            f"split {plural(split, 'huge page')}" if split else "",
+            f"{plural(refused, 'page')} refused by the kernel" if refused else "",
+        ]
+    )
+    seconds = max(current.monotonic - previous.monotonic, 0.0)
+    return Event(
+        MOVED,
+        f"{message} in {seconds:.0f} s",
+        fields={
+            "TIERD_PROMOTED_PAGES": str(promoted),
+            "TIERD_DEMOTED_PAGES": str(demoted),
+            "TIERD_REFUSED_PAGES": str(refused),
+            "TIERD_HUGE_PAGES_SPLIT": str(split),
+            "TIERD_SECONDS": f"{seconds:.3f}",
+        },
+    )
+
+
+_VERBS = {EngineState.CONVERGING: "placing"}
+
+
+def status_line(state: State) -> str:
+    """The line behind ``Status:`` of `systemctl status`, from one state."""
+    verb = _VERBS.get(state.engine, state.engine.value)
+    reason = clean(state.reason, 120)
+    if reason and state.engine not in {EngineState.CONVERGING, EngineState.STEADY}:
+        verb += f" ({reason})"
+    total = sum(node.total for node in state.topology.dram)
+    free = sum(node.free for node in state.topology.dram)
+    promoted = state.counters.promoted_pages
+    facts = sentence(
+        [
+            plural(len(state.topology.tiers), "tier") if state.topology.tiers else "",
+            f"{plural(state.processes, 'process', 'processes')} in {plural(state.cgroups, 'cgroup')}",
+            f"{state.bytes_per_second / 1e6:.0f} MB/s",
+            f"DRAM {100 * (total - free) / total:.0f} % full" if total else "",
+            f"{size(promoted * PAGE_SIZE)} promoted" if promoted else "",
+        ]
+    )
+    return f"{verb}: {facts}"
