@@ -317,6 +317,14 @@ def venv_python() -> Path:
     return VENV / "bin" / "python"
 
 
+def _debian_libraries() -> dict[str, str]:
+    """Versions of the Python libraries that Debian's packages gave this machine."""
+    names = ("numpy", "PyYAML", "psutil", "jsonschema", "python-dbusmock")
+    script = "import importlib.metadata as m, sys\nfor n in sys.argv[1:]: print(n, m.version(n))"
+    done = subprocess.run([PYTHON, "-c", script, *names], capture_output=True, text=True, check=True)
+    return dict(line.split() for line in done.stdout.splitlines())
+
+
 def install_tools() -> None:
     """Make `.venv` with the pinned tools; made again when the list or the interpreter changes."""
     version = ".".join(str(part) for part in sys.version_info[:3])
@@ -332,7 +340,11 @@ def install_tools() -> None:
         log.unlink(missing_ok=True)
         # System packages stay visible: PyGObject, pydbus and python-systemd come from Debian alone.
         run_logged([PYTHON, "-m", "venv", "--clear", "--system-site-packages", str(VENV)], log)
-        run_logged([str(venv_python()), "-m", "pip", "install", "--disable-pip-version-check", *TOOLS], log)
+        # tierd is tested with Debian's libraries, so no tool may put another version in front of them.
+        constraints = VENV / "constraints.txt"
+        constraints.write_text("".join(f"{name}=={version}\n" for name, version in _debian_libraries().items()))
+        pip = [str(venv_python()), "-m", "pip", "install", "--disable-pip-version-check"]
+        run_logged([*pip, "--constraint", str(constraints), *TOOLS], log)
         stamp.write_text(wanted)
 
 

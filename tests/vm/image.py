@@ -49,10 +49,16 @@ class Recipe:
         *("systemd-pstore.service", "systemd-tpm2-setup.service", "systemd-tpm2-setup-early.service"),
         *("systemd-hibernate-clear.service", "systemd-firstboot.service", "sshd-keygen.service", "ssh.socket"),
         *("getty@tty1.service", "getty-static.service", "serial-getty@ttyS0.service", "console-getty.service"),
-        *("ndctl-monitor.service", "sys-kernel-tracing.mount", "keyboard-setup.service", "console-setup.service"),
+        *("ndctl-monitor.service", "cxl-monitor.service", "keyboard-setup.service", "console-setup.service"),
+        *("systemd-binfmt.service", "proc-sys-fs-binfmt_misc.automount", "sys-fs-fuse-connections.mount"),
+        *("modprobe@drm.service", "modprobe@fuse.service", "systemd-udev-load-credentials.service"),
+        *("systemd-random-seed.service", "systemd-update-utmp.service", "systemd-ask-password-console.path"),
+        *("systemd-ask-password-wall.path", "systemd-initctl.socket", "systemd-sysext.socket", "systemd-creds.socket"),
     )
     enabled: tuple[str, ...] = ("testbed-network.service", "ssh.service")
+    # The initrd needs no udev: devtmpfs shows the disk as soon as its listed driver is loaded.
     excluded: tuple[str, ...] = (
+        *("/usr/share/initramfs-tools/hooks/udev", "/usr/share/initramfs-tools/scripts/*/udev"),
         *("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*"),
         *(
             f"/usr/lib/modules/*/kernel/{part}/*"
@@ -158,6 +164,10 @@ def _build(recipe: Recipe, directory: Path) -> None:
     host.say("writing the disk image")
     owner = f"{os.getuid()}:{os.getgid()}"
     script = (
+        # A machine that knows its id is not on its first boot, and one that was marked as updated does not spend
+        # its boot on rebuilding caches. mmdebstrap's own cleanup would take both away.
+        f"id=$(tr -d - < /proc/sys/kernel/random/uuid); echo $id > {root}/etc/machine-id && "
+        f"mkdir -p {root}/var/log/journal && touch {root}/etc/.updated {root}/var/.updated && "
         f"cp {root}/boot/vmlinuz-* {root}/boot/initrd.img-* {work}/ && "
         f"mke2fs -q -t ext4 -L tierd -E lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0 -m 0 "
         f"-d {root} {work}/image.img {recipe.size}M && "
@@ -169,6 +179,8 @@ def _build(recipe: Recipe, directory: Path) -> None:
     for kernel in recipe.kernels:
         Image(work).kernel(kernel.name)
         Image(work).initrd(kernel.name)
+    for name in ("apt.conf", "archive.sources", "setup.sh", "finish.sh"):
+        (work / name).unlink()  # how this machine fetches packages, possibly with its credentials
     os.replace(work, directory)
     _drop_old(directory)
     host.say(f"the guest image is ready: {directory}")
@@ -209,8 +221,6 @@ rm -rf "$1"/var/cache/apt/*.bin "$1"/var/cache/apt/archives/*.deb
 echo tierd-guest > "$1/etc/hostname"
 printf '127.0.0.1 localhost tierd-guest\\n' > "$1/etc/hosts"
 printf 'LABEL=tierd / ext4 defaults,noatime 0 0\\n' > "$1/etc/fstab"
-# A machine that knows its id is not on its first boot, which would enable and disable units.
-chroot "$1" sh -c 'rm -f /etc/machine-id; systemd-machine-id-setup'
 mkdir -p -m 700 "$1/root/.ssh"
 cp {shlex.quote(str(work / "id_ed25519.pub"))} "$1/root/.ssh/authorized_keys"
 chown -R 0:0 "$1/root"

@@ -37,6 +37,7 @@ class Machine:
     dram: int = 1280
     pmem: tuple[int, ...] = (4098,)
     cpus: int = 2
+    cpu: str = "max"
     dram_latency: int = 80
     pmem_latency: int = 300
     dram_bandwidth: int = 100
@@ -50,7 +51,7 @@ class Machine:
         slots = max(4, len(self.pmem) + 2)
         hmat = ",hmat=on" if self.hmat else ""
         arguments = [
-            *("-machine", f"q35,nvdimm=on{hmat}", "-cpu", "max", "-smp", str(self.cpus)),
+            *("-machine", f"q35,nvdimm=on{hmat}", "-cpu", self.cpu, "-smp", str(self.cpus)),
             *("-m", f"{self.dram}M,slots={slots},maxmem=16G"),
             *("-object", f"memory-backend-ram,id=dram,size={self.dram}M"),
             *("-numa", f"node,nodeid=0,memdev=dram,cpus=0-{self.cpus - 1}"),
@@ -74,7 +75,7 @@ class Machine:
         return " ".join(
             (
                 *("root=/dev/vda", "rootfstype=ext4", "rw", "fsck.mode=skip", "console=ttyS0", "quiet", "panic=-1"),
-                *("net.ifnames=0", "systemd.show_status=0", "pti=on"),
+                *("8250.nr_uarts=1", "net.ifnames=0", "systemd.show_status=0", "pti=on"),
                 *self.cmdline,
             )
         )
