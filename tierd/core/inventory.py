@@ -1,0 +1,148 @@
+"""What there is to provision: regions, namespaces, dax devices, memory blocks and nodes, as values.
+
+Filled by kernel/inventory.py, read by core/provision.py. Sizes and physical addresses are in bytes
+throughout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SYSTEM_RAM_DRIVER = "kmem"
+"""The driver of a dax device that is in system-ram mode; in devdax mode it is ``device_dax``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A range of physical addresses: `start` is its first byte, `size` its length."""
+
+    start: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """The first byte behind the span."""
+        return self.start + self.size
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBlock:
+    """A memory block, ``memoryN`` in sysfs.
+
+    zone: ``Movable``, ``Normal`` ... when online; None when offline or unknown. node: None when it is not
+    known.
+    """
+
+    number: int
+    online: bool
+    zone: str | None
+    node: int | None
+
+    @property
+    def movable(self) -> bool:
+        """Whether the block is online and can leave again."""
+        return self.online and self.zone == "Movable"
+
+
+@dataclass(frozen=True, slots=True)
+class DaxDevice:
+    """A character dax device such as ``dax0.0``.
+
+    span: the physical addresses of its data. driver: ``device_dax``, ``kmem``, or empty when none is bound.
+    target_node: the node that the memory would join, None when the firmware names none.
+    blocks: the memory blocks that exist within the span; empty in devdax mode.
+    """
+
+    name: str
+    span: Span
+    driver: str
+    target_node: int | None
+    blocks: tuple[MemoryBlock, ...] = ()
+
+    @property
+    def system_ram(self) -> bool:
+        """Whether the device is in system-ram mode, with or without blocks online."""
+        return self.driver == SYSTEM_RAM_DRIVER
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A namespace of a region.
+
+    name: ``namespace0.1``; changes from boot to boot, never an identity. label: the name written in its
+    label.
+    mode: as ndctl prints it (``devdax``, ``fsdax``, ``sector``, ``raw`` ...).
+    span: None when the kernel does not say where it lies. dax: its device when the mode is devdax and it is
+    there.
+    """
+
+    name: str
+    uuid: str | None
+    label: str
+    mode: str
+    enabled: bool
+    span: Span | None
+    dax: DaxDevice | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A region of persistent memory: one DIMM, or an interleave set of several.
+
+    iset_id: the interleave set, unsigned; None for a region without labels, which nothing identifies for
+    good.
+    span: None when the kernel does not say where it lies. align: bytes, what namespaces start and end at.
+    available: bytes that no namespace holds, by the kernel's count.
+    bad_blocks: ranges of 512-byte sectors with media errors. locked: names of its DIMMs that are
+    security-locked.
+    """
+
+    name: str
+    iset_id: int | None
+    span: Span | None
+    align: int
+    available: int
+    labelled: bool
+    enabled: bool
+    read_only: bool
+    bad_blocks: int
+    locked: tuple[str, ...]
+    target_node: int | None
+    namespaces: tuple[Namespace, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNode:
+    """A node that is online.
+
+    total, available: bytes; available is what could be had without swapping (free, and half the file cache).
+    kernel_memory: whether it has memory outside ZONE_MOVABLE. tier: as ``memory_tier4``, None when in none.
+    """
+
+    number: int
+    total: int
+    available: int
+    has_cpus: bool
+    kernel_memory: bool
+    tier: str | None
+
+    @property
+    def dram(self) -> bool:
+        """Whether the kernel lives here: then it is no place for memory that shall be able to leave."""
+        return self.has_cpus or self.kernel_memory
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The machine as provisioning sees it.
+
+    block_size: bytes of one memory block. online_policy: the content of ``auto_online_blocks``.
+    unfinished: names of requests whose namespace tierd began to make and never saw done (its own write-ahead
+    record).
+    """
+
+    regions: tuple[Region, ...]
+    nodes: tuple[MemoryNode, ...]
+    block_size: int
+    online_policy: str
+    unfinished: frozenset[str] = frozenset()

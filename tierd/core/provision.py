@@ -1,0 +1,316 @@
+"""From what is there and what was asked to what is to be done: a plan of steps with their reasons and
+numbers.
+
+The plan is a value. `tierctl provision plan` prints it, tierd-convert runs it: one step, then a new look at
+the machine and a new plan, so that whatever stopped an earlier run at any point, the next one does only what
+remains.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tierd.core import capacity, refusals
+from tierd.core.inventory import Inventory, Namespace, Region, Span
+from tierd.core.policy import ProvisionRequest
+from tierd.core.refusals import Refusal, label_of, same_tier
+from tierd.core.units import format_size
+
+NAMESPACE_ALIGNMENT = 2 << 20
+MEMORY_POLICY = "online_movable"
+ONLINE_POLICY = "devices/system/memory/auto_online_blocks"
+"""Below the sysfs root: what the kernel does with memory blocks that appear."""
+
+NEW_DEVICE = "daxX.Y"
+"""Stands in a step for the device of a namespace that has not been made."""
+
+
+class Verdict(StrEnum):
+    """`done`: it is as asked, and nothing is run. `ready`: the steps may be run. `refused`: they may not."""
+
+    DONE = "done"
+    READY = "ready"
+    REFUSED = "refused"
+
+
+class Action(StrEnum):
+    """What a step does."""
+
+    CREATE_NAMESPACE = "create-namespace"
+    FINISH_NAMESPACE = "finish-namespace"
+    SYSTEM_RAM = "system-ram"
+    ONLINE_BLOCKS = "online-blocks"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A program with its arguments; kernel/tools.py knows its absolute path."""
+
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A value written to a file; `path` is relative to the sysfs root."""
+
+    path: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to do: what it runs and writes, in order, and why, in words.
+
+    destructive: whether bytes that a namespace holds cannot be read back afterwards.
+    """
+
+    action: Action
+    acts: tuple[Command | Setting, ...]
+    words: str
+    destructive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Bytes. memory: what the namespace is, or will be, as memory, in whole blocks; blocks: how many.
+
+    lost: what of the namespace becomes nothing, for the info block and the blocks it cuts through.
+    page_structures: DRAM that the steps still to be run will spend.
+    """
+
+    namespace: int
+    memory: int
+    blocks: int
+    lost: int
+    page_structures: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProvisionPlan:
+    """What to do about one request. `notes`: what an operator should know and what stops nothing."""
+
+    request: ProvisionRequest
+    verdict: Verdict
+    region: str | None = None
+    namespace: Namespace | None = None
+    target_node: int | None = None
+    steps: tuple[Step, ...] = ()
+    numbers: Numbers | None = None
+    refusals: tuple[Refusal, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def find_namespace(inventory: Inventory, request: ProvisionRequest) -> Namespace | None:
+    """The request's namespace in its region; None when there is none, or more than one."""
+    label = label_of(request)
+    found = [
+        n
+        for r in inventory.regions
+        if r.iset_id == request.iset_id
+        for n in r.namespaces
+        if n.label == label
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def plan(inventory: Inventory, request: ProvisionRequest) -> ProvisionPlan:
+    """What is to be done about `request`, or every reason why nothing is. Raises nothing."""
+    regions = [r for r in inventory.regions if r.iset_id == request.iset_id]
+    if len(regions) > 1:
+        names = ", ".join(r.name for r in regions)
+        refusal = Refusal("ambiguous-region", f"{names} all have iset_id 0x{request.iset_id:x}")
+        return ProvisionPlan(request, Verdict.REFUSED, refusals=(refusal,))
+    if not regions:
+        return ProvisionPlan(
+            request, Verdict.REFUSED, refusals=(refusals.region_not_found(inventory, request),)
+        )
+    region = regions[0]
+    label = label_of(request)
+    ours = [n for n in region.namespaces if n.label == label]
+    if len(ours) > 1:
+        names = ", ".join(n.name for n in ours)
+        refusal = Refusal("ambiguous-label", f"{names} in {region.name} are all labelled {label}")
+        return ProvisionPlan(request, Verdict.REFUSED, region.name, refusals=(refusal,))
+    if ours:
+        return _plan_existing(inventory, request, region, ours[0])
+    return _plan_new(inventory, request, region)
+
+
+def _plan_new(inventory: Inventory, request: ProvisionRequest, region: Region) -> ProvisionPlan:
+    """Free capacity becomes a namespace."""
+    found = [
+        *refusals.of_label(inventory, request),
+        *refusals.of_region(inventory, region, region.target_node),
+    ]
+    extents = capacity.free_extents(region)
+    found += refusals.of_layout(region, extents)
+    align = math.lcm(region.align, NAMESPACE_ALIGNMENT)
+    slice_ = capacity.choose_slice(extents, request.size, inventory.block_size, align)
+    if slice_ is None:
+        if not any(r.kind in ("not-settled", "misaligned") for r in found):
+            found.append(refusals.no_room(inventory, request, region, extents))
+        return ProvisionPlan(
+            request, Verdict.REFUSED, region.name, target_node=region.target_node, refusals=tuple(found)
+        )
+    numbers = _numbers(inventory, slice_.namespace, slice_.memory, slice_.memory.size)
+    found += refusals.of_dram(inventory, slice_.memory.size, numbers.page_structures)
+    create = Step(
+        Action.CREATE_NAMESPACE,
+        (_create_command(request, ("-r", region.name, "-s", str(slice_.namespace.size))),),
+        f"make a devdax namespace of {format_size(slice_.namespace.size)} out of the free capacity of"
+        f" {region.name},"
+        f" labelled {label_of(request)}",
+        destructive=False,
+    )
+    return ProvisionPlan(
+        request,
+        Verdict.REFUSED if found else Verdict.READY,
+        region.name,
+        None,
+        region.target_node,
+        (create, _system_ram(inventory, NEW_DEVICE, region.target_node, numbers)),
+        numbers,
+        tuple(found),
+        _size_notes(request, slice_.memory.size, inventory.block_size),
+    )
+
+
+def _plan_existing(
+    inventory: Inventory, request: ProvisionRequest, region: Region, namespace: Namespace
+) -> ProvisionPlan:
+    """The request's namespace is there: what remains."""
+    dax = namespace.dax
+    target = dax.target_node if dax is not None and dax.target_node is not None else region.target_node
+    memory = Span(0, 0)
+    if dax is not None:
+        memory = capacity.whole_blocks(dax.span, inventory.block_size)
+    elif namespace.span is not None:
+        memory = capacity.memory_of_namespace(namespace.span, inventory.block_size)
+    wanted = _block_numbers(memory, inventory.block_size)
+    present = {b.number: b for b in dax.blocks} if dax is not None else {}
+    still_to_add = sum(inventory.block_size for number in wanted if number not in present)
+    numbers = _numbers(inventory, namespace.span or memory, memory, still_to_add)
+    notes = _existing_size_notes(request, numbers, inventory.block_size)
+
+    def result(
+        verdict: Verdict, steps: tuple[Step, ...] = (), refused: tuple[Refusal, ...] = ()
+    ) -> ProvisionPlan:
+        return ProvisionPlan(
+            request, verdict, region.name, namespace, target, steps, numbers, refused, tuple(notes)
+        )
+
+    whole = bool(wanted) and all(number in present and present[number].movable for number in wanted)
+    if namespace.mode == "devdax" and dax is not None and dax.system_ram and whole:
+        if region.bad_blocks:
+            notes.append(
+                f"{region.name} reports {region.bad_blocks} ranges with media errors, and is in use as"
+                " memory"
+            )
+        if tier := same_tier(inventory.nodes, target):
+            notes.append(f"node {target} is in {tier} together with DRAM: the kernel and tierd see one tier")
+        return result(Verdict.DONE)
+
+    found = refusals.of_region(inventory, region, target)
+    found += refusals.of_namespace(inventory, request, namespace)
+    if dax is not None:
+        found += refusals.of_blocks(dax, wanted, frozenset(present))
+    if not wanted:
+        size = format_size(inventory.block_size)
+        found.append(Refusal("too-small", f"{namespace.name} holds no whole memory block of {size}"))
+    found += refusals.of_dram(inventory, still_to_add, numbers.page_structures)
+
+    steps: tuple[Step, ...]
+    if refusals.unfinished(inventory, request, namespace):
+        finish = Step(
+            Action.FINISH_NAMESPACE,
+            (_create_command(request, ("-e", namespace.name, "-f")),),
+            f"make {namespace.name}, which tierd began and did not finish, a devdax namespace",
+            destructive=True,
+        )
+        steps = (finish, _system_ram(inventory, NEW_DEVICE, target, numbers))
+    elif dax is None:
+        steps = ()
+    elif not dax.system_ram:
+        steps = (_system_ram(inventory, dax.name, target, numbers),)
+    else:
+        offline = [number for number in wanted if number in present and not present[number].online]
+        steps = (
+            Step(
+                Action.ONLINE_BLOCKS,
+                tuple(
+                    Setting(f"devices/system/memory/memory{number}/state", MEMORY_POLICY)
+                    for number in offline
+                ),
+                f"bring {len(offline)} memory blocks of {dax.name} online in ZONE_MOVABLE",
+                destructive=False,
+            ),
+        )
+    return result(Verdict.REFUSED if found else Verdict.READY, steps, tuple(found))
+
+
+def _create_command(request: ProvisionRequest, where: tuple[str, ...]) -> Command:
+    # --map=mem: the other kind reserves 1.6 % of the namespace for page structures that kmem does not put
+    # there.
+    how = ("-m", "devdax", "-M", "mem", "-a", "2M", "-n", label_of(request), "--no-autolabel")
+    return Command(("ndctl", "create-namespace", *where, *how))
+
+
+def _system_ram(inventory: Inventory, device: str, node: int | None, numbers: Numbers) -> Step:
+    """devdax to system-ram. The kernel itself brings the blocks online, in the zone that the policy of that
+    moment says; daxctl refuses every policy but ``offline`` without -f, and leaves the blocks alone with
+    -N."""
+    acts: list[Command | Setting] = [
+        Command(("daxctl", "reconfigure-device", "-m", "system-ram", "-N", "-f", device))
+    ]
+    if inventory.online_policy != MEMORY_POLICY:
+        acts.insert(0, Setting(ONLINE_POLICY, MEMORY_POLICY))
+        acts.append(Setting(ONLINE_POLICY, inventory.online_policy))
+    of_node = "" if node is None else f" of node {node}"
+    what = "the namespace" if device == NEW_DEVICE else device
+    return Step(
+        Action.SYSTEM_RAM,
+        tuple(acts),
+        f"turn {what} into {format_size(numbers.memory)} of memory{of_node}, {numbers.blocks} blocks in"
+        " ZONE_MOVABLE;"
+        " what it holds is overwritten from then on",
+        destructive=True,
+    )
+
+
+def _numbers(inventory: Inventory, namespace: Span, memory: Span, to_add: int) -> Numbers:
+    return Numbers(
+        namespace=namespace.size,
+        memory=memory.size,
+        blocks=memory.size // inventory.block_size,
+        lost=namespace.size - memory.size,
+        page_structures=capacity.page_structures(to_add),
+    )
+
+
+def _block_numbers(memory: Span, block_size: int) -> range:
+    return range(memory.start // block_size, memory.end // block_size)
+
+
+def _size_notes(request: ProvisionRequest, memory: int, block_size: int) -> tuple[str, ...]:
+    if request.size is None or memory >= capacity.round_up(request.size, block_size):
+        return ()
+    return (
+        f"{format_size(request.size)} is asked for; the free capacity gives {format_size(memory)} in whole"
+        " blocks of"
+        f" {format_size(block_size)}",
+    )
+
+
+def _existing_size_notes(request: ProvisionRequest, numbers: Numbers, block_size: int) -> list[str]:
+    if request.size is None:
+        return []
+    asked = capacity.round_up(request.size, block_size)
+    if numbers.memory == asked or (numbers.memory < asked and numbers.namespace >= request.size):
+        return []
+    return [
+        f"the policy asks for {format_size(request.size)}, the namespace gives"
+        f" {format_size(numbers.memory)}:"
+        " its size is not changed"
+    ]

@@ -1,0 +1,271 @@
+"""Why a request for memory may not be carried out: every reason found, not the first. Pure.
+
+Called by core/provision.py; each function returns the refusals of one concern, or none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tierd.core import capacity
+from tierd.core.inventory import DaxDevice, Inventory, MemoryNode, Namespace, Region, Span
+from tierd.core.policy import ProvisionRequest
+from tierd.core.units import format_size
+
+LABEL_PREFIX = "tierd:"
+LONGEST_LABEL = 63
+"""Bytes of a namespace's label name (NSLABEL_NAME_LEN less the final zero)."""
+
+LARGEST_RATIO = 8
+"""Bytes of slow memory for each byte of DRAM. Memory that only holds movable pages needs kernel memory
+elsewhere for its page tables and caches (Documentation/admin-guide/mm/memory-hotplug.rst: 3:1 or 4:1 is
+fine, 63:1 is not)."""
+
+DRAM_KEPT_SHARE = 16
+SMALLEST_DRAM_KEPT = 64 << 20
+"""One sixteenth of DRAM, and at least 64 MiB, is to be available still when the page structures have been
+made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why nothing is run. `kind` is a fixed word for programs, `words` one sentence for people."""
+
+    kind: str
+    words: str
+
+
+def unfinished(inventory: Inventory, request: ProvisionRequest, namespace: Namespace) -> bool:
+    """Whether the namespace is one that a run of tierd was killed over: labelled as ours, begun in our own
+    record, and not yet what was to be made of it."""
+    incomplete = namespace.mode == "raw" or (namespace.mode == "devdax" and not namespace.enabled)
+    return incomplete and request.name in inventory.unfinished
+
+
+def label_of(request: ProvisionRequest) -> str:
+    """The name that is written into the label of the request's namespace: how tierd knows its own again."""
+    return LABEL_PREFIX + request.name
+
+
+def same_tier(nodes: tuple[MemoryNode, ...], target_node: int | None) -> str | None:
+    """The memory tier that `target_node` shares with DRAM, None when it shares none or is not online.
+
+    Which tier an absent node will be in only the kernel knows, so this is asked before, and again
+    afterwards.
+    """
+    mine = next((n.tier for n in nodes if n.number == target_node), None)
+    return mine if mine is not None and any(n.dram and n.tier == mine for n in nodes) else None
+
+
+def region_not_found(inventory: Inventory, request: ProvisionRequest) -> Refusal:
+    """No region has the iset_id: which ones exist."""
+    known = [f"0x{r.iset_id:x} ({r.name})" for r in inventory.regions if r.iset_id is not None]
+    nameless = [r.name for r in inventory.regions if r.iset_id is None]
+    words = f"no region has iset_id 0x{request.iset_id:x}"
+    if known:
+        words += f"; there is {', '.join(known)}"
+    elif not nameless:
+        words += "; there is no region of persistent memory at all"
+    if nameless:
+        words += (
+            f"; {', '.join(nameless)} has no labels and so no iset_id (ndctl-init-labels(1) gives a DIMM labels)"
+        )
+    return Refusal("region-not-found", words)
+
+
+def of_label(inventory: Inventory, request: ProvisionRequest) -> list[Refusal]:
+    """Whether the label can be written, and is nowhere else."""
+    refusals = []
+    label = label_of(request)
+    if len(label.encode()) > LONGEST_LABEL:
+        most = LONGEST_LABEL - len(LABEL_PREFIX)
+        refusals.append(Refusal("name-too-long", f"the name {request.name} is longer than {most} bytes"))
+    for region in inventory.regions:
+        if region.iset_id != request.iset_id and any(n.label == label for n in region.namespaces):
+            words = (
+                f"a namespace labelled {label} is in {region.name}, which is another region than the policy"
+                " says"
+            )
+            refusals.append(Refusal("label-elsewhere", words))
+    return refusals
+
+
+def of_region(inventory: Inventory, region: Region, target: int | None) -> list[Refusal]:
+    """What is wrong with the region itself and with the node that its memory would join."""
+    found: list[Refusal] = []
+
+    def refuse(kind: str, words: str) -> None:
+        found.append(Refusal(kind, words))
+
+    if not region.labelled:
+        refuse(
+            "label-less", f"{region.name} has no labels: nothing tells its namespaces apart after a reboot"
+        )
+    if not region.enabled:
+        refuse(
+            "region-disabled", f"{region.name} is disabled; `ndctl enable-region {region.name}` enables it"
+        )
+    if region.read_only:
+        refuse("read-only", f"{region.name} is read-only")
+    if region.locked:
+        refuse("locked", f"{', '.join(region.locked)} in {region.name} is security-locked")
+    if region.bad_blocks:
+        refuse(
+            "badblocks",
+            f"{region.name} has {region.bad_blocks} ranges with media errors; as memory they would kill who"
+            " reads"
+            " them (`ndctl list -RM` shows them, `ndctl clear-errors` clears them)",
+        )
+    if target is None:
+        refuse(
+            "target-node",
+            f"{region.name} has no target_node: the firmware gives its memory no node of its own",
+        )
+        return found
+    node = next((n for n in inventory.nodes if n.number == target), None)
+    if node is not None and node.dram:
+        refuse(
+            "target-node",
+            f"{region.name} would join node {target}, which is DRAM: there would be one tier only",
+        )
+    elif tier := same_tier(inventory.nodes, target):
+        refuse(
+            "one-tier",
+            f"node {target} is in {tier} together with DRAM: nothing could be promoted or demoted",
+        )
+    return found
+
+
+def of_layout(region: Region, extents: tuple[Span, ...]) -> list[Refusal]:
+    """Whether the region is aligned, and its free extents are what the kernel counts as free."""
+    span = region.span
+    if span is None:
+        return [Refusal("not-settled", f"{region.name} does not say where it lies")]
+    if span.start % region.align or span.size % region.align:
+        words = (
+            f"{region.name} is misaligned: its start 0x{span.start:x} and size 0x{span.size:x} are to be"
+            " multiples"
+            f" of its align, {format_size(region.align)}"
+        )
+        return [Refusal("misaligned", words)]
+    seen = sum(extent.size for extent in extents)
+    if seen != region.available or any(n.span is None for n in region.namespaces):
+        words = (
+            f"the kernel counts {format_size(region.available)} free in {region.name}, its namespaces leave"
+            f" {format_size(seen)}: one of them has not appeared, or is being changed"
+        )
+        return [Refusal("not-settled", words)]
+    return []
+
+
+def no_room(
+    inventory: Inventory, request: ProvisionRequest, region: Region, extents: tuple[Span, ...]
+) -> Refusal:
+    """No free extent holds what is asked for."""
+    longest = max((extent.size for extent in extents), default=0)
+    asked = "all" if request.size is None else format_size(request.size)
+    words = (
+        f"not enough free capacity in {region.name}: {asked} is asked for, {format_size(longest)} is free"
+        " in one piece"
+    )
+    if longest and (request.size is None or request.size <= longest):
+        words += f", in which no whole memory block of {format_size(inventory.block_size)} fits"
+    return Refusal("capacity", words)
+
+
+def of_dram(inventory: Inventory, to_add: int, page_structures: int) -> list[Refusal]:
+    """Whether DRAM can carry `to_add` more bytes of slow memory."""
+    if not to_add:
+        return []
+    found = []
+    dram = sum(n.total for n in inventory.nodes if n.dram)
+    available = sum(n.available for n in inventory.nodes if n.dram)
+    slow = sum(n.total for n in inventory.nodes if not n.dram)
+    kept = max(dram // DRAM_KEPT_SHARE, SMALLEST_DRAM_KEPT)
+    if available < page_structures + kept:
+        found.append(
+            Refusal(
+                "dram",
+                f"too little DRAM: the page structures of {format_size(to_add)} take"
+                f" {_about(page_structures)} and"
+                f" {_about(kept)} are to stay, {_about(available)} are available; ask for less, or boot with"
+                " memory_hotplug.memmap_on_memory=1 and set memmap_on_memory of the dax device",
+            )
+        )
+    if slow + to_add > LARGEST_RATIO * dram:
+        most = max(0, capacity.round_down(LARGEST_RATIO * dram - slow, inventory.block_size))
+        found.append(
+            Refusal(
+                "ratio",
+                f"{format_size(to_add)} more would make {_about(slow + to_add)} of slow memory behind"
+                f" {_about(dram)} of"
+                f" DRAM, above {LARGEST_RATIO}:1; at most {format_size(most)} more is reasonable",
+            )
+        )
+    return found
+
+
+def of_blocks(dax: DaxDevice, wanted: range, present: frozenset[int]) -> list[Refusal]:
+    """What is wrong with the memory blocks: `wanted` are to be there, `present` are."""
+    found = []
+    if not dax.system_ram:
+        online = sum(block.online for block in dax.blocks)
+        if online:
+            words = (
+                f"{online} memory blocks of {dax.name} are in use although it is in devdax mode; a reboot"
+                " frees them"
+            )
+            found.append(Refusal("stuck", words))
+        return found
+    missing = [number for number in wanted if number not in present]
+    if missing:
+        words = (
+            f"the kernel took only {len(wanted) - len(missing)} of {len(wanted)} memory blocks of {dax.name}"
+        )
+        found.append(
+            Refusal(
+                "missing-blocks", f"{words}; `daxctl reconfigure-device -m devdax -f {dax.name}` starts over"
+            )
+        )
+    fixed = [b for b in dax.blocks if b.online and not b.movable]
+    if fixed:
+        zones = "/".join(sorted({b.zone or "an unknown zone" for b in fixed}))
+        words = (
+            f"{len(fixed)} memory blocks of {dax.name} are online in {zones}, not Movable, and could not"
+            " leave again"
+        )
+        found.append(
+            Refusal(
+                "zone", f"{words}; `daxctl offline-memory {dax.name}` frees them while they are not in use"
+            )
+        )
+    return found
+
+
+def _about(size: int) -> str:
+    """`size` in whole MiB, rounded up."""
+    return format_size(capacity.round_up(size, 1 << 20))
+
+
+def of_namespace(inventory: Inventory, request: ProvisionRequest, namespace: Namespace) -> list[Refusal]:
+    """What stops the request's own namespace from becoming memory."""
+    if unfinished(inventory, request, namespace):
+        return []
+    name = f"{namespace.name}, labelled {namespace.label},"
+    if namespace.mode != "devdax":
+        return [
+            Refusal("mode", f"{name} is in mode {namespace.mode}, not devdax: somebody else made that of it")
+        ]
+    if not namespace.enabled:
+        return [
+            Refusal("disabled", f"{name} is disabled; `ndctl enable-namespace {namespace.name}` enables it")
+        ]
+    if namespace.dax is None:
+        return [
+            Refusal(
+                "no-device", f"{name} has no dax device: are the modules dax_pmem and device_dax loaded?"
+            )
+        ]
+    if not namespace.dax.driver:
+        return [Refusal("no-driver", f"{namespace.dax.name} of {namespace.name} has no driver")]
+    return []

@@ -1,0 +1,177 @@
+"""The write-ahead record of everything that provisioning changes: intent before, result after, one JSON line
+each.
+
+An intent without a result is a run that was stopped; the next run puts back what the intent saved and goes
+on. The file only grows, by a few hundred bytes a conversion.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tierd.errors import DeniedError, MalformedError
+from tierd.kernel.files import read_text
+from tierd.kernel.paths import Root
+
+DEFAULT_PATH = Path("/var/lib/tierd/conversions.jsonl")
+
+Value = str | int | None | list[str]
+"""What a fact may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """Something begun. request: the name in the policy. action: a word of core.provision.Action.
+
+    acts: the commands and writes, in order, as they are run. facts: what was seen before. saved: settings to
+    be put back, by path below the sysfs root. boot: the boot that it belongs to; settings are gone with it.
+    """
+
+    id: str
+    request: str
+    action: str
+    acts: tuple[str, ...]
+    facts: Mapping[str, Value]
+    saved: Mapping[str, str]
+    boot: str
+
+
+class Intents:
+    """The record at `path`; made, root's alone, when the first line is written. Not for several threads."""
+
+    def __init__(self, path: Path, root: Root) -> None:
+        self._path = path
+        self._boot = read_text(root.proc / "sys/kernel/random/boot_id").strip()
+
+    @property
+    def boot(self) -> str:
+        """The running boot."""
+        return self._boot
+
+    def begin(
+        self,
+        request: str,
+        action: str,
+        acts: tuple[str, ...],
+        facts: Mapping[str, Value],
+        saved: Mapping[str, str],
+    ) -> Intent:
+        """Write an intent and make sure that it is on the disk. Raises DeniedError."""
+        intent = Intent(secrets.token_hex(8), request, action, acts, dict(facts), dict(saved), self._boot)
+        self._append(
+            {
+                "record": "intent",
+                "id": intent.id,
+                "request": request,
+                "action": action,
+                "acts": list(acts),
+                "facts": dict(facts),
+                "saved": dict(saved),
+                "boot": self._boot,
+            }
+        )
+        return intent
+
+    def conclude(self, intent: Intent, outcome: str, words: str, facts: Mapping[str, Value]) -> None:
+        """Write how it ended: `outcome` is ``done``, ``failed`` or ``interrupted``. Raises DeniedError."""
+        self._append(
+            {
+                "record": "result",
+                "id": intent.id,
+                "request": intent.request,
+                "action": intent.action,
+                "outcome": outcome,
+                "words": words,
+                "facts": dict(facts),
+            }
+        )
+
+    def open_intents(self) -> tuple[Intent, ...]:
+        """What was begun and not concluded, oldest first. Raises DeniedError, MalformedError."""
+        found: dict[str, Intent] = {}
+        for record in self._records():
+            if record.get("record") == "intent":
+                intent = _intent(record)
+                found[intent.id] = intent
+            else:
+                found.pop(str(record.get("id")), None)
+        return tuple(found.values())
+
+    def begun(self, actions: frozenset[str]) -> frozenset[str]:
+        """Names of requests whose latest intent among `actions` did not end in ``done``. Raises like the
+        above."""
+        state: dict[str, bool] = {}
+        for record in self._records():
+            if record.get("action") in actions:
+                state[str(record.get("request"))] = record.get("outcome") == "done"
+        return frozenset(request for request, done in state.items() if not done)
+
+    def _records(self) -> list[dict[str, object]]:
+        try:
+            lines = self._path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise DeniedError(f"{self._path}: {error.strerror}") from error
+        records = []
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError:
+                # A line that a crash cut short was never acted upon: acting waits for the whole line on the
+                # disk.
+                continue
+            if not isinstance(record, dict):
+                raise MalformedError(f"{self._path}:{number}: expected an object")
+            records.append(record)
+        return records
+
+    def _append(self, record: dict[str, object]) -> None:
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        line = json.dumps({"at": at, **record}, ensure_ascii=True).encode() + b"\n"
+        try:
+            self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            new = not self._path.exists()
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(self._path, flags, 0o600)
+            try:
+                size = os.fstat(descriptor).st_size
+                if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                    line = b"\n" + line  # behind a line that a crash cut short
+                os.write(descriptor, line)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            if new:
+                directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    os.fsync(directory)
+                finally:
+                    os.close(directory)
+        except OSError as error:
+            raise DeniedError(
+                f"{self._path}: {error.strerror}: nothing is done that cannot be recorded"
+            ) from error
+
+
+def _intent(record: Mapping[str, object]) -> Intent:
+    acts, facts, saved = record.get("acts"), record.get("facts"), record.get("saved")
+    if not isinstance(acts, list) or not isinstance(facts, dict) or not isinstance(saved, dict):
+        raise MalformedError(f"intent {record.get('id')}: acts, facts or saved have the wrong shape")
+    return Intent(
+        id=str(record.get("id")),
+        request=str(record.get("request")),
+        action=str(record.get("action")),
+        acts=tuple(str(act) for act in acts),
+        facts=facts,
+        saved={str(path): str(value) for path, value in saved.items()},
+        boot=str(record.get("boot")),
+    )

@@ -1,0 +1,156 @@
+"""The machine as provisioning sees it: who is who from ndctl, everything that can be measured from sysfs."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import replace
+
+from tierd.core.inventory import DaxDevice, Inventory, MemoryNode, Namespace, Region, Span
+from tierd.errors import DeniedError, GoneError, MalformedError
+from tierd.kernel import ndctl
+from tierd.kernel.dax import read_device
+from tierd.kernel.files import read_int, read_text
+from tierd.kernel.memory_blocks import read_block_size, read_online_policy
+from tierd.kernel.paths import Root
+from tierd.kernel.tools import Tools
+from tierd.kernel.topology import read_topology
+
+_LABELLED = 5
+"""`nstype` of a region whose namespaces are described by labels (ND_DEVICE_NAMESPACE_PMEM,
+linux/ndctl.h)."""
+
+_MEMINFO = re.compile(
+    r"^Node \d+ (MemFree|Active\(file\)|Inactive\(file\)|SReclaimable):\s+(\d+) kB$", re.MULTILINE
+)
+
+
+def take_inventory(root: Root, tools: Tools) -> Inventory:
+    """Look at everything. Called before each plan and after each step.
+
+    Raises UnsupportedError without ndctl or memory hotplug, ToolError, DeniedError (physical addresses are
+    shown to root only), MalformedError.
+    """
+    block_size = read_block_size(root)
+    listing = ndctl.list_regions(tools)
+    regions = []
+    for listed in listing.regions:
+        with contextlib.suppress(GoneError):  # removed between the two looks
+            regions.append(_read_region(root, listed, listing.locked, block_size))
+    return Inventory(tuple(regions), read_nodes(root), block_size, read_online_policy(root))
+
+
+def find_devices(inventory: Inventory) -> tuple[DaxDevice, ...]:
+    """Every dax device that belongs to a namespace."""
+    return tuple(n.dax for r in inventory.regions for n in r.namespaces if n.dax is not None)
+
+
+def refresh_device(root: Root, device: DaxDevice, block_size: int) -> DaxDevice:
+    """`device` as sysfs shows it now, without asking a tool. Raises GoneError, MalformedError."""
+    return replace(
+        device, **{k: getattr(read_device(root, device.name, block_size), k) for k in ("driver", "blocks")}
+    )
+
+
+def read_nodes(root: Root) -> tuple[MemoryNode, ...]:
+    """The nodes that have memory, with what could be had of it. Raises MalformedError."""
+    nodes = []
+    for tier in read_topology(root).tiers:
+        for node in tier.nodes:
+            with contextlib.suppress(GoneError):
+                found = {
+                    k: int(v) << 10
+                    for k, v in _MEMINFO.findall(read_text(root.nodes / f"node{node.number}/meminfo"))
+                }
+                cache = (
+                    found.get("Active(file)", 0)
+                    + found.get("Inactive(file)", 0)
+                    + found.get("SReclaimable", 0)
+                )
+                nodes.append(
+                    MemoryNode(
+                        number=node.number,
+                        total=node.total,
+                        # as the kernel's own MemAvailable: half of what could be dropped is needed
+                        available=found.get("MemFree", 0) + cache // 2,
+                        has_cpus=node.has_cpus,
+                        kernel_memory=not node.movable_only,
+                        tier=tier.name if tier.name.startswith("memory_tier") else None,
+                    )
+                )
+    return tuple(sorted(nodes, key=lambda node: node.number))
+
+
+def _read_region(root: Root, listed: ndctl.ListedRegion, locked: frozenset[str], block_size: int) -> Region:
+    directory = root.nd_devices / listed.name
+    namespaces = (_read_namespace(root, namespace, block_size) for namespace in listed.namespaces)
+    return Region(
+        name=listed.name,
+        iset_id=listed.iset_id,
+        span=_read_span(root, listed.name),
+        align=_optional(root, f"{listed.name}/align", 16) or 1,
+        available=_optional(root, f"{listed.name}/available_size") or 0,
+        labelled=_optional(root, f"{listed.name}/nstype") == _LABELLED,
+        enabled=listed.enabled,
+        read_only=read_int(directory / "read_only") != 0,
+        bad_blocks=_count_bad_blocks(root, listed.name),
+        locked=tuple(dimm for dimm in listed.dimms if dimm in locked or "lock" in _dimm_flags(root, dimm)),
+        target_node=_node(root, f"{listed.name}/target_node"),
+        namespaces=tuple(namespace for namespace in namespaces if namespace is not None),
+    )
+
+
+def _read_namespace(root: Root, listed: ndctl.ListedNamespace, block_size: int) -> Namespace | None:
+    """None for an idle one: each region keeps one without size, for the next that is made."""
+    if not _optional(root, f"{listed.name}/size"):
+        return None
+    dax = None
+    if listed.chardevs:
+        with contextlib.suppress(GoneError):
+            dax = read_device(root, listed.chardevs[0], block_size)
+    return Namespace(
+        name=listed.name,
+        uuid=listed.uuid,
+        label=listed.label,
+        mode=listed.mode,
+        enabled=listed.enabled,
+        span=_read_span(root, listed.name),
+        dax=dax,
+    )
+
+
+def _read_span(root: Root, name: str) -> Span | None:
+    start = _optional(root, f"{name}/resource", 16)
+    size = _optional(root, f"{name}/size")
+    return None if start is None or size is None else Span(start, size)
+
+
+def _count_bad_blocks(root: Root, name: str) -> int:
+    try:
+        return len(read_text(root.nd_devices / name / "badblocks").split("\n")) - 1
+    except (GoneError, MalformedError):
+        return 0
+
+
+def _dimm_flags(root: Root, dimm: str) -> list[str]:
+    try:
+        return read_text(root.nd_devices / dimm / "flags").split()
+    except (GoneError, DeniedError):
+        return []
+
+
+def _node(root: Root, path: str) -> int | None:
+    number = _optional(root, path)
+    return None if number is None or number < 0 else number
+
+
+def _optional(root: Root, path: str, base: int = 10) -> int | None:
+    """The number in a file that may be absent, or that the kernel answers with ENXIO for an idle device."""
+    try:
+        return read_int(root.nd_devices / path, base)
+    except GoneError:
+        return None
+    except MalformedError as error:
+        if error.__cause__ is not None:
+            return None
+        raise

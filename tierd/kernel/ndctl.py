@@ -1,0 +1,163 @@
+"""What `ndctl list` prints, as typed values. Everything else about a region comes from sysfs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from tierd.errors import MalformedError
+from tierd.kernel.tools import Tools
+
+LIST = ("ndctl", "list", "-RNDvi")
+"""Regions, namespaces and DIMMs, verbose, the idle ones too."""
+
+_UNSIGNED = (1 << 64) - 1
+_NO_UUID = "00000000-0000-0000-0000-000000000000"
+
+
+@dataclass(frozen=True, slots=True)
+class ListedNamespace:
+    """A namespace as ndctl shows it. chardevs: names of its dax devices."""
+
+    name: str
+    mode: str
+    uuid: str | None
+    label: str
+    enabled: bool
+    chardevs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRegion:
+    """A region of type pmem as ndctl shows it. dimms: names of the DIMMs that it interleaves."""
+
+    name: str
+    iset_id: int | None
+    enabled: bool
+    dimms: tuple[str, ...]
+    namespaces: tuple[ListedNamespace, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All of it. locked: names of DIMMs whose security state keeps them from being used."""
+
+    regions: tuple[ListedRegion, ...]
+    locked: frozenset[str]
+
+
+def list_regions(tools: Tools) -> Listing:
+    """Ask ndctl. Raises UnsupportedError, ToolError, MalformedError."""
+    return parse_listing(tools.json(LIST))
+
+
+def parse_listing(document: object) -> Listing:
+    """The listing in ndctl's JSON: an object with `regions` and `dimms`, an array of regions when there is
+    nothing else, or nothing at all. Unknown keys are passed over. Raises MalformedError, which names the
+    place."""
+    if isinstance(document, list):
+        # one class of object, or none: what it is, its keys say
+        regions = [item for item in document if _is_region(item)]
+        dimms = [item for item in document if not _is_region(item)]
+    else:
+        whole = _mapping(document, "ndctl list")
+        regions = _items(whole, "regions", "ndctl list")
+        dimms = _items(whole, "dimms", "ndctl list")
+        if "dev" in whole and _is_region(whole):
+            regions = [whole]
+    parsed = tuple(_region(item, f"regions[{i}]") for i, item in enumerate(regions))
+    return Listing(
+        tuple(region for region in parsed if region is not None),
+        frozenset(_text(_mapping(d, "dimms"), "dev", "dimms") for d in dimms if _locked(d)),
+    )
+
+
+def _is_region(item: object) -> bool:
+    return isinstance(item, dict) and (
+        "available_size" in item or "mappings" in item or "namespaces" in item
+    )
+
+
+def _locked(item: object) -> bool:
+    security = _mapping(item, "dimms").get("security")
+    return isinstance(security, str) and security in ("locked", "overwrite")
+
+
+def _region(item: object, place: str) -> ListedRegion | None:
+    """None for a region that is not persistent memory (``blk``, or volatile)."""
+    found = _mapping(item, place)
+    name = _text(found, "dev", place)
+    if _optional_text(found, "type", place) not in (None, "pmem"):
+        return None
+    iset_id = _optional_number(found, "iset_id", place)
+    return ListedRegion(
+        name=name,
+        iset_id=None if not iset_id else iset_id & _UNSIGNED,
+        enabled=_optional_text(found, "state", place) != "disabled",
+        dimms=tuple(
+            _text(_mapping(m, f"{place}.mappings"), "dimm", f"{place}.mappings")
+            for m in _items(found, "mappings", place)
+        ),
+        namespaces=tuple(
+            _namespace(n, f"{place}.namespaces[{i}]")
+            for i, n in enumerate(_items(found, "namespaces", place))
+        ),
+    )
+
+
+def _namespace(item: object, place: str) -> ListedNamespace:
+    found = _mapping(item, place)
+    uuid = _optional_text(found, "uuid", place)
+    chardevs = []
+    if "daxregion" in found:
+        region = _mapping(found["daxregion"], f"{place}.daxregion")
+        for device in _items(region, "devices", f"{place}.daxregion"):
+            chardevs.append(_text(_mapping(device, f"{place}.devices"), "chardev", f"{place}.devices"))
+    elif chardev := _optional_text(found, "chardev", place):
+        chardevs.append(chardev)
+    return ListedNamespace(
+        name=_text(found, "dev", place),
+        mode=_text(found, "mode", place),
+        uuid=None if uuid in (None, _NO_UUID) else uuid,
+        label=_optional_text(found, "name", place) or "",
+        enabled=_optional_text(found, "state", place) != "disabled",
+        chardevs=tuple(chardevs),
+    )
+
+
+def _mapping(value: object, place: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise MalformedError(f"ndctl: {place}: expected an object, found {_kind(value)}")
+    return cast(dict[str, object], value)
+
+
+def _items(mapping: dict[str, object], key: str, place: str) -> list[object]:
+    value = mapping.get(key, [])
+    if not isinstance(value, list):
+        raise MalformedError(f"ndctl: {place}.{key}: expected an array, found {_kind(value)}")
+    return value
+
+
+def _text(mapping: dict[str, object], key: str, place: str) -> str:
+    value = _optional_text(mapping, key, place)
+    if not value:
+        raise MalformedError(f"ndctl: {place}.{key}: missing")
+    return value
+
+
+def _optional_text(mapping: dict[str, object], key: str, place: str) -> str | None:
+    value = mapping.get(key)
+    if value is not None and not isinstance(value, str):
+        raise MalformedError(f"ndctl: {place}.{key}: expected text, found {_kind(value)}")
+    return value
+
+
+def _optional_number(mapping: dict[str, object], key: str, place: str) -> int | None:
+    value = mapping.get(key)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise MalformedError(f"ndctl: {place}.{key}: expected a number, found {_kind(value)}")
+    return value
+
+
+def _kind(value: object) -> str:
+    return f"{type(value).__name__} {str(value)[:40]!r}"
