@@ -122,7 +122,9 @@ class HeatMap:
 
     def hottest(self, now: float, least_rate: float, most: int) -> HotPages:
         """At most `most` pages whose rate is at least `least_rate` accesses a second, hottest first."""
-        place = self._pages.occupied
+        slowest = -math.log(least_rate) - _LOG_MEAN_BIAS
+        # key 0 is an empty place; its delay is 0 as well and must not look like a second
+        place = np.flatnonzero((self._page_column("delay") <= slowest) & (self._pages.keys != 0))
         keys, last = self._pages.keys[place], self._page_column("last")[place]
         log_delay = self._page_column("delay")[place].astype(np.float64)
         # unmapped since and not used: the wait so far is an observation too, if it is a long one
