@@ -85,7 +85,8 @@ class EnginePolicy:
 class ProvisionRequest:
     """A share of a region's free capacity that is to be memory.
 
-    name: the instance of tierd-convert@NAME.service; ``[A-Za-z0-9_.-]{1,64}``.
+    name: the instance of tierd-convert@NAME.service; ``[A-Za-z0-9][A-Za-z0-9_.-]{0,55}``, so that the namespace
+        label ``tierd:NAME`` fits.
     iset_id: the region's interleave set, an unsigned 64-bit integer. Names renumber; this does not.
     size: bytes of memory wanted, before alignment; None means all that is free.
     """

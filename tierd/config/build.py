@@ -1,0 +1,109 @@
+"""From a document of the right shape to a Policy; and the checks that look at several values at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tierd.config import kinds
+from tierd.config.document import Document
+from tierd.config.report import Mark, Report
+from tierd.core.policy import (
+    EngineMode,
+    EnginePolicy,
+    Policy,
+    ProcessMatch,
+    ProcessSelection,
+    ProvisionMode,
+    ProvisionRequest,
+)
+from tierd.core.units import parse_duration, parse_rate, parse_share, parse_size
+
+Entry = tuple[int, Mapping[str, Any]]
+
+
+def cross_check(document: Document, report: Report) -> None:
+    """Adds to `report` what is wrong between provisioning requests; tolerates any shape. Raises nothing."""
+    requests = document.data.get("provision") if isinstance(document.data, dict) else None
+    items: list[object] = requests if isinstance(requests, list) else []
+    entries: list[Entry] = [(index, item) for index, item in enumerate(items) if isinstance(item, dict)]
+    _check_names(entries, document, report)
+    _check_regions(entries, document, report)
+
+
+def _check_names(entries: list[Entry], document: Document, report: Report) -> None:
+    first: dict[str, Mark] = {}
+    for index, entry in entries:
+        name = entry.get("name")
+        if not isinstance(name, str):
+            continue
+        location = ("provision", index, "name")
+        mark = document.values[location]
+        if name in first:
+            report.add(
+                mark, location, f"this name is already used on line {first[name].line}; give each its own"
+            )
+        first.setdefault(name, mark)
+
+
+def _check_regions(entries: list[Entry], document: Document, report: Report) -> None:
+    """`all` beside another request for the region: which gets what would depend on which unit runs first."""
+    by_region: dict[int, list[Entry]] = {}
+    for index, entry in entries:
+        region = entry.get("region")
+        try:
+            number = kinds.read("iset_id", region.get("iset_id") if isinstance(region, dict) else None)
+        except ValueError:
+            continue
+        assert isinstance(number, int)
+        by_region.setdefault(number, []).append((index, entry))
+    for asked in by_region.values():
+        for index, entry in asked:
+            others = [document.values[("provision", other)].line for other, _ in asked if other != index]
+            if entry.get("size") == "all" and others:
+                location = ("provision", index, "size")
+                message = (
+                    f"`all` of a region that is also asked for on line {others[0]}; write a size for each"
+                )
+                report.add(document.values[location], location, message)
+
+
+def build(data: Mapping[str, Any], *, origin: str, digest: str) -> Policy:
+    """The policy in `data`, which has passed the schema; absent keys take the defaults of Policy.
+
+    origin: the file. digest: SHA-256 of its content, in hexadecimal.
+    """
+    processes = data.get("processes", {})
+    selection = {name: tuple(ProcessMatch(**rule) for rule in rules) for name, rules in processes.items()}
+    return Policy(
+        processes=ProcessSelection(**selection),
+        engine=_engine(data.get("engine", {})),
+        provision=tuple(_request(entry) for entry in data.get("provision", ())),
+        origin=origin,
+        digest=digest,
+    )
+
+
+def _engine(data: Mapping[str, Any]) -> EnginePolicy:
+    readers: dict[str, Any] = {
+        "mode": EngineMode,
+        "bandwidth": parse_rate,
+        "dram_floor": parse_size,
+        "minimum_process": parse_size,
+        "round": parse_duration,
+        "cooldown": parse_duration,
+        "heat_half_life": parse_duration,
+        "huge_pages": "split".__eq__,
+        "pressure_limit": parse_share,
+    }
+    return EnginePolicy(**{key: readers[key](value) for key, value in data.items()})
+
+
+def _request(data: Mapping[str, Any]) -> ProvisionRequest:
+    mode = {"mode": ProvisionMode(data["mode"])} if "mode" in data else {}
+    return ProvisionRequest(
+        name=data["name"],
+        iset_id=kinds.iset_id(data["region"]["iset_id"]),
+        size=kinds.capacity(data["size"]),
+        **mode,
+    )

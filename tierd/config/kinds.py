@@ -1,0 +1,173 @@
+"""The kinds of value that the policy schema names in `x-kind`: how each is read, and what it must look like.
+
+Each reader takes the text (or, where noted, the number) from the file and gives the value; it raises
+ValueError with what to write instead. Called by shape.py to check and by build.py to convert, so that both
+agree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from tierd.config.report import printable
+from tierd.core.units import parse_duration, parse_rate, parse_share, parse_size
+
+PROCESS_UNITS = (".service", ".scope", ".slice")
+"""Unit types whose cgroups hold processes for as long as they run."""
+
+_OTHER_UNITS = (
+    ".socket",
+    ".device",
+    ".mount",
+    ".automount",
+    ".swap",
+    ".target",
+    ".path",
+    ".timer",
+    ".snapshot",
+)
+
+_UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")  # systemd.unit(5): the characters of a unit name
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,55}")
+_HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]{1,16}")
+_DECIMAL = re.compile(r"-?[0-9]{1,20}")
+
+_HOW_TO_NAME_A_REGION = 'write the iset_id that `ndctl list -Ruv` prints, for example "0x9f2c51e3a4b0d678"'
+
+
+def capacity(text: str) -> int | None:
+    """Bytes, or None for `all`."""
+    return None if text == "all" else parse_size(text)
+
+
+def unit_name(text: str) -> str:
+    """The full name of one systemd unit that holds processes."""
+    shown = printable(text, 60)
+    if re.search(r"[*?\[\]]", text):
+        raise ValueError(
+            f'`{shown}` is a glob; unit takes one whole name, so write cgroup: "*/{shown}" instead'
+        )
+    if "/" in text:
+        raise ValueError(
+            f"`{shown}` is a path; unit takes a name such as postgresql.service, cgroup takes paths"
+        )
+    if not _UNIT.fullmatch(text):
+        raise ValueError(f"`{shown}` is not the name of a systemd unit; write one that `systemctl` lists")
+    if text.endswith(_OTHER_UNITS):
+        raise ValueError(
+            f"`{shown}` runs no processes of its own; name the .service, .scope or .slice that does"
+        )
+    if not text.endswith(PROCESS_UNITS):
+        raise ValueError(f"`{shown}` has no unit suffix; write {shown}.service (or .scope, .slice)")
+    stem = text.rpartition(".")[0]
+    if not stem:
+        raise ValueError(f"`{shown}` has a suffix and no name; write for example postgresql{text}")
+    if stem.endswith("@"):
+        instances = f"{stem}*{text[len(stem) :]}"
+        raise ValueError(
+            f'`{shown}` is a template; name an instance, or write cgroup: "*/{instances}" for all'
+        )
+    return text
+
+
+def cgroup_glob(text: str) -> str:
+    """A glob over cgroup paths as ``ps -o cgroup`` shows them after ``0::``; ``*`` crosses ``/``."""
+    shown = printable(text, 60)
+    if "fs/cgroup" in text:
+        raise ValueError(
+            f"`{shown}` is a path in the file system; write the part below the cgroup root, "
+            'for example "/system.slice/*"'
+        )
+    if not text.startswith(("/", "*", "?", "[")):
+        raise ValueError(
+            f'`{shown}` matches nothing: cgroup paths begin with a slash; write "/{shown}" or "*/{shown}"'
+        )
+    if len(text) > 1 and text.endswith("/"):
+        raise ValueError(f'`{shown}` matches nothing: no cgroup path ends with a slash; write "{shown}*"')
+    if "//" in text or {".", ".."} & set(text.split("/")):
+        raise ValueError(f"`{shown}` matches nothing; write the path as `ps -o cgroup` shows it")
+    if len(text) > 1024:
+        raise ValueError(f"`{shown}` is longer than 1024 characters; match a part of it with *")
+    return text
+
+
+def request_name(text: str) -> str:
+    """The name of a provisioning request: instance of a unit, argument of a command, part of a label."""
+    if not _NAME.fullmatch(text):
+        raise ValueError(
+            f"`{printable(text, 60)}` is not a name; write up to 56 letters, digits and `_.-`, "
+            "beginning with a letter or digit"
+        )
+    return text
+
+
+def iset_id(value: str | int) -> int:
+    """An interleave set as an unsigned 64-bit integer, from hexadecimal text or a decimal number.
+
+    ndctl prints the number signed in JSON and in hexadecimal with `--human`; both are accepted.
+    """
+    shown = printable(str(value), 60)
+    if isinstance(value, int):
+        number = value
+    elif _HEXADECIMAL.fullmatch(value):
+        number = int(value, 16)
+    elif _DECIMAL.fullmatch(value):
+        number = int(value)
+    elif re.fullmatch(r"(?:region|namespace|nmem|pmem|dax|btt|pfn)[0-9.s]*", value) or value == "all":
+        raise ValueError(f"`{shown}` is a name, and names renumber over reboots; {_HOW_TO_NAME_A_REGION}")
+    elif re.search(r"[*?\[\]]", value):
+        raise ValueError(f"`{shown}` is a glob; one region is meant, so {_HOW_TO_NAME_A_REGION}")
+    else:
+        raise ValueError(f"`{shown}` is not an interleave set; {_HOW_TO_NAME_A_REGION}")
+    if not -(1 << 63) <= number < 1 << 64:
+        raise ValueError(f"`{shown}` has more than 64 bits; {_HOW_TO_NAME_A_REGION}")
+    if number == 0:
+        raise ValueError(
+            f"`{shown}` is no interleave set: the region has no labels; {_HOW_TO_NAME_A_REGION}"
+        )
+    return number % (1 << 64)
+
+
+TEXT_KINDS: dict[str, tuple[Callable[[str], object], str]] = {
+    # kind: (reader, an example of what to write)
+    "size": (parse_size, "512MiB"),
+    "capacity": (capacity, "2GiB, or all"),
+    "rate": (parse_rate, "512MiB/s"),
+    "duration": (parse_duration, "30s"),
+    "share": (parse_share, "40%"),
+    "unit": (unit_name, "postgresql.service"),
+    "cgroup": (cgroup_glob, '"/system.slice/*"'),
+    "name": (request_name, "pmem0"),
+}
+
+
+def read(kind: str, value: object) -> object:
+    """`value` of the document as `kind`. Raises ValueError when it is not one."""
+    if kind == "iset_id":
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise ValueError(f"{described(value)} is not an interleave set; {_HOW_TO_NAME_A_REGION}")
+        return iset_id(value)
+    reader, example = TEXT_KINDS[kind]
+    if isinstance(value, str):
+        return reader(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if kind in {"unit", "cgroup", "name"}:
+            raise ValueError(
+                f'`{value}` is a number to YAML; write "{value}" in quotes if the text is meant'
+            )
+        return reader(str(value))  # says how to write a bare number
+    raise ValueError(f"{described(value)} cannot be here; write for example {example}")
+
+
+def described(value: object) -> str:
+    """What `value` is, in an operator's words."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return f"the boolean `{str(value).lower()}`"
+    if isinstance(value, (int, float)):
+        return f"the number `{value}`"
+    if isinstance(value, str):
+        return f"the text `{printable(value, 60)}`"
+    return "a list" if isinstance(value, list) else "a mapping"

@@ -1,0 +1,82 @@
+"""What is wrong with a policy file, gathered while it is read and told all at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LIMIT = 100
+"""Problems told of one file. A file with more is the wrong file, and nobody reads on."""
+
+Location = tuple[str | int, ...]
+"""Where a value stands in the document: keys and list indices (from 0) from the top."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mark:
+    """A place in the text, both 1-based; columns count characters, as editors do."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One fault: the place, the location in words, and what is wrong and what to write instead."""
+
+    mark: Mark
+    where: str
+    message: str
+
+
+class Report:
+    """Collects the problems of one file, up to LIMIT."""
+
+    def __init__(self) -> None:
+        self._problems: set[Problem] = set()
+        self._more = False
+
+    def add(self, mark: Mark, location: Location, message: str) -> None:
+        """Notes a problem; the same one twice is one."""
+        problem = Problem(mark, shown_location(location), message)
+        if len(self._problems) >= LIMIT and problem not in self._problems:
+            self._more = True
+        else:
+            self._problems.add(problem)
+
+    @property
+    def overflowing(self) -> bool:
+        """Whether there were more problems than are told; whoever looks for them may stop."""
+        return self._more
+
+    def __bool__(self) -> bool:
+        return bool(self._problems)
+
+    def lines(self, file: str) -> tuple[str, ...]:
+        """``FILE:LINE:COLUMN: PATH: message`` for each problem, in the order of the text."""
+        name = printable(file, 4096)
+        lines = [
+            f"{name}:{p.mark.line}:{p.mark.column}: {p.where}: {p.message}" for p in sorted(self._problems)
+        ]
+        if self._more:
+            lines.append(f"{name}: more than {LIMIT} problems; the rest is not shown")
+        return tuple(lines)
+
+
+def shown_location(location: Location) -> str:
+    """`location` as ``provision[0].region.iset_id``; ``top level`` for the document itself."""
+    text = ""
+    for part in location:
+        text += (
+            f"[{part}]"
+            if isinstance(part, int)
+            else f".{printable(part, 60)}"
+            if text
+            else printable(part, 60)
+        )
+    return text or "top level"
+
+
+def printable(text: str, limit: int) -> str:
+    """`text` of unknown origin, safe for a terminal and a journal line, at most about `limit` characters."""
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
+    return f"{safe}..." if len(text) > limit else safe
