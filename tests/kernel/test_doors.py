@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tierd.kernel import doors as doors_module
-from tierd.kernel.doors import SCAN_SETTINGS, online_cpus, open_doors, parse_cpu_list
+from tierd.kernel.doors import SCAN_SETTINGS, online_cpus, open_doors
 from tierd.kernel.paths import Root
 
 
@@ -161,13 +161,6 @@ def test_a_cpu_that_went_away_is_not_missing(root: Root, opened: dict[int, int])
     doors, missing = open_doors(root, open_event=some)
     assert missing == () and "perf.1" not in doors and "perf.3" in doors
     close(doors)
-
-
-def test_cpu_lists() -> None:
-    assert parse_cpu_list("0-2,5\n") == (0, 1, 2, 5)
-    assert parse_cpu_list("\n") == ()
-    with pytest.raises(ValueError):
-        parse_cpu_list("zero")
 
 
 def test_cpus_without_sysfs_are_those_of_the_process(tmp_path: Path) -> None:

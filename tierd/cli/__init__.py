@@ -1,1 +1,22 @@
 """tierctl: what an operator types."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit status of every tierctl command; tierctl(1) has the same table.
+
+    2 is argparse's own; 3 is what the LSB gives the status of a service that does not run.
+    """
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_RUNNING = 3
+    NOT_AUTHORISED = 4
+    NO_SUCH_OBJECT = 5
+    TIMED_OUT = 6
+    NOTHING_TO_DO = 7
+    INVALID_POLICY = 78

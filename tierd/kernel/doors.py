@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tierd.core.state import MissingFeature
+from tierd.errors import TierdError
+from tierd.kernel.files import parse_list, read_text
 from tierd.kernel.paths import Root
 
 SCAN_SETTINGS = (
@@ -86,19 +88,9 @@ def open_doors(
 def online_cpus(root: Root) -> tuple[int, ...]:
     """CPUs that are online, from sysfs; the helper's own affinity may be narrower."""
     try:
-        text = (root.sys / "devices/system/cpu/online").read_text(encoding="ascii")
-        return parse_cpu_list(text)
-    except (OSError, ValueError):
+        return parse_list(read_text(root.sys / "devices/system/cpu/online"))
+    except (TierdError, ValueError):
         return tuple(sorted(os.sched_getaffinity(0)))
-
-
-def parse_cpu_list(text: str) -> tuple[int, ...]:
-    """``0-2,5`` as (0, 1, 2, 5); an empty list is empty. Raises ValueError."""
-    numbers: set[int] = set()
-    for part in filter(None, text.strip().split(",")):
-        first, _, last = part.partition("-")
-        numbers.update(range(int(first), int(last or first) + 1))
-    return tuple(sorted(numbers))
 
 
 def _open_group(

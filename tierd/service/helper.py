@@ -31,6 +31,7 @@ from tierd.kernel.settings import (
     read_setting_or_none,
     write_whole,
 )
+from tierd.kernel.topology import read_topology
 
 DOORS_PATH = DEFAULT_PATH.with_name("doors.json")
 TIERING_BIT = 2
@@ -112,14 +113,11 @@ def read_missing(path: Path = DOORS_PATH) -> tuple[MissingFeature, ...]:
 
 
 def tiered(root: Root) -> bool:
-    """Whether at least two memory tiers have a node in them."""
+    """Whether there is slow memory behind DRAM. A topology that cannot be read counts as none."""
     try:
-        lists = [
-            path.read_text(encoding="ascii") for path in root.memory_tiers.glob("memory_tier*/nodelist")
-        ]
-    except OSError:
+        return read_topology(root).tiered
+    except TierdError:
         return False
-    return sum(1 for text in lists if text.strip()) >= 2
 
 
 def apply_settings(root: Root, ledger: Ledger) -> tuple[Settings, tuple[MissingFeature, ...]]:

@@ -1,0 +1,201 @@
+"""The command tierctl: arguments, exit status, and where the text goes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from tierd import __version__
+from tierd.cli import Exit, provision, render
+from tierd.errors import ConfigError, TierdError
+
+EPILOG = """\
+Without a command, tierctl shows the status.
+
+Exit status:
+   0  done
+   1  failed
+   2  wrong arguments
+   3  tierd is not running
+   4  not permitted
+   5  no such object
+   6  tierd did not answer in time
+   7  nothing to do
+  78  the policy is invalid
+
+Environment:
+  TIERD_DBUS_TIMEOUT  seconds to wait for tierd's answer (default: 10)
+  NO_COLOR            when set and not empty, no colour
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line. Separate, so that documentation and completion can be checked against it."""
+    found = argparse.ArgumentParser(
+        prog="tierctl",
+        description="Show what tierd does with this machine's memory tiers, and why.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    found.add_argument("--version", action="version", version=f"tierctl {__version__}")
+    commands = found.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    status = commands.add_parser(
+        "status", help="state, tiers, what was moved, what is missing", description="Show tierd's state."
+    )
+    status.add_argument("--json", action="store_true", help="print one JSON object; sizes are bytes")
+    status.add_argument(
+        "--offline", action="store_true", help="do not ask tierd: the memory tiers as the kernel shows them"
+    )
+    status.set_defaults(handler=_status)
+
+    plan = commands.add_parser(
+        "plan",
+        help="what tierd would move next, with the reason of each step",
+        description="Show the steps of tierd's last plan. With mode: observe, nothing of it is carried out.",
+    )
+    plan.add_argument("--json", action="store_true", help="print one JSON object; a page is 4096 bytes")
+    plan.set_defaults(handler=_plan)
+
+    provision.add_parser(commands)
+
+    check = commands.add_parser(
+        "check-config",
+        help="check a policy, and print every problem in it",
+        description="Check a policy file. Every problem is one line: FILE:LINE:COLUMN: PATH: MESSAGE.",
+    )
+    check.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        metavar="FILE",
+        help="a draft, whose owner and mode do not matter (default: the policy in force)",
+    )
+    check.set_defaults(handler=_check_config)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of /usr/bin/tierctl. Returns the exit status; what goes wrong is one line on stderr."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # tierctl plan | head
+    arguments = parser().parse_args(_with_command(sys.argv[1:] if argv is None else argv))
+    try:
+        return int(arguments.handler(arguments))
+    except ConfigError as error:
+        print(*error.problems, sep="\n", file=sys.stderr)
+        return Exit.INVALID_POLICY
+    except TierdError as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        print(render.safe(f"tierctl: {error}{hint}"), file=sys.stderr)
+        return getattr(error, "status", Exit.FAILED)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(render.safe(f"tierctl: {where}{error.strerror or error}"), file=sys.stderr)
+        return Exit.FAILED
+    except ImportError as error:
+        print(f"tierctl: {error}; install the packages that tierd depends on", file=sys.stderr)
+        return Exit.FAILED
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _with_command(argv: Sequence[str]) -> list[str]:
+    """`argv` with the command ``status`` where there is none: ``tierctl``, ``tierctl --json``."""
+    if argv and (not argv[0].startswith("-") or argv[0] in ("-h", "--help", "--version")):
+        return list(argv)
+    return ["status", *argv]
+
+
+def style_for(stream: TextIO, environment: Mapping[str, str]) -> render.Style:
+    """What may be printed to `stream`: colour on a terminal only, unless NO_COLOR or TERM=dumb say no."""
+    terminal = stream.isatty()
+    return render.Style(
+        width=max(40, min(shutil.get_terminal_size((80, 24)).columns, 120)) if terminal else 80,
+        colour=terminal and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb",
+        unicode=(stream.encoding or "").lower().replace("-", "") == "utf8",
+    )
+
+
+def _show_json(document: Mapping[str, Any]) -> None:
+    print(json.dumps(document, indent=2))
+
+
+def _status(arguments: argparse.Namespace) -> Exit:
+    style = style_for(sys.stdout, os.environ)
+    if arguments.offline:
+        found = _tiers_offline()
+        if arguments.json:
+            _show_json({"running": None, "tiers": found})
+        else:
+            print(render.offline(found, style))
+        return Exit.OK
+    from tierd.cli.client import Client, ClientError
+
+    try:
+        facts = render.plain(Client().status())
+    except ClientError as error:
+        if error.status is not Exit.NOT_RUNNING:
+            raise
+        if arguments.json:
+            _show_json({"running": False, "reason": str(error)})
+        else:
+            print(render.not_running(str(error), error.hint, style))
+        return Exit.NOT_RUNNING
+    if arguments.json:
+        _show_json({"running": True, **facts})
+    else:
+        print(render.status(facts, style))
+    return Exit.OK
+
+
+def _plan(arguments: argparse.Namespace) -> Exit:
+    from tierd.cli.client import Client
+
+    rows = render.plain(Client().plan())
+    if arguments.json:
+        _show_json({"steps": rows})
+    else:
+        print(render.plan(rows, style_for(sys.stdout, os.environ)))
+    return Exit.OK
+
+
+def _check_config(arguments: argparse.Namespace) -> int:
+    from tierd.config import DEFAULT_PATH
+    from tierd.config.check import check
+
+    if arguments.file is None:
+        return check(DEFAULT_PATH, trusted=True)
+    return check(arguments.file, trusted=False)
+
+
+def _tiers_offline() -> list[dict[str, Any]]:
+    """The tiers straight from sysfs, in the shape that the daemon gives them."""
+    from tierd.kernel.paths import Root
+    from tierd.kernel.topology import read_topology
+
+    found = []
+    for tier in read_topology(Root()).tiers:
+        latencies = [node.read_latency for node in tier.nodes if node.read_latency is not None]
+        entry: dict[str, Any] = {
+            "name": tier.name,
+            "kind": tier.kind.value,
+            "nodes": [node.number for node in tier.nodes],
+            "total_bytes": tier.total,
+            "free_bytes": tier.free,
+            "used_bytes": tier.total - tier.free,
+        }
+        if latencies:
+            entry["read_latency_nanoseconds"] = max(latencies)
+        found.append(entry)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""What tierctl prints, as text made of values. Pure: no terminal, no environment, no bus."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+PAGE_SIZE = 4096
+"""Bytes of the pages that the daemon counts in."""
+
+_GREEN, _YELLOW, _RED, _BOLD, _PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[1m", "\x1b[0m"
+_STATE_COLOURS = {
+    "idle": _GREEN,
+    "observing": _GREEN,
+    "converging": _GREEN,
+    "steady": _GREEN,
+    "not running": _RED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How the reader's terminal is. width: columns. colour, unicode: whether it shows them."""
+
+    width: int = 80
+    colour: bool = False
+    unicode: bool = False
+
+    def paint(self, code: str, text: str) -> str:
+        return f"{code}{text}{_PLAIN}" if self.colour else text
+
+
+def snake_case(name: str) -> str:
+    """``TotalBytes`` as ``total_bytes``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def plain(value: Any) -> Any:
+    """A value from the bus as one for JSON: dictionary keys in snake case, at every depth."""
+    if isinstance(value, Mapping):
+        return {snake_case(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return value
+
+
+def safe(text: str) -> str:
+    """`text` without anything that moves the cursor or hides: unprintable characters as escapes."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
+
+
+def size(count: float) -> str:
+    """Bytes for people, in binary units and at most four digits: ``412 MiB``, ``1.5 GiB``."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1000:
+            return f"{value:.1f} {unit}" if value < 10 and unit != "B" else f"{value:.0f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def share(part: float, whole: float) -> str:
+    """`part` of `whole` in per cent, a dash when there is no whole."""
+    return f"{100 * part / whole:.0f}%" if whole else "-"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 page``, ``2 pages``, ``2 processes``."""
+    return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def status(facts: Mapping[str, Any], style: Style) -> str:
+    """`tierctl status` of a running daemon. facts: as `plain` makes them of the manager's properties."""
+    state = safe(str(facts.get("state", "unknown")))
+    lines = [_headline(f"tierd {safe(str(facts.get('version', '')))}".strip(), state, style)]
+    if facts.get("reason"):
+        lines += _field("Reason", str(facts["reason"]), style)
+    lines += _field("Placing", _placing(facts), style)
+    lines += _field("Source", _source(facts), style)
+    lines += _field("Moved", _moved(facts), style)
+    lines += _field("Policy", _policy(facts), style)
+    lines += [
+        f"  {line}" for problem in facts.get("config_problems", ()) for line in _wrap(problem, style, 2)
+    ]
+    lines += ["", *tiers(facts.get("tiers", ()), style)]
+    lines += _missing(facts.get("missing", ()), style)
+    return "\n".join(lines)
+
+
+def offline(found: Sequence[Mapping[str, Any]], style: Style) -> str:
+    """`tierctl status --offline`: the tiers of this machine as the kernel shows them."""
+    if not found:
+        return "no memory tiers: this kernel shows no NUMA nodes, so there is nothing for tierd to place"
+    lines = list(tiers(found, style))
+    if not any(tier["kind"] == "slow" for tier in found):
+        lines += ["", "No slow memory is online: nothing to place. See tierctl provision plan."]
+    return "\n".join(lines)
+
+
+def not_running(reason: str, hint: str, style: Style) -> str:
+    """`tierctl status` without a daemon: that it is so, and what works without it."""
+    text = f"{safe(hint)}; without it these work: tierctl status --offline, provision plan, check-config"
+    return "\n".join(
+        [
+            _headline("tierd", "not running", style),
+            *_field("Reason", reason, style),
+            *_field("Try", text, style),
+        ]
+    )
+
+
+def tiers(found: Sequence[Mapping[str, Any]], style: Style) -> list[str]:
+    """A table of tiers, fastest first. found: as `plain` makes them of the property Tiers."""
+    rows = [("TIER", "KIND", "NODES", "USED", "TOTAL", "USE%", "LATENCY")]
+    for tier in found:
+        used, total = int(tier.get("used_bytes", 0)), int(tier.get("total_bytes", 0))
+        latency = tier.get("read_latency_nanoseconds")
+        rows.append(
+            (
+                safe(str(tier.get("name", "?"))),
+                safe(str(tier.get("kind", "?"))),
+                ranges(tier.get("nodes", ())),
+                size(used),
+                size(total),
+                share(used, total),
+                "-" if latency is None else f"{latency} ns",
+            )
+        )
+    if len(rows) == 1:
+        return ["no memory tiers known yet"]
+    return _table(rows, "lllrrrr", style)
+
+
+def plan(rows: Sequence[Mapping[str, Any]], style: Style) -> str:
+    """`tierctl plan`: what the daemon does next, and why. rows: as `plain` makes them of GetPlan's."""
+    if not rows:
+        return "Nothing to do: the last round planned no step. tierctl status says how things are."
+    lines, sums = [], dict[str, int]()
+    for row in rows:
+        action, pages = safe(str(row.get("action", "?"))), int(row.get("pages", 0))
+        sums[action] = sums.get(action, 0) + pages
+        what = [action] + ([size(pages * PAGE_SIZE)] if pages else [])
+        source, target = row.get("source_node"), row.get("target_node")
+        if source is not None and target is not None:
+            what.append(f"node {source} to node {target}")
+        what.append(safe(str(row.get("subject", ""))))
+        lines.append(f"{style.paint(_BOLD, what[0])} {', '.join(w for w in what[1:] if w)}".rstrip())
+        lines += [f"    {line}" for line in _wrap(f"because {row['reason']}", style, 4) if row.get("reason")]
+    total = ", ".join(f"{action} {size(pages * PAGE_SIZE)}" for action, pages in sums.items() if pages)
+    lines += ["", f"{plural(len(rows), 'step')}{': ' + total if total else ''}"]
+    return "\n".join(lines)
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Node numbers as the kernel prints them: ``0-2,5``."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in found) or "-"
+
+
+def _headline(name: str, state: str, style: Style) -> str:
+    colour = _STATE_COLOURS.get(state, _YELLOW)
+    return f"{style.paint(colour, '●' if style.unicode else '*')} {name}: {style.paint(colour, state)}"
+
+
+def _field(name: str, text: str, style: Style) -> list[str]:
+    first, *rest = _wrap(text, style, 11) or [""]
+    return [f"{name:>9}: {first}", *(f"{'':11}{line}" for line in rest)]
+
+
+def _placing(facts: Mapping[str, Any]) -> str:
+    processes, cgroups = int(facts.get("hosted_processes", 0)), int(facts.get("hosted_cgroups", 0))
+    if not processes:
+        return "no process"
+    dram, slow = int(facts.get("placed_dram_bytes", 0)), int(facts.get("placed_slow_bytes", 0))
+    text = f"{plural(processes, 'process')} in {plural(cgroups, 'cgroup')}"
+    if dram + slow:
+        text += f": {size(dram)} in DRAM, {size(slow)} in slow memory ({share(dram, dram + slow)} in DRAM)"
+    return text
+
+
+def _source(facts: Mapping[str, Any]) -> str:
+    source, reason = facts.get("source", "none"), facts.get("source_reason", "")
+    return f"{source} ({reason})" if reason else str(source)
+
+
+def _moved(facts: Mapping[str, Any]) -> str:
+    counters = facts.get("counters", {})
+    pages = {
+        key: int(counters.get(f"{key}_pages", 0)) for key in ("promoted", "demoted", "refused", "deferred")
+    }
+    parts = [f"{size(pages[key] * PAGE_SIZE)} {key}" for key in ("promoted", "demoted")]
+    parts += [f"{size(pages[key] * PAGE_SIZE)} {key}" for key in ("refused", "deferred") if pages[key]]
+    parts += [
+        f"{plural(int(counters[key]), 'huge page')} {word}"
+        for key, word in (("huge_pages_split", "split"), ("huge_pages_rebuilt", "rebuilt"))
+        if counters.get(key)
+    ]
+    rate = float(facts.get("bytes_per_second", 0.0))
+    if rate:
+        parts.append(f"{size(rate)}/s now")
+    if counters.get("samples_lost"):
+        parts.append(f"{counters['samples_lost']} of {counters.get('samples', 0)} samples lost")
+    return ", ".join(parts)
+
+
+def _policy(facts: Mapping[str, Any]) -> str:
+    origin = str(facts.get("policy_origin", "")) or "unknown"
+    digest = str(facts.get("policy_digest", ""))[:12]
+    if facts.get("config_state", "current") == "current":
+        return f"{origin} ({digest})" if digest else origin
+    return f"{origin} was refused at the last reload, the older policy stays in force:"
+
+
+def _missing(found: Sequence[str], style: Style) -> list[str]:
+    lines = ["", style.paint(_YELLOW, "Missing:")] if found else []
+    for sentence in found:
+        first, *rest = _wrap(str(sentence), style, 4)
+        lines += [f"  - {first}", *(f"    {line}" for line in rest)]
+    return lines
+
+
+def _wrap(text: str, style: Style, indent: int = 0) -> list[str]:
+    width = max(style.width - indent, 20)
+    return textwrap.wrap(safe(text), width, break_long_words=False, break_on_hyphens=False)
+
+
+def _table(rows: Sequence[Sequence[str]], alignment: str, style: Style) -> list[str]:
+    """Columns two blanks apart, the first row a bold legend. alignment: ``l`` or ``r`` for each column."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(alignment))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if side == "l" else cell.rjust(width)
+            for cell, width, side in zip(row, widths, alignment, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+    return [style.paint(_BOLD, lines[0]), *lines[1:]]
