@@ -137,12 +137,12 @@ class Inventory:
     """The machine as provisioning sees it.
 
     block_size: bytes of one memory block. online_policy: the content of ``auto_online_blocks``.
-    unfinished: names of requests whose namespace tierd began to make and never saw done (its own write-ahead
-    record).
+    unfinished: requests whose namespace tierd began to make and never saw done, each with the size that the
+    namespace was to have, from tierd's own write-ahead record.
     """
 
     regions: tuple[Region, ...]
     nodes: tuple[MemoryNode, ...]
     block_size: int
     online_policy: str
-    unfinished: frozenset[str] = frozenset()
+    unfinished: frozenset[tuple[str, int]] = frozenset()

@@ -37,9 +37,10 @@ class Refusal:
 
 def unfinished(inventory: Inventory, request: ProvisionRequest, namespace: Namespace) -> bool:
     """Whether the namespace is one that a run of tierd was killed over: labelled as ours, begun in our own
-    record, and not yet what was to be made of it."""
+    record with this very size, and not yet what was to be made of it."""
     incomplete = namespace.mode == "raw" or (namespace.mode == "devdax" and not namespace.enabled)
-    return incomplete and request.name in inventory.unfinished
+    size = 0 if namespace.span is None else namespace.span.size
+    return incomplete and (request.name, size) in inventory.unfinished
 
 
 def label_of(request: ProvisionRequest) -> str:
@@ -67,9 +68,7 @@ def region_not_found(inventory: Inventory, request: ProvisionRequest) -> Refusal
     elif not nameless:
         words += "; there is no region of persistent memory at all"
     if nameless:
-        words += (
-            f"; {', '.join(nameless)} has no labels and so no iset_id (ndctl-init-labels(1) gives a DIMM labels)"
-        )
+        words += f"; {', '.join(nameless)} has no labels and so no iset_id (ndctl-init-labels(1))"
     return Refusal("region-not-found", words)
 
 

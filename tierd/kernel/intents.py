@@ -103,14 +103,18 @@ class Intents:
                 found.pop(str(record.get("id")), None)
         return tuple(found.values())
 
-    def begun(self, actions: frozenset[str]) -> frozenset[str]:
-        """Names of requests whose latest intent among `actions` did not end in ``done``. Raises like the
-        above."""
-        state: dict[str, bool] = {}
+    def unfinished(self, actions: frozenset[str]) -> frozenset[tuple[str, int]]:
+        """Requests whose latest record is of one of `actions` and is not its ``done``, each with the `size`
+        among the intent's facts. Raises DeniedError, MalformedError."""
+        latest: dict[str, int | None] = {}
         for record in self._records():
-            if record.get("action") in actions:
-                state[str(record.get("request"))] = record.get("outcome") == "done"
-        return frozenset(request for request, done in state.items() if not done)
+            request, facts = str(record.get("request")), record.get("facts")
+            if record.get("action") not in actions or record.get("outcome") == "done":
+                latest[request] = None
+            elif record.get("record") == "intent" and isinstance(facts, dict):
+                size = facts.get("size")
+                latest[request] = size if isinstance(size, int) else None
+        return frozenset((request, size) for request, size in latest.items() if size)
 
     def _records(self) -> list[dict[str, object]]:
         try:

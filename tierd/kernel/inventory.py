@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
-from dataclasses import replace
 
-from tierd.core.inventory import DaxDevice, Inventory, MemoryNode, Namespace, Region, Span
+from tierd.core.inventory import Inventory, MemoryNode, Namespace, Region, Span
 from tierd.errors import DeniedError, GoneError, MalformedError
 from tierd.kernel import ndctl
 from tierd.kernel.dax import read_device
@@ -25,8 +25,10 @@ _MEMINFO = re.compile(
 )
 
 
-def take_inventory(root: Root, tools: Tools) -> Inventory:
-    """Look at everything. Called before each plan and after each step.
+def take_inventory(
+    root: Root, tools: Tools, unfinished: frozenset[tuple[str, int]] = frozenset()
+) -> Inventory:
+    """Look at everything. Called before each plan and after each step; `unfinished` as in Inventory.
 
     Raises UnsupportedError without ndctl or memory hotplug, ToolError, DeniedError (physical addresses are
     shown to root only), MalformedError.
@@ -37,19 +39,7 @@ def take_inventory(root: Root, tools: Tools) -> Inventory:
     for listed in listing.regions:
         with contextlib.suppress(GoneError):  # removed between the two looks
             regions.append(_read_region(root, listed, listing.locked, block_size))
-    return Inventory(tuple(regions), read_nodes(root), block_size, read_online_policy(root))
-
-
-def find_devices(inventory: Inventory) -> tuple[DaxDevice, ...]:
-    """Every dax device that belongs to a namespace."""
-    return tuple(n.dax for r in inventory.regions for n in r.namespaces if n.dax is not None)
-
-
-def refresh_device(root: Root, device: DaxDevice, block_size: int) -> DaxDevice:
-    """`device` as sysfs shows it now, without asking a tool. Raises GoneError, MalformedError."""
-    return replace(
-        device, **{k: getattr(read_device(root, device.name, block_size), k) for k in ("driver", "blocks")}
-    )
+    return Inventory(tuple(regions), read_nodes(root), block_size, read_online_policy(root), unfinished)
 
 
 def read_nodes(root: Root) -> tuple[MemoryNode, ...]:
@@ -151,6 +141,6 @@ def _optional(root: Root, path: str, base: int = 10) -> int | None:
     except GoneError:
         return None
     except MalformedError as error:
-        if error.__cause__ is not None:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENXIO:
             return None
         raise

@@ -1,0 +1,252 @@
+"""tierd-convert NAME: carry out one request of the policy's `provision` list, once.
+
+Run as root by tierd-convert@NAME.service, or by hand. Exit status: 0 the memory is there as asked (or the
+request's mode is ``plan`` and the plan was printed), 1 a step failed, 2 usage, 69 refused with the reasons,
+75 another conversion is running, 77 not root, 78 the policy is bad or has no such request.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from enum import IntEnum
+from pathlib import Path
+from types import FrameType
+
+import tierd.config
+from tierd.core import provision
+from tierd.core.policy import ProvisionMode, ProvisionRequest
+from tierd.core.provision import ProvisionPlan, Verdict
+from tierd.core.provision_text import plan_lines
+from tierd.errors import ConfigError, DeniedError, TierdError
+from tierd.kernel import intents
+from tierd.kernel.inventory import take_inventory
+from tierd.kernel.paths import Root
+from tierd.kernel.tools import Tools
+from tierd.service.conversion import Converter
+from tierd.service.events import Event, EventType, Priority
+from tierd.service.journal import default_sink, to_stderr
+
+LOCK = Path("/run/tierd/convert.lock")
+DEVICE_DEADLINE = 60.0
+"""Seconds to wait for the region: early in the boot udev has not loaded its driver yet."""
+LOCK_DEADLINE = 120.0
+
+_TRANSIENT = frozenset({"region-not-found", "not-settled", "no-device", "no-driver", "region-disabled"})
+"""Refusals that time may cure while the machine boots."""
+
+BEGUN = EventType("conversion-begun", "04f0bceeb4724e6593e56fb9d7d8cf84", Priority.NOTICE)
+STEP_DONE = EventType("conversion-step-done", "d41c3da5468c40a6be92d7e39b7525da", Priority.INFO)
+DONE = EventType("conversion-done", "20ccc32a869d48cf8e938d215cf0e1bf", Priority.INFO)
+PLANNED = EventType("conversion-planned", "00bfec606e8742268d89a60f6a1936f5", Priority.INFO)
+REFUSED = EventType("conversion-refused", "5d44974f06cb41bb951bef58ac40ffad", Priority.ERROR)
+FAILED = EventType("conversion-failed", "a50fb1fb60e04b25af203253c5d328b7", Priority.ERROR)
+NOTED = EventType("conversion-noted", "b0288c6c2b004787bc91a5f2e7dab203", Priority.WARNING)
+RESTORED = EventType("conversion-restored", "3012a893a1c54077bf278c06325b4c37", Priority.WARNING)
+EVENT_TYPES = (BEGUN, STEP_DONE, DONE, PLANNED, REFUSED, FAILED, NOTED, RESTORED)
+
+_KINDS = {"begun": BEGUN, "step-done": STEP_DONE, "failed": FAILED, "restored": RESTORED}
+
+
+class Exit(IntEnum):
+    """Exit status, after sysexits(3)."""
+
+    OK = 0
+    FAILED = 1
+    REFUSED = 69
+    BUSY = 75
+    DENIED = 77
+    CONFIG = 78
+
+
+class Stopped(BaseException):
+    """SIGTERM or SIGINT came. Not an Exception, so that nothing between here and main takes it for a
+    failure."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; its exit status. Raises nothing."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return _run(arguments)
+    except ConfigError as error:
+        _say(
+            FAILED,
+            "; ".join(error.problems[:3]),
+            arguments.name,
+            {"TIERD_PROBLEMS": "\n".join(error.problems)},
+        )
+        return Exit.CONFIG
+    except DeniedError as error:
+        _say(FAILED, f"{arguments.name}: {error}", arguments.name, {})
+        return Exit.DENIED
+    except TierdError as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        _say(FAILED, f"{error}{hint}", arguments.name, {})
+        return Exit.FAILED
+    except Stopped:
+        _say(FAILED, f"{arguments.name}: stopped; the next run goes on from here", arguments.name, {})
+        return Exit.FAILED
+    except OSError as error:
+        _say(FAILED, f"{arguments.name}: {error.filename or 'system'}: {error.strerror}", arguments.name, {})
+        return Exit.FAILED
+    except Exception as error:  # an operator gets a sentence, whatever went wrong
+        _say(
+            FAILED, f"{arguments.name}: internal error: {type(error).__name__}: {error}", arguments.name, {}
+        )
+        return Exit.FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tierd-convert",
+        description="Turn persistent memory into memory, as one request of tierd's policy says.",
+        epilog="exit status: 0 as asked, 1 failed, 2 usage, 69 refused, 75 another conversion is running,"
+        " 77 not root, 78 bad policy",
+    )
+    parser.add_argument("name", metavar="NAME", help="the request's name in the policy's `provision` list")
+    parser.add_argument(
+        "--policy", type=Path, default=tierd.config.DEFAULT_PATH, metavar="FILE", help="default: %(default)s"
+    )
+    parser.add_argument("--plan", action="store_true", help="only print what would be done")
+    parser.add_argument(
+        "--wait", type=float, default=DEVICE_DEADLINE, metavar="SECONDS", help="for the device (%(default)g)"
+    )
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    policy = tierd.config.load(arguments.policy)
+    request = next((r for r in policy.provision if r.name == arguments.name), None)
+    if request is None:
+        known = ", ".join(r.name for r in policy.provision) or "none"
+        raise ConfigError(
+            (f"{arguments.policy}: no provision request is named {arguments.name}; there is {known}",)
+        )
+    if os.geteuid() != 0:
+        raise DeniedError("only root can look at and convert persistent memory")
+    root, tools = Root(), Tools()
+    if arguments.plan or request.mode is ProvisionMode.PLAN:
+        plan = _wait(root, tools, request, arguments.wait)
+        print("\n".join(plan_lines(plan, str(root.sys))))
+        _say(
+            PLANNED,
+            f"{request.name}: {plan.verdict} ({_gist(plan)}); the mode is plan, nothing is run",
+            request.name,
+            {},
+        )
+        return Exit.OK
+    with _stoppable(), _lock(LOCK) as descriptor:
+        if descriptor is None:
+            _say(FAILED, f"{request.name}: another conversion is running", request.name, {})
+            return Exit.BUSY
+        tools = replace(tools, inherit=(descriptor,))
+        record = intents.Intents(intents.DEFAULT_PATH, root)
+
+        def report(kind: str, words: str, fields: Mapping[str, str]) -> None:
+            _say(_KINDS[kind], words, request.name, fields)
+
+        converter = Converter(root, tools, record, report)
+        converter.recover()
+        _wait(root, tools, request, arguments.wait)
+        plan = converter.run(request)
+    fields = {
+        "TIERD_REGION": plan.region or "",
+        "TIERD_UUID": (plan.namespace and plan.namespace.uuid) or "",
+    }
+    for note in plan.notes:
+        _say(NOTED, f"{request.name}: {note}", request.name, fields)
+    if plan.verdict is Verdict.REFUSED:
+        kinds = "\n".join(refusal.kind for refusal in plan.refusals)
+        _say(
+            REFUSED,
+            f"{request.name}: refused: {_gist(plan)}",
+            request.name,
+            {**fields, "TIERD_REFUSALS": kinds},
+        )
+        return Exit.REFUSED
+    _say(DONE, f"{request.name}: {_gist(plan)}", request.name, fields)
+    return Exit.OK
+
+
+def _gist(plan: ProvisionPlan) -> str:
+    if plan.refusals:
+        return "; ".join(refusal.words for refusal in plan.refusals)
+    assert plan.numbers is not None
+    node = "" if plan.target_node is None else f" on node {plan.target_node}"
+    size = f"{plan.numbers.memory >> 20} MiB{node}, {plan.numbers.blocks} blocks in ZONE_MOVABLE"
+    return f"{size} are online" if plan.verdict is Verdict.DONE else f"{size} to come"
+
+
+def _wait(root: Root, tools: Tools, request: ProvisionRequest, seconds: float) -> ProvisionPlan:
+    """The first plan that time will not change, or the last one before the deadline. Runs nothing."""
+    until = time.monotonic() + seconds
+    settled = False
+    while True:
+        plan = provision.plan(take_inventory(root, tools), request)
+        left = until - time.monotonic()
+        if left <= 0 or not any(refusal.kind in _TRANSIENT for refusal in plan.refusals):
+            return plan
+        if not settled:
+            settled = True
+            with contextlib.suppress(TierdError):  # no udev: polling is all there is
+                tools.run(("udevadm", "settle", f"--timeout={max(1, int(left))}"), deadline=left + 5)
+        else:
+            time.sleep(min(1.0, max(left, 0.05)))
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[int | None]:
+    """The lock on all conversions, as a descriptor for the tools to inherit; None when it is not to be had
+    in time."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        until = time.monotonic() + LOCK_DEADLINE
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    yield None
+                    return
+                time.sleep(0.2)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        # once is enough: what is put back on the way out must not be stopped
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise Stopped
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(kind: EventType, words: str, request: str, fields: Mapping[str, str]) -> None:
+    event = Event(kind, words, request, {**fields, "TIERD_REQUEST": request})
+    try:
+        default_sink()(event)
+    except ImportError:  # no systemd-python
+        to_stderr(event)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
