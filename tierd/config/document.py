@@ -195,7 +195,7 @@ class _Reader:
                 raise _StopReading
             mapping = isinstance(event, yaml.MappingStartEvent)
             value = self._mapping(location) if mapping else self._sequence(location)
-        self.location = location
+        self.location = location[:-1]
         return value if accepted else REFUSED
 
     def _accept_properties(self, event: yaml.NodeEvent, place: Mark, location: Location) -> bool:

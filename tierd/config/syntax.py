@@ -24,6 +24,7 @@ _EXPLANATIONS = {
     "expected ',' or ']'": "this `[` is not closed, or a comma is missing in the list",
     "expected ',' or '}'": "this `{` is not closed, or a comma is missing in the mapping",
     "expected '<document start>'": "the document ends before this; top-level keys begin in one column",
+    "but found '<scalar>'": "this follows a value that has ended; quote all of it, or begin a new line",
     "expected <block end>": "the indentation fits nothing above; keys of one block begin in one column",
     "sequence entries are not allowed here": "a list entry is not expected here; begin it on its own line",
     "that cannot start any token": "a value cannot begin with this character; write the value in quotes",

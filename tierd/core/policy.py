@@ -29,7 +29,8 @@ class ProcessMatch:
     """One rule for choosing processes. Exactly one of the two is set.
 
     unit: the name of a systemd unit (service, scope or slice), for example ``postgresql.service``.
-    cgroup: a glob over the cgroup path below the cgroup root, for example ``/system.slice/*``; ``*`` crosses ``/``.
+    cgroup: a glob over the cgroup path below the cgroup root, for example ``/system.slice/*``; ``*`` crosses
+        ``/``.
     """
 
     unit: str | None = None
@@ -85,8 +86,8 @@ class EnginePolicy:
 class ProvisionRequest:
     """A share of a region's free capacity that is to be memory.
 
-    name: the instance of tierd-convert@NAME.service; ``[A-Za-z0-9][A-Za-z0-9_.-]{0,55}``, so that the namespace
-        label ``tierd:NAME`` fits.
+    name: the instance of tierd-convert@NAME.service; ``[A-Za-z0-9][A-Za-z0-9_.-]{0,55}``, so that
+        ``tierd:NAME`` fits the label of a namespace.
     iset_id: the region's interleave set, an unsigned 64-bit integer. Names renumber; this does not.
     size: bytes of memory wanted, before alignment; None means all that is free.
     """
