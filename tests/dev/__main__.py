@@ -1,4 +1,4 @@
-"""`./dev`: one subcommand is one module of this package with a `main(argv) -> int`, imported when it is asked for."""
+"""`./dev`: a subcommand is a module of this package with a `main(argv) -> int`, imported when asked for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMMANDS = {
 
 
 def main(argv: list[str]) -> int:
-    """Run the subcommand that the first argument names; expected failures end in one line and exit code 1."""
+    """Run the subcommand that the first argument names; expected failures are one line and exit code 1."""
     # A command that is not in this tree yet is not offered.
     known = {name: text for name, text in COMMANDS.items() if importlib.util.find_spec(f"tests.dev.{name}")}
     if not argv or argv[0] not in known:

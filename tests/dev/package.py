@@ -1,4 +1,4 @@
-"""`./dev package`: tierd's Debian package, built from a clean copy of the tree and kept by a hash of the sources."""
+"""`./dev package`: tierd's Debian package, built from a clean copy and kept by a hash of the sources."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ from pathlib import Path
 from tests.vm import host
 
 # What the package is made of: nothing else in the tree changes it, so nothing else makes it build again.
-SOURCES = ("tierd", "conf", "systemd", "debian", "pyproject.toml", "README.md", "CHANGELOG.md", "man", "LICENSE")
+SOURCES = (
+    "tierd",
+    "conf",
+    "systemd",
+    "debian",
+    "pyproject.toml",
+    "README.md",
+    "CHANGELOG.md",
+    "man",
+    "LICENSE",
+)
 
 
 def has_packaging() -> bool:
@@ -46,8 +56,8 @@ def sources_hash(files: list[Path]) -> str:
 def build() -> Path:
     """The package of the tree as it is now, built if the cache does not have it.
 
-    Raises HostError with the end of the build's log when it fails. Called by `./dev package`, `./dev vm` and the
-    system tests.
+    Raises HostError with the end of the build's log when it fails. Called by `./dev package`, `./dev vm` and
+    the system tests.
     """
     if not has_packaging():
         raise host.HostError("there is no debian/control in this tree: nothing to build")
@@ -66,13 +76,16 @@ def build() -> Path:
             for file in files:
                 (tree / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(host.ROOT / file, tree / file)
-            # The project's own tests run before and elsewhere; building a package for the guest must not need them.
+            # The project's own tests run before and elsewhere; building a package for the guest must not
+            # need them.
             environment = {"DEB_BUILD_OPTIONS": "nocheck", "PWD": str(tree)}
             script = f"cd {tree} && exec dpkg-buildpackage -us -uc -b"
             host.run_logged(["sh", "-c", script], log, env=environment)
             built = sorted(Path(scratch).glob("tierd_*.deb"))
             if len(built) != 1:
-                raise host.HostError(f"the build made {len(built)} packages named tierd, one was expected; see {log}")
+                raise host.HostError(
+                    f"the build made {len(built)} packages named tierd, one was expected; see {log}"
+                )
             fresh = store.with_name(f"{store.name}.{os.getpid()}")
             fresh.mkdir(parents=True)
             shutil.copy2(built[0], fresh / built[0].name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.dev import package
 from tests.vm import host, image, machine
@@ -14,25 +15,41 @@ from tests.vm.guest import Guest
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="./dev vm",
-        description="Boot the virtual server, give its NVDIMM labels, install tierd, and open a shell as root. It is "
-        "powered off when the shell ends.",
-        epilog="A guest that stays: ./dev vm --detach --name mine; then ./dev vm --name mine, with --run CMD, "
-        "--put FILE PATH, --install or --stop. --list names those that run.",
+        description="Boot the virtual server, give its NVDIMM labels, install tierd, and open a shell as "
+        "root. The server is powered off when the shell ends.",
+        epilog="A guest that stays: ./dev vm --detach --name mine; then ./dev vm --name mine, with --run "
+        "CMD, --put FILE PATH, --get PATH FILE, --install or --stop. --list names those that run.",
     )
     parser.add_argument("--kernel", default="7.3", choices=[kernel.name for kernel in image.RECIPE.kernels])
     parser.add_argument("--no-tierd", action="store_true", help="do not build and install tierd")
-    parser.add_argument("--no-labels", action="store_true", help="leave the NVDIMM as it came, without labels")
+    parser.add_argument(
+        "--no-labels", action="store_true", help="leave the NVDIMM as it came, without labels"
+    )
     parser.add_argument("--dram", type=int, default=1280, metavar="MIB", help="DRAM in MiB (default: 1280)")
-    parser.add_argument("--pmem", type=int, default=[], action="append", metavar="MIB", help="an NVDIMM (default: 4098)")
+    parser.add_argument(
+        "--pmem", type=int, default=[], action="append", metavar="MIB", help="an NVDIMM (default: 4098)"
+    )
     parser.add_argument("--cpus", type=int, default=2)
-    parser.add_argument("--append", default="", metavar="WORDS", help="more words for the kernel's command line")
-    parser.add_argument("--run", metavar="CMD", help="run this command instead of a shell, and exit with its code")
-    parser.add_argument("--timeout", type=float, default=3600, metavar="S", help="seconds for --run (default: 3600)")
+    parser.add_argument(
+        "--append", default="", metavar="WORDS", help="more words for the kernel's command line"
+    )
+    parser.add_argument(
+        "--run", metavar="CMD", help="run this command instead of a shell, and exit with its code"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=3600, metavar="S", help="seconds for --run (default: 3600)"
+    )
     parser.add_argument("--name", default="", help="a guest that keeps running under this name")
-    parser.add_argument("--detach", action="store_true", help="start the guest of that name and leave it running")
-    parser.add_argument("--put", nargs=2, metavar=("FILE", "PATH"), help="copy a file or directory into that guest")
+    parser.add_argument(
+        "--detach", action="store_true", help="start the guest of that name and leave it running"
+    )
+    parser.add_argument(
+        "--put", nargs=2, metavar=("FILE", "PATH"), help="copy a file or directory into that guest"
+    )
     parser.add_argument("--get", nargs=2, metavar=("PATH", "FILE"), help="copy a file out of that guest")
-    parser.add_argument("--install", action="store_true", help="build tierd from this tree and install it in that guest")
+    parser.add_argument(
+        "--install", action="store_true", help="build tierd from this tree and install it in that guest"
+    )
     parser.add_argument("--stop", action="store_true", help="power off that guest")
     parser.add_argument("--list", action="store_true", help="name the guests that run")
     return parser
@@ -62,7 +79,8 @@ def main(argv: list[str]) -> int:
             raise host.HostError(f"a guest named {asked.name} is already running")
         guest = machine.start(wanted, name=asked.name, detached=True)
         _prepare(guest, asked)
-        host.say(f"guest {asked.name} runs (QEMU is process {guest.pid}); ./dev vm --name {asked.name} --stop ends it")
+        host.say(f"guest {asked.name} runs (QEMU is process {guest.pid})")
+        host.say(f"./dev vm --name {asked.name} --stop ends it")
         return 0
     with machine.boot(wanted) as guest:
         _prepare(guest, asked)
@@ -93,11 +111,11 @@ def _existing(asked: argparse.Namespace) -> int:
         machine.state_file(asked.name).unlink(missing_ok=True)
         return 0
     if asked.put:
-        guest.put(host.Path(asked.put[0]).absolute(), asked.put[1])
+        guest.put(Path(asked.put[0]).absolute(), asked.put[1])
     if asked.install:
         _install(guest, required=True)
     if asked.get:
-        guest.get(asked.get[0], host.Path(asked.get[1]))
+        guest.get(asked.get[0], Path(asked.get[1]))
     if asked.run is None and (asked.put or asked.get or asked.install):
         return 0
     return _use(guest, asked)

@@ -37,10 +37,11 @@ class Region:
 
 @dataclass(frozen=True)
 class Guest:
-    """A guest that answers on ssh; made by `tests.vm.machine.boot`, or by `attach` for one that runs already.
+    """A guest that answers on ssh; made by `tests.vm.machine.boot`, or by `attach` for one that runs
+    already.
 
-    `directory` holds the control socket, the serial log and QEMU's QMP socket; its path is short, because a unix
-    socket's must be under 108 bytes.
+    `directory` holds the control socket, the serial log and QEMU's QMP socket; its path is short, because a
+    unix socket's must be under 108 bytes.
     """
 
     name: str
@@ -67,7 +68,14 @@ class Guest:
     def _options(self) -> list[str]:
         return [
             *("-F", "none", "-S", str(self._socket), "-i", str(self.key), "-p", str(self.port)),
-            *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"),
+            *(
+                "-o",
+                "StrictHostKeyChecking=no",
+                "-o",
+                "UserKnownHostsFile=/dev/null",
+                "-o",
+                "LogLevel=ERROR",
+            ),
             *("-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "ConnectTimeout=60"),
             *("-o", "ServerAliveInterval=60", "-o", "ServerAliveCountMax=20"),
         ]
@@ -76,7 +84,7 @@ class Guest:
         return ["ssh", *self._options(), *extra, "root@127.0.0.1", "--", command]
 
     def connect(self) -> None:
-        """Open the one connection that every command uses; raises GuestError when the guest does not let us in."""
+        """Open the one connection that every command uses; raises GuestError when it cannot be had."""
         with (self.directory / "ssh.log").open("ab") as log:
             master = subprocess.Popen(
                 ["ssh", "-M", "-N", *self._options(), "root@127.0.0.1"],
@@ -92,7 +100,9 @@ class Guest:
             if master.poll() is not None:
                 break
             time.sleep(0.1)
-        raise GuestError(f"no ssh connection to the guest: {(self.directory / 'ssh.log').read_text()[-500:]}")
+        raise GuestError(
+            f"no ssh connection to the guest: {(self.directory / 'ssh.log').read_text()[-500:]}"
+        )
 
     def connected(self) -> bool:
         """Whether the shared connection is up."""
@@ -109,9 +119,10 @@ class Guest:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as root and wait for it.
 
-        A string is a bash script, a sequence is one command with its arguments. The command is ended in the guest
-        after `timeout` seconds. Returns its exit code, stdout and stderr, each as the guest gave it; raises
-        GuestError after the timeout, when the guest is gone, and with `check` for an exit code other than 0.
+        A string is a bash script, a sequence is one command with its arguments. The command is ended in the
+        guest after `timeout` seconds. Returns its exit code, stdout and stderr, each as the guest gave it;
+        raises GuestError after the timeout, when the guest is gone, and with `check` for an exit code other
+        than 0.
         """
         script = command if isinstance(command, str) else shlex.join(command)
         wrapped = f"exec timeout -k 5 {timeout:g} bash -c {shlex.quote(script)}"
@@ -131,7 +142,9 @@ class Guest:
         if done.returncode == SSH_FAILED and not self.connected():
             raise GuestError(f"the guest is gone, while it ran: {script}\n{self.serial_tail()}")
         if done.returncode in (124, 137) and time.monotonic() - started >= timeout:
-            raise GuestError(f"not done after {timeout:g} s: {script}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+            raise GuestError(
+                f"not done after {timeout:g} s: {script}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+            )
         if check and done.returncode:
             raise GuestError(
                 f"exit code {done.returncode}: {script}\n{done.stdout[-4000:]}{done.stderr[-4000:]}".rstrip()
@@ -143,12 +156,16 @@ class Guest:
         return self.run(command, timeout=timeout).stdout.rstrip("\n")
 
     def popen(
-        self, command: str, *, stdout: int | IO[str] | None = subprocess.PIPE, stderr: int | IO[str] | None = None
+        self,
+        command: str,
+        *,
+        stdout: int | IO[str] | None = subprocess.PIPE,
+        stderr: int | IO[str] | None = None,
     ) -> subprocess.Popen[str]:
         """Start a command; the caller reads its pipes and ends it.
 
-        Ending the returned process closes the connection's channel only. For a workload that must be stopped by
-        name, start it with `systemd-run --unit NAME` instead.
+        Ending the returned process closes the connection's channel only. For a workload that must be stopped
+        by name, start it with `systemd-run --unit NAME` instead.
         """
         return subprocess.Popen(
             self._ssh(f"exec bash -c {shlex.quote(command)}"),
@@ -161,10 +178,11 @@ class Guest:
         )
 
     def stream(self, command: str) -> Iterator[str]:
-        """Lines of stdout as they come, without their ends; raises GuestError if the command fails at the end.
+        """Lines of stdout as they come, without their ends; raises GuestError if the command fails at the
+        end.
 
-        stderr goes to this process's stderr. Closing the iterator early ends the command: it runs on a terminal
-        of its own, which hangs up.
+        stderr goes to this process's stderr. Closing the iterator early ends the command: it runs on a
+        terminal of its own, which hangs up.
         """
         process = subprocess.Popen(
             self._ssh(f"stty -opost -echo; exec bash -c {shlex.quote(command)}", "-tt"),
@@ -189,11 +207,19 @@ class Guest:
             raise GuestError(f"exit code {code}: {command}")
 
     def put(self, local: Path, remote: str) -> None:
-        """Copy a file, or a directory with what is in it, to this path in the guest (its parents are made)."""
+        """Copy a file, or a whole directory, to this path in the guest; parents are made."""
         parent, name = remote.rstrip("/").rpartition("/")[::2]
         parent = parent or "/"
         archive = subprocess.Popen(
-            ["tar", "-C", str(local.parent), "--transform", f"s,^{_tar_escape(local.name)},{name},", "-c", local.name],
+            [
+                "tar",
+                "-C",
+                str(local.parent),
+                "--transform",
+                f"s,^{_tar_escape(local.name)},{name},",
+                "-c",
+                local.name,
+            ],
             stdout=subprocess.PIPE,
         )
         quoted = shlex.quote(parent)
@@ -208,7 +234,9 @@ class Guest:
 
     def get(self, remote: str, local: Path) -> None:
         """Copy one file out of the guest."""
-        done = subprocess.run(self._ssh(f"cat {shlex.quote(remote)}"), stdin=subprocess.DEVNULL, capture_output=True)
+        done = subprocess.run(
+            self._ssh(f"cat {shlex.quote(remote)}"), stdin=subprocess.DEVNULL, capture_output=True
+        )
         if done.returncode:
             raise GuestError(f"could not read {remote}: {done.stderr.decode(errors='replace')}")
         local.write_bytes(done.stdout)
@@ -236,7 +264,8 @@ class Guest:
     def prepare_labels(self, dimm: str = "nmem0") -> Region:
         """Give the NVDIMM labels, as an operator would, and say which region it makes.
 
-        QEMU's NVDIMMs start without: their region has no interleave set, and nothing is done to one that has.
+        QEMU's NVDIMMs start without: their region has no interleave set, and nothing is done to one that
+        has.
         """
         self.run("udevadm settle")
         self.wait_for("ndctl list -R | grep -q region", timeout=60)

@@ -67,7 +67,7 @@ _STARTED = time.monotonic()
 
 
 class HostError(Exception):
-    """The machine cannot do what the testbed needs; the text is one clear line or a line with a log's tail."""
+    """The machine cannot do what the testbed needs; the text is one clear line, or one with a log's tail."""
 
 
 def say(message: str) -> None:
@@ -104,7 +104,9 @@ def as_root(command: Sequence[str]) -> list[str]:
     if os.geteuid() == 0:
         return list(command)
     if shutil.which("sudo") is None:
-        raise HostError(f"root is needed for `{command[0]}`, and there is no sudo: run as root or install sudo")
+        raise HostError(
+            f"root is needed for `{command[0]}`, and there is no sudo: run as root or install sudo"
+        )
     return ["sudo", "--preserve-env=DEBIAN_FRONTEND", *command]
 
 
@@ -176,7 +178,9 @@ def parse_list(text: str) -> list[Source]:
     """Entries of one one-line-style `sources.list` text."""
     found = []
     for line in text.splitlines():
-        match = re.match(r"\s*deb\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)(?P<rest>[^#]*)", line)
+        match = re.match(
+            r"\s*deb\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)(?P<rest>[^#]*)", line
+        )
         if match is None:
             continue
         signed = re.search(r"signed-by=(\S+)", match["options"] or "")
@@ -230,7 +234,9 @@ def archive() -> Archive:
     sources = [source for source in machine_sources() if "main" in source.components]
     main = next((source for source in sources if source.suite == name), None)
     if main is None:
-        raise HostError(f"no apt source on this machine offers `{name} main`: add one to /etc/apt/sources.list.d")
+        raise HostError(
+            f"no apt source on this machine offers `{name} main`: add one to /etc/apt/sources.list.d"
+        )
     return Archive(main, next((source for source in sources if source.suite == f"{name}-security"), None))
 
 
@@ -239,12 +245,14 @@ def acquire_options() -> str:
     dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True).stdout
     skip = re.compile(r"Acquire::(IndexTargets|CompressionTypes|Changelogs|cdrom|Languages|GzipIndexes)")
     kept = [
-        line for line in dump.splitlines() if line.startswith("Acquire::") and not skip.match(line) and '""' not in line
+        line
+        for line in dump.splitlines()
+        if line.startswith("Acquire::") and not skip.match(line) and '""' not in line
     ]
     return "\n".join(kept) + "\n"
 
 
-# ------------------------------------------------------------------------------------------ what is installed
+# ------------------------------------------------------------------------------------------ what is installe
 
 
 def installed_versions(packages: Sequence[str]) -> dict[str, str]:
@@ -266,7 +274,10 @@ def missing_packages(packages: Sequence[str]) -> list[str]:
         least = MINIMUM_VERSIONS.get(package)
         if package not in have:
             missing.append(package)
-        elif least and subprocess.run(["dpkg", "--compare-versions", have[package], "lt", least]).returncode == 0:
+        elif (
+            least
+            and subprocess.run(["dpkg", "--compare-versions", have[package], "lt", least]).returncode == 0
+        ):
             missing.append(package)
     return missing
 
@@ -285,7 +296,9 @@ def install_packages(packages: Sequence[str] = PACKAGES) -> None:
         log.unlink(missing_ok=True)
         options = []
         release = codename()
-        backported = [package for package in missing if package in MINIMUM_VERSIONS and release == "bookworm"]
+        backported = [
+            package for package in missing if package in MINIMUM_VERSIONS and release == "bookworm"
+        ]
         if backported:
             # Backports without a change to the machine's own apt sources.
             private = cache / "apt"
@@ -298,7 +311,9 @@ def install_packages(packages: Sequence[str] = PACKAGES) -> None:
                 *("-o", f"Dir::State::Lists={private / 'lists'}"),
                 *("-o", "APT::Sandbox::User=root"),
             ]
-        wanted = [f"{package}/{release}-backports" if package in backported else package for package in missing]
+        wanted = [
+            f"{package}/{release}-backports" if package in backported else package for package in missing
+        ]
         target = ["-t", f"{release}-backports"] if backported else []
         apt = ["apt-get", "-q", "-y", *options]
         run_logged(as_root([*apt, "update"]), log)
@@ -342,7 +357,9 @@ def install_tools() -> None:
         run_logged([PYTHON, "-m", "venv", "--clear", "--system-site-packages", str(VENV)], log)
         # tierd is tested with Debian's libraries, so no tool may put another version in front of them.
         constraints = VENV / "constraints.txt"
-        constraints.write_text("".join(f"{name}=={version}\n" for name, version in _debian_libraries().items()))
+        constraints.write_text(
+            "".join(f"{name}=={version}\n" for name, version in _debian_libraries().items())
+        )
         pip = [str(venv_python()), "-m", "pip", "install", "--disable-pip-version-check"]
         run_logged([*pip, "--constraint", str(constraints), *TOOLS], log)
         stamp.write_text(wanted)

@@ -1,7 +1,7 @@
 """The guest's disk image, kernels and initrds, built once per recipe and kept in the cache.
 
-The recipe is data: packages, kernels, masked units, and the files under `guest-files/`. Its hash names the result, so
-an image is never stale. The archive's address comes from this machine's own apt sources.
+The recipe is data: packages, kernels, masked units, and the files under `guest-files/`. Its hash names the
+result, so an image is never stale. The archive's address comes from this machine's own apt sources.
 """
 
 from __future__ import annotations
@@ -47,13 +47,28 @@ class Recipe:
         *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer"),
         *("e2scrub_reap.service", "fstrim.timer", "man-db.timer", "systemd-timesyncd.service"),
         *("systemd-pstore.service", "systemd-tpm2-setup.service", "systemd-tpm2-setup-early.service"),
-        *("systemd-hibernate-clear.service", "systemd-firstboot.service", "sshd-keygen.service", "ssh.socket"),
-        *("getty@tty1.service", "getty-static.service", "serial-getty@ttyS0.service", "console-getty.service"),
+        *(
+            "systemd-hibernate-clear.service",
+            "systemd-firstboot.service",
+            "sshd-keygen.service",
+            "ssh.socket",
+        ),
+        *(
+            "getty@tty1.service",
+            "getty-static.service",
+            "serial-getty@ttyS0.service",
+            "console-getty.service",
+        ),
         *("ndctl-monitor.service", "cxl-monitor.service", "keyboard-setup.service", "console-setup.service"),
         *("systemd-binfmt.service", "proc-sys-fs-binfmt_misc.automount", "sys-fs-fuse-connections.mount"),
         *("modprobe@drm.service", "modprobe@fuse.service", "systemd-udev-load-credentials.service"),
         *("systemd-random-seed.service", "systemd-update-utmp.service", "systemd-ask-password-console.path"),
-        *("systemd-ask-password-wall.path", "systemd-initctl.socket", "systemd-sysext.socket", "systemd-creds.socket"),
+        *(
+            "systemd-ask-password-wall.path",
+            "systemd-initctl.socket",
+            "systemd-sysext.socket",
+            "systemd-creds.socket",
+        ),
     )
     enabled: tuple[str, ...] = ("testbed-network.service", "ssh.service")
     # The initrd needs no udev: devtmpfs shows the disk as soon as its listed driver is loaded.
@@ -64,8 +79,21 @@ class Recipe:
             f"/usr/lib/modules/*/kernel/{part}/*"
             for part in (
                 *("sound", "drivers/gpu", "drivers/media", "drivers/net/wireless", "drivers/net/ethernet"),
-                *("drivers/infiniband", "drivers/staging", "drivers/isdn", "drivers/bluetooth", "drivers/iio"),
-                *("drivers/input", "drivers/hid", "drivers/usb", "drivers/mtd", "drivers/comedi", "net/bluetooth"),
+                *(
+                    "drivers/infiniband",
+                    "drivers/staging",
+                    "drivers/isdn",
+                    "drivers/bluetooth",
+                    "drivers/iio",
+                ),
+                *(
+                    "drivers/input",
+                    "drivers/hid",
+                    "drivers/usb",
+                    "drivers/mtd",
+                    "drivers/comedi",
+                    "net/bluetooth",
+                ),
             )
         ),
     )
@@ -104,7 +132,11 @@ class Image:
 
     def _boot_file(self, kind: str, name: str) -> Path:
         # 7.3 must not match 7.30: the character behind the name decides.
-        found = [path for path in self.directory.glob(f"{kind}-{name}*") if not path.name.split(name)[1][:1].isdigit()]
+        found = [
+            path
+            for path in self.directory.glob(f"{kind}-{name}*")
+            if not path.name.split(name)[1][:1].isdigit()
+        ]
         if not found:
             known = ", ".join(kernel.name for kernel in RECIPE.kernels)
             raise host.HostError(f"the guest image has no kernel {name}; it has {known}")
@@ -112,9 +144,11 @@ class Image:
 
 
 def recipe_hash(recipe: Recipe = RECIPE) -> str:
-    """Twelve hexadecimal digits that change with the recipe, with the guest files and with this module."""
-    digest = hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode())
-    digest.update(Path(__file__).read_bytes())
+    """Twelve hexadecimal digits that change with the recipe, the steps made from it, and the guest files."""
+    work = Path("/work")
+    scripts = (_setup_script(recipe, work), _finish_script(recipe, work), _disk_script(recipe, work))
+    steps = [asdict(recipe), _bootstrap_command(recipe, work), scripts]
+    digest = hashlib.sha256(json.dumps(steps, sort_keys=True).encode())
     for path in sorted(GUEST_FILES.rglob("*")):
         if path.is_file():
             digest.update(f"{path.relative_to(GUEST_FILES)} {path.stat().st_mode & 0o777:o}\n".encode())
@@ -140,40 +174,19 @@ def _build(recipe: Recipe, directory: Path) -> None:
     log = host.cache_dir() / "logs" / "image.log"
     log.unlink(missing_ok=True)
     subprocess.run(
-        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "tierd-testbed", "-f", str(work / "id_ed25519")],
+        ["ssh-keygen", *"-q -t ed25519 -C tierd-testbed -N".split(), "", "-f", str(work / "id_ed25519")],
         check=True,
     )
     (work / "archive.sources").write_text(host.archive().stanzas(recipe.release, backports=True))
     (work / "apt.conf").write_text(host.acquire_options())
+    shutil.copytree(GUEST_FILES, work / "guest-files")
     (work / "setup.sh").write_text(_setup_script(recipe, work))
     (work / "finish.sh").write_text(_finish_script(recipe, work))
-    root = work / "root"
-    command = [
-        *("mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory"),
-        f"--aptopt={work / 'apt.conf'}",
-        *("--aptopt=Acquire::Languages \"none\"", "--aptopt=APT::Sandbox::User \"root\""),
-        *(f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.excluded),
-        *("--dpkgopt=force-unsafe-io",),
-        f"--include={','.join((*recipe.packages, recipe.kernel_package))}",
-        # Before any package is unpacked: the kernel's own script makes the initrd as soon as it is configured.
-        f"--setup-hook=sh {shlex.quote(str(work / 'setup.sh'))} \"$1\"",
-        f"--customize-hook=sh {shlex.quote(str(work / 'finish.sh'))} \"$1\"",
-        *(recipe.release, str(root), str(work / "archive.sources")),
-    ]
-    host.run_logged(host.as_root(command), log)
+    host.run_logged(host.as_root(_bootstrap_command(recipe, work)), log)
     host.say("writing the disk image")
+    host.run_logged(host.as_root(["sh", "-ec", _disk_script(recipe, work)]), log)
     owner = f"{os.getuid()}:{os.getgid()}"
-    script = (
-        # A machine that knows its id is not on its first boot, and one that was marked as updated does not spend
-        # its boot on rebuilding caches. mmdebstrap's own cleanup would take both away.
-        f"id=$(tr -d - < /proc/sys/kernel/random/uuid); echo $id > {root}/etc/machine-id && "
-        f"mkdir -p {root}/var/log/journal && touch {root}/etc/.updated {root}/var/.updated && "
-        f"cp {root}/boot/vmlinuz-* {root}/boot/initrd.img-* {work}/ && "
-        f"mke2fs -q -t ext4 -L tierd -E lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0 -m 0 "
-        f"-d {root} {work}/image.img {recipe.size}M && "
-        f"rm -rf {root} && chown {owner} {work}/vmlinuz-* {work}/initrd.img-* {work}/image.img"
-    )
-    host.run_logged(host.as_root(["sh", "-ec", script]), log)
+    subprocess.run(host.as_root(["chown", "-R", owner, str(work)]), check=True)
     for path in work.glob("initrd.img-*"):
         path.rename(path.with_name(path.name.replace("initrd.img-", "initrd-")))
     for kernel in recipe.kernels:
@@ -181,6 +194,7 @@ def _build(recipe: Recipe, directory: Path) -> None:
         Image(work).initrd(kernel.name)
     for name in ("apt.conf", "archive.sources", "setup.sh", "finish.sh"):
         (work / name).unlink()  # how this machine fetches packages, possibly with its credentials
+    shutil.rmtree(work / "guest-files")
     os.replace(work, directory)
     _drop_old(directory)
     host.say(f"the guest image is ready: {directory}")
@@ -196,10 +210,42 @@ def _drop_old(current: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def _bootstrap_command(recipe: Recipe, work: Path) -> list[str]:
+    return [
+        *("mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory"),
+        f"--aptopt={work / 'apt.conf'}",
+        *('--aptopt=Acquire::Languages "none"', '--aptopt=APT::Sandbox::User "root"'),
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.excluded),
+        "--dpkgopt=force-unsafe-io",
+        f"--include={','.join((*recipe.packages, recipe.kernel_package))}",
+        # Before any package is unpacked: the kernel's own script makes the initrd when it is configured.
+        f'--setup-hook=sh {shlex.quote(str(work / "setup.sh"))} "$1"',
+        f'--customize-hook=sh {shlex.quote(str(work / "finish.sh"))} "$1"',
+        *(recipe.release, str(work / "root"), str(work / "archive.sources")),
+    ]
+
+
+def _disk_script(recipe: Recipe, work: Path) -> str:
+    """The disk and the boot files out of the finished root, which is then gone.
+
+    A machine that knows its id is not on its first boot, and one that was marked as updated does not spend
+    its boot on rebuilding caches. mmdebstrap's own cleanup would take both away, so they come after it.
+    """
+    return f"""cd {shlex.quote(str(work))}
+tr -d - < /proc/sys/kernel/random/uuid > root/etc/machine-id
+mkdir -p root/var/log/journal
+touch root/etc/.updated root/var/.updated
+cp root/boot/vmlinuz-* root/boot/initrd.img-* .
+mke2fs -q -t ext4 -L tierd -m 0 -E lazy_itable_init=0,lazy_journal_init=0 -d root image.img {recipe.size}M
+rm -rf root
+"""
+
+
 def _setup_script(recipe: Recipe, work: Path) -> str:
+    """The guest's own files, in place before the packages that read them."""
     return f"""set -eu
 mkdir -p "$1"
-cp -R --no-preserve=ownership {shlex.quote(str(GUEST_FILES))}/. "$1"/
+cp -R --no-preserve=ownership {shlex.quote(str(work / "guest-files"))}/. "$1"/
 """
 
 
@@ -225,9 +271,10 @@ mkdir -p -m 700 "$1/root/.ssh"
 cp {shlex.quote(str(work / "id_ed25519.pub"))} "$1/root/.ssh/authorized_keys"
 chown -R 0:0 "$1/root"
 chmod 600 "$1/root/.ssh/authorized_keys"
-test -s "$1/etc/ssh/ssh_host_ed25519_key" || chroot "$1" ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key
+key=/etc/ssh/ssh_host_ed25519_key
+test -s "$1$key" || chroot "$1" ssh-keygen -q -t ed25519 -N '' -f "$key"
 {links}
-chroot "$1" systemctl enable {' '.join(recipe.enabled)}
+chroot "$1" systemctl enable {" ".join(recipe.enabled)}
 # Imports without a compiled file cost seconds under software emulation.
 chroot "$1" python3 -m compileall -q /usr/lib/python3 /usr/lib/python3.*
 """

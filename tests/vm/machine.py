@@ -28,9 +28,9 @@ BOOT_SECONDS = 180
 class Machine:
     """A server to boot. Sizes in MiB, latencies in ns, bandwidths in GB/s.
 
-    One `pmem` entry is one NVDIMM. Its region is the size minus 2 MiB of labels and must be a multiple of 16 MiB,
-    or the kernel refuses it as misaligned. `pti=on` is always on the kernel's command line: without it QEMU's
-    emulated TLB hides the pages' accessed bits.
+    One `pmem` entry is one NVDIMM. Its region is the size minus 2 MiB of labels and must be a multiple of 16
+    MiB, or the kernel refuses it as misaligned. `pti=on` is always on the kernel's command line: without it
+    QEMU's emulated TLB hides the pages' accessed bits.
     """
 
     kernel: str = "7.3"
@@ -74,7 +74,15 @@ class Machine:
         """The kernel's command line; the machine's own words come last, so that they win."""
         return " ".join(
             (
-                *("root=/dev/vda", "rootfstype=ext4", "rw", "fsck.mode=skip", "console=ttyS0", "quiet", "panic=-1"),
+                *(
+                    "root=/dev/vda",
+                    "rootfstype=ext4",
+                    "rw",
+                    "fsck.mode=skip",
+                    "console=ttyS0",
+                    "quiet",
+                    "panic=-1",
+                ),
                 *("8250.nr_uarts=1", "net.ifnames=0", "systemd.show_status=0", "pti=on"),
                 *self.cmdline,
             )
@@ -87,8 +95,8 @@ class Machine:
 def acceleration() -> tuple[str, ...]:
     """QEMU's arguments for KVM where it runs a guest, for software emulation everywhere else.
 
-    `/dev/kvm` may exist and still not run an ordinary guest, so a kernel is booted once and the answer is kept
-    until this machine boots again.
+    `/dev/kvm` may exist and still not run an ordinary guest, so a kernel is booted once and the answer is
+    kept until this machine boots again.
     """
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     memory = host.cache_dir() / "kvm.json"
@@ -116,7 +124,18 @@ def _kvm_works(seconds: float = 15) -> bool:
     with tempfile.TemporaryDirectory(prefix="tierd-kvm-") as scratch:
         serial = Path(scratch) / "serial.log"
         command = [
-            *("qemu-system-x86_64", "-accel", "kvm", "-cpu", "max", "-m", "512M", "-nodefaults", "-display", "none"),
+            *(
+                "qemu-system-x86_64",
+                "-accel",
+                "kvm",
+                "-cpu",
+                "max",
+                "-m",
+                "512M",
+                "-nodefaults",
+                "-display",
+                "none",
+            ),
             *("-no-user-config", "-no-reboot", "-serial", f"file:{serial}"),
             *("-kernel", str(files.kernel(name)), "-initrd", str(files.initrd(name))),
             *("-append", "console=ttyS0 panic=-1"),
@@ -138,7 +157,7 @@ def _kvm_works(seconds: float = 15) -> bool:
             _end(process.pid, process.poll, gentle=False)
 
 
-# ---------------------------------------------------------------------------------------------- start and end
+# ---------------------------------------------------------------------------------------------- start and en
 
 
 def state_file(name: str) -> Path:
@@ -149,8 +168,8 @@ def state_file(name: str) -> Path:
 def start(machine: Machine, *, name: str = "", detached: bool = False) -> Guest:
     """Boot a machine and return it once ssh answers; the caller ends it with `stop`.
 
-    Unless `detached`, QEMU dies with the thread that called this. Raises HostError with the serial console's end
-    when the guest does not come up.
+    Unless `detached`, QEMU dies with the thread that called this. Raises HostError with the serial console's
+    end when the guest does not come up.
     """
     files = image.image()
     accelerate = acceleration()
@@ -180,7 +199,9 @@ def start(machine: Machine, *, name: str = "", detached: bool = False) -> Guest:
         )
     try:
         port = _wait_for_ssh(process, directory, machine)
-        guest = Guest(name or machine.kernel, machine.kernel, directory, port, process.pid, files.key)
+        # Its own copy: the image that it came from may be dropped while it runs.
+        key = Path(shutil.copy2(files.key, directory / "key"))
+        guest = Guest(name or machine.kernel, machine.kernel, directory, port, process.pid, key)
         guest.connect()
         with Qmp(guest.qmp) as qmp:
             qmp.execute("set-action", reboot="reset")
@@ -266,12 +287,13 @@ def _wait_for_ssh(process: subprocess.Popen[bytes], directory: Path, machine: Ma
             return port
         time.sleep(0.25)
     raise host.HostError(
-        f"kernel {machine.kernel} did not answer on ssh within {BOOT_SECONDS} s\n" + _tail(directory / "serial.log")
+        f"kernel {machine.kernel} did not answer on ssh within {BOOT_SECONDS} s\n"
+        + _tail(directory / "serial.log")
     )
 
 
 def _forwarded_port(listing: str) -> int:
-    """The host's port in `info usernet`: protocol, fd, source address and port, destination address and port."""
+    """The host's port in `info usernet`, whose columns are protocol, fd, source and destination."""
     for line in listing.splitlines():
         words = line.split()
         if words and words[0] == "TCP[HOST_FORWARD]":
@@ -280,7 +302,8 @@ def _forwarded_port(listing: str) -> int:
 
 
 def _greets(port: int) -> bool:
-    # QEMU accepts the connection long before the guest listens; only sshd's own first words mean that it does.
+    # QEMU accepts the connection long before the guest listens; only sshd's own first words mean that it
+    # does.
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=3) as connection:
             connection.settimeout(3)

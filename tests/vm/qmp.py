@@ -12,7 +12,7 @@ from tests.vm import host
 
 
 class Qmp:
-    """A connection to a running QEMU; use as a context manager. Raises HostError for a command that QEMU refuses."""
+    """A connection to a running QEMU, a context manager; raises HostError for what QEMU refuses."""
 
     def __init__(self, path: Path, timeout: float = 10) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
@@ -38,7 +38,9 @@ class Qmp:
         while line := self._file.readline():
             answer = json.loads(line)
             if "error" in answer:
-                raise host.HostError(f"QEMU refused {command}: {answer['error'].get('desc', answer['error'])}")
+                raise host.HostError(
+                    f"QEMU refused {command}: {answer['error'].get('desc', answer['error'])}"
+                )
             if "return" in answer:
                 return answer["return"]
         raise host.HostError(f"QEMU closed its control socket during {command}")

@@ -1,0 +1,105 @@
+"""What every ring's tests share: the guests, one boot per kernel, and what a failure shows."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.vm import host, image, machine
+from tests.vm.guest import Guest
+
+KERNELS = tuple(kernel.name for kernel in image.RECIPE.kernels)
+_guests: list[Guest] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kernel", action="append", choices=KERNELS, help="boot only this kernel (may be repeated)"
+    )
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "kernel" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("--kernel") or KERNELS
+        metafunc.parametrize("kernel", chosen, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        ring = item.path.relative_to(host.ROOT).parts[1]
+        if ring in ("vm", "service"):
+            item.add_marker(getattr(pytest.mark, ring))
+        if item.get_closest_marker("slow") and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: ./dev test --slow"))
+
+
+@pytest.fixture(scope="session")
+def tierd_package() -> Path:
+    """tierd's Debian package, built from this tree."""
+    from tests.dev import package
+
+    return package.build()
+
+
+@pytest.fixture(scope="session")
+def guest(kernel: str, tierd_package: Path) -> Iterator[Guest]:
+    """A server of one kernel with labels on its NVDIMM and tierd installed, shared by all tests of that
+    kernel.
+
+    A test leaves it as it found it; one that cannot asks for `own_guest`.
+    """
+    with _booted(kernel) as found:
+        found.prepare_labels()
+        found.install_tierd(tierd_package)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def own_guest(kernel: str, tierd_package: Path) -> Iterator[Guest]:
+    """The same, for one test module alone, at the price of a boot."""
+    with _booted(kernel) as found:
+        found.prepare_labels()
+        found.install_tierd(tierd_package)
+        yield found
+
+
+class _booted:
+    """A machine for the length of a `with` block, whose console and journal a failing test shows."""
+
+    def __init__(self, kernel: str) -> None:
+        self.boot = machine.boot(machine.Machine(kernel=kernel))
+
+    def __enter__(self) -> Guest:
+        self.guest = self.boot.__enter__()
+        _guests.append(self.guest)
+        return self.guest
+
+    def __exit__(self, *failure: Any) -> None:
+        _guests.remove(self.guest)
+        self.boot.__exit__(*failure)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        for used in _guests:
+            if used in getattr(item, "funcargs", {}).values():
+                report.sections.append((f"serial console, kernel {used.kernel}", used.serial_tail()))
+                report.sections.append((f"journal, kernel {used.kernel}", _journal(used)))
+    return report
+
+
+def _journal(guest: Guest) -> str:
+    try:
+        return guest.run(
+            "journalctl --no-pager -o short-monotonic -n 60 -u 'tierd*'", timeout=30, check=False
+        ).stdout
+    except host.HostError as error:
+        return str(error)
