@@ -9,13 +9,13 @@ from tierd.kernel.paths import Root
 _COUNTED = ("anon", "file")
 
 
-def read_occupancy(root: Root, cgroup: str) -> dict[int, int]:
-    """Bytes of anonymous and file memory of `cgroup` by node. Raises GoneError, DeniedError, MalformedError."""
+def read_occupancy(root: Root, cgroup: str, names: tuple[str, ...] = _COUNTED) -> dict[int, int]:
+    """Bytes of `cgroup` by node, summed over the given kinds of memory (by default all that can move). Raises GoneError, DeniedError, MalformedError."""
     path = root.cgroup / cgroup.lstrip("/") / "memory.numa_stat"
     sums: dict[int, int] = {}
     for line in read_text(path).splitlines():
         name, *pairs = line.split()
-        if name not in _COUNTED:
+        if name not in names:
             continue
         for pair in pairs:
             node, _, amount = pair.partition("=")

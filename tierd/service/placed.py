@@ -1,0 +1,59 @@
+"""The processes being placed, and the small number by which the heat map knows each."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tierd.core.model import ProcessId, ProcessView
+from tierd.core.policy import ProcessSelection
+from tierd.kernel.paths import Root
+from tierd.kernel.processes import selected_processes
+
+
+class PlacedProcesses:
+    """Used by the engine only. A slot belongs to one process for as long as the daemon runs."""
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._slot_of: dict[ProcessId, int] = {}
+        self._by_slot: dict[int, ProcessView] = {}
+        self._next_slot = 1
+        self._pids = np.empty(0, dtype=np.int32)
+        self._slots = np.empty(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._by_slot)
+
+    @property
+    def slots(self) -> npt.NDArray[np.int64]:
+        return self._slots
+
+    @property
+    def views(self) -> tuple[ProcessView, ...]:
+        return tuple(self._by_slot.values())
+
+    def refresh(self, selection: ProcessSelection, minimum: int) -> None:
+        """Look at the process list again."""
+        views = sorted(selected_processes(self._root, selection, minimum), key=lambda view: view.id.pid)
+        slot_of = {}
+        for view in views:
+            slot = self._slot_of.get(view.id)
+            if slot is None:
+                slot = self._next_slot
+                self._next_slot += 1
+            slot_of[view.id] = slot
+        self._slot_of = slot_of
+        self._by_slot = {slot_of[view.id]: view for view in views}
+        self._pids = np.array([view.id.pid for view in views], dtype=np.int32)
+        self._slots = np.array([slot_of[view.id] for view in views], dtype=np.int64)
+
+    def by_slot(self, slot: int) -> ProcessView | None:
+        return self._by_slot.get(slot)
+
+    def slots_of(self, pids: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+        """The slot of each process number, 0 for processes that are not placed."""
+        if not len(self._pids):
+            return np.zeros(len(pids), dtype=np.int64)
+        place = np.searchsorted(self._pids, pids).clip(max=len(self._pids) - 1)
+        return np.where(self._pids[place] == pids, self._slots[place], 0)
