@@ -6,7 +6,8 @@ from __future__ import annotations
 import shlex
 from dataclasses import asdict
 
-from tierd.core.provision import Command, ProvisionPlan, Setting, Verdict, label_of
+from tierd.core.provision import Command, ProvisionPlan, Setting, Verdict
+from tierd.core.refusals import label_of
 from tierd.core.units import format_size
 
 _HEADLINES = {

@@ -29,6 +29,7 @@ from tierd.core.provision import (
     Verdict,
 )
 from tierd.core.provision_text import act_text
+from tierd.core.refusals import same_tier
 from tierd.errors import GoneError, TierdError
 from tierd.kernel.dax import read_device
 from tierd.kernel.files import read_text
@@ -185,7 +186,7 @@ class Converter:
             raise ConversionError(
                 f"blocks of {now.name} are on nodes {nodes}, not on {now.target_node}{because}"
             )
-        if tier := provision.same_tier(read_nodes(self.root), now.target_node):
+        if tier := same_tier(read_nodes(self.root), now.target_node):
             raise ConversionError(
                 f"node {now.target_node} came into {tier} together with DRAM: nothing could be promoted or"
                 " demoted"

@@ -1,0 +1,190 @@
+"""`tierctl provision`: what tierd would do with persistent memory, straight from the machine.
+
+Offline commands: they read the policy and the machine themselves and change nothing. Only tierd-convert@
+acts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from tierd.cli import Exit, render
+from tierd.core import provision
+from tierd.core.inventory import Inventory, Namespace, Region
+from tierd.core.policy import Policy, ProvisionMode, ProvisionRequest
+from tierd.core.provision import ProvisionPlan, Verdict
+from tierd.core.provision_text import plan_document, plan_lines
+from tierd.errors import DeniedError
+from tierd.kernel.inventory import take_inventory
+from tierd.kernel.paths import Root
+from tierd.kernel.tools import Tools
+
+_NEXT = {
+    (
+        Verdict.READY,
+        ProvisionMode.APPLY,
+    ): "`systemctl enable --now tierd-convert@{name}` does this now and at each boot",
+    (Verdict.READY, ProvisionMode.PLAN): "nothing is run while the policy says `mode: plan`",
+    (
+        Verdict.DONE,
+        ProvisionMode.APPLY,
+    ): "`systemctl enable tierd-convert@{name}` brings it back at each boot",
+}
+
+
+# The subparsers object is generic over a private class of argparse.
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``provision`` and its commands; each sets `handler`, which takes the arguments and returns an exit
+    status."""
+    group = subparsers.add_parser(
+        "provision",
+        help="persistent memory: what there is, and what becomes memory",
+        description="Show what tierd would make of persistent memory. Nothing is changed.",
+    )
+    commands = group.add_subparsers(dest="provision_command", metavar="COMMAND", required=True)
+    plan = commands.add_parser(
+        "plan",
+        help="what the policy's requests would do, in words and numbers",
+        description="For each request in the policy's `provision` list: bytes gained and lost, DRAM spent, steps.",
+        epilog="Exit status: 0 done or ready, 1 a request is refused, 4 not root, 5 no such request, 78 policy.",
+    )
+    plan.add_argument("name", nargs="?", metavar="NAME", help="one request (default: all)")
+    plan.add_argument("--policy", type=Path, metavar="FILE", help="a draft (default: the policy in force)")
+    plan.add_argument("--json", action="store_true", help="print one JSON object; sizes are bytes")
+    plan.set_defaults(handler=_plan)
+    listing = commands.add_parser(
+        "list",
+        help="regions, what is free in them, and their namespaces",
+        description="Show the regions of persistent memory, each with its iset_id and its namespaces.",
+    )
+    listing.add_argument("--json", action="store_true", help="print one JSON object; sizes are bytes")
+    listing.set_defaults(handler=_list)
+
+
+def _look(root: Root) -> Inventory:
+    if os.geteuid() != 0:
+        raise NotRootError("only root sees where persistent memory lies", hint="run it with sudo")
+    return take_inventory(root, Tools())
+
+
+class NotRootError(DeniedError):
+    """The command needs root."""
+
+    status = Exit.NOT_AUTHORISED
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    root = Root()
+    policy = _policy(arguments.policy)
+    requests = [r for r in policy.provision if arguments.name in (None, r.name)]
+    if not requests:
+        return _nothing_asked(arguments, policy)
+    inventory = _look(root)
+    plans = [provision.plan(inventory, request) for request in requests]
+    if arguments.json:
+        print(json.dumps({"requests": [plan_document(plan, str(root.sys)) for plan in plans]}, indent=2))
+    else:
+        print("\n\n".join("\n".join(_lines(plan, root)) for plan in plans))
+    return Exit.FAILED if any(plan.verdict is Verdict.REFUSED for plan in plans) else Exit.OK
+
+
+def _policy(draft: Path | None) -> Policy:
+    from tierd.config import DEFAULT_PATH, load
+
+    return load(DEFAULT_PATH) if draft is None else load(draft, trusted=False)
+
+
+def _nothing_asked(arguments: argparse.Namespace, policy: Policy) -> int:
+    if arguments.json:
+        print(json.dumps({"requests": []}, indent=2))
+    elif arguments.name is None:
+        print(f"{policy.origin} asks for no memory: its `provision` list is empty")
+    else:
+        known = ", ".join(r.name for r in policy.provision) or "none"
+        print(
+            f"{policy.origin} has no provision request named {render.safe(arguments.name)}; there is {known}"
+        )
+    return Exit.OK if arguments.name is None else Exit.NO_SUCH_OBJECT
+
+
+def _lines(plan: ProvisionPlan, root: Root) -> list[str]:
+    """The plan, and what an operator would do next."""
+    lines = [render.safe(line) for line in plan_lines(plan, str(root.sys))]
+    following = _NEXT.get((plan.verdict, plan.request.mode))
+    return [*lines, "  " + following.format(name=plan.request.name)] if following else lines
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    inventory = _look(Root())
+    if arguments.json:
+        print(json.dumps({"regions": [_region_document(inventory, r) for r in inventory.regions]}, indent=2))
+    elif not inventory.regions:
+        print("no region of persistent memory")
+    else:
+        print("\n".join(line for region in inventory.regions for line in _region_lines(inventory, region)))
+    return Exit.OK
+
+
+def _region_lines(inventory: Inventory, region: Region) -> list[str]:
+    size = 0 if region.span is None else region.span.size
+    iset = "no iset_id" if region.iset_id is None else f"iset_id 0x{region.iset_id:x}"
+    node = "no node" if region.target_node is None else f"node {region.target_node}"
+    lines = [f"{region.name}: {iset}, {render.size(size)}, {render.size(region.available)} free, {node}"]
+    everything = provision.plan(inventory, _everything(region))
+    lines += [
+        f"  tierd would not use its free capacity: {r.words}" for r in everything.refusals if region.iset_id
+    ]
+    for namespace in region.namespaces:
+        span = 0 if namespace.span is None else namespace.span.size
+        label = f" {render.safe(namespace.label)}" if namespace.label else ""
+        lines.append(
+            f"  {namespace.name} {namespace.uuid or '-'}{label}: {render.size(span)} {_use(namespace)}"
+        )
+    return lines
+
+
+def _everything(region: Region) -> ProvisionRequest:
+    # a name that no policy can have, so that no namespace is its own
+    return ProvisionRequest("?", -1 if region.iset_id is None else region.iset_id, None)
+
+
+def _use(namespace: Namespace) -> str:
+    state = "" if namespace.enabled else ", disabled"
+    if namespace.dax is None:
+        return f"{namespace.mode}{state}"
+    if not namespace.dax.system_ram:
+        return f"{namespace.mode} {namespace.dax.name}{state}"
+    movable = sum(block.movable for block in namespace.dax.blocks)
+    return (
+        f"system-ram {namespace.dax.name}, {movable} of {len(namespace.dax.blocks)} blocks online and"
+        " movable"
+    )
+
+
+def _region_document(inventory: Inventory, region: Region) -> dict[str, object]:
+    everything = provision.plan(inventory, _everything(region))
+    return {
+        "name": region.name,
+        "iset_id": None if region.iset_id is None else f"0x{region.iset_id:x}",
+        "size": None if region.span is None else region.span.size,
+        "available": region.available,
+        "target_node": region.target_node,
+        "refusals": [refusal.words for refusal in everything.refusals] if region.iset_id is not None else [],
+        "namespaces": [
+            {
+                "name": n.name,
+                "uuid": n.uuid,
+                "label": n.label,
+                "mode": n.mode,
+                "size": None if n.span is None else n.span.size,
+                "enabled": n.enabled,
+                "device": None if n.dax is None else n.dax.name,
+                "system_ram": n.dax is not None and n.dax.system_ram,
+                "movable_blocks": 0 if n.dax is None else sum(block.movable for block in n.dax.blocks),
+            }
+            for n in region.namespaces
+        ],
+    }
