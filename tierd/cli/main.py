@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tierd import __version__
-from tierd.cli import Exit, provision, render
+from tierd.cli import Exit, render
 from tierd.errors import ConfigError, TierdError
 
 EPILOG = """\
@@ -36,8 +36,14 @@ Environment:
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line. Separate, so that documentation and completion can be checked against it."""
+_LIGHT_COMMANDS = ("status", "plan", "check-config")
+
+
+def parser(*, light: bool = False) -> argparse.ArgumentParser:
+    """The command line. Separate, so that documentation and completion can be checked against it.
+
+    light: without the commands that read the machine themselves, whose imports make each start slower.
+    """
     found = argparse.ArgumentParser(
         prog="tierctl",
         description="Show what tierd does with this machine's memory tiers, and why.",
@@ -64,7 +70,10 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--json", action="store_true", help="print one JSON object; a page is 4096 bytes")
     plan.set_defaults(handler=_plan)
 
-    provision.add_parser(commands)
+    if not light:
+        from tierd.cli import provision
+
+        provision.add_parser(commands)
 
     check = commands.add_parser(
         "check-config",
@@ -85,7 +94,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of /usr/bin/tierctl. Returns the exit status; what goes wrong is one line on stderr."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # tierctl plan | head
-    arguments = parser().parse_args(_with_command(sys.argv[1:] if argv is None else argv))
+    given = _with_command(sys.argv[1:] if argv is None else argv)
+    arguments = parser(light=given[0] in _LIGHT_COMMANDS).parse_args(given)
     try:
         return int(arguments.handler(arguments))
     except ConfigError as error:

@@ -173,7 +173,7 @@ def _headline(name: str, state: str, style: Style) -> str:
 
 
 def _field(name: str, text: str, style: Style) -> list[str]:
-    first, *rest = _wrap(text, style, 11) or [""]
+    first, *rest = _wrap(text, style, 11)
     return [f"{name:>9}: {first}", *(f"{'':11}{line}" for line in rest)]
 
 
@@ -230,8 +230,9 @@ def _missing(found: Sequence[str], style: Style) -> list[str]:
 
 
 def _wrap(text: str, style: Style, indent: int = 0) -> list[str]:
+    """At least one line. Long words (paths) are not broken, so that they can be copied."""
     width = max(style.width - indent, 20)
-    return textwrap.wrap(safe(text), width, break_long_words=False, break_on_hyphens=False)
+    return textwrap.wrap(safe(text), width, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _table(rows: Sequence[Sequence[str]], alignment: str, style: Style) -> list[str]:

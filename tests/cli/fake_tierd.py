@@ -1,0 +1,103 @@
+"""A stand-in for the daemon on a bus. Run by test_tierctl.py, never imported.
+
+argv: ADDRESS MODE; MODE is ``good``, ``silent`` (never answers) or the name of an error to answer with.
+Prints a line when it holds the name.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from gi.repository import Gio, GLib
+
+XML = Path(__file__).parents[2] / "conf/dbus/org.tierd1.xml"
+GIB = 1 << 30
+TIERS = [
+    {
+        "Name": GLib.Variant("s", "memory_tier4"),
+        "Kind": GLib.Variant("s", "dram"),
+        "Nodes": GLib.Variant("au", [0]),
+        "TotalBytes": GLib.Variant("t", 2 * GIB),
+        "FreeBytes": GLib.Variant("t", GIB // 2),
+        "UsedBytes": GLib.Variant("t", 3 * GIB // 2),
+        "ReadLatencyNanoseconds": GLib.Variant("u", 80),
+    },
+    {
+        "Name": GLib.Variant("s", "memory_tier56"),
+        "Kind": GLib.Variant("s", "slow"),
+        "Nodes": GLib.Variant("au", [1, 2]),
+        "TotalBytes": GLib.Variant("t", 4 * GIB),
+        "FreeBytes": GLib.Variant("t", 4 * GIB),
+        "UsedBytes": GLib.Variant("t", 0),
+    },
+]
+VALUES: dict[str, Any] = {
+    "Version": "0.1.0",
+    "State": "converging",
+    "Reason": "",
+    "StatusText": "placing: 2 tiers",
+    "Source": "hint-faults",
+    "SourceReason": "page-exact",
+    "ConfigState": "rejected",
+    "ConfigProblems": ["/etc/tierd/tierd.yaml:3:1: engin: unknown key"],
+    "PolicyOrigin": "/etc/tierd/tierd.yaml",
+    "PolicyDigest": "0123456789abcdef",
+    "HostedProcesses": 3,
+    "HostedCgroups": 2,
+    "PlacedDramBytes": GIB,
+    "PlacedSlowBytes": GIB,
+    "BytesPerSecond": 12e6,
+    "Counters": {"PromotedPages": GLib.Variant("t", 105472), "MoveSeconds": GLib.Variant("d", 0.5)},
+    "Tiers": TIERS,
+    "Missing": ["DAMON: large regions are found later; boot with CONFIG_DAMON"],
+}
+PLAN = [
+    {
+        "Action": GLib.Variant("s", "promote"),
+        "Subject": GLib.Variant("s", "/system.slice/db.service"),
+        "Pages": GLib.Variant("t", 1024),
+        "SourceNode": GLib.Variant("i", 1),
+        "TargetNode": GLib.Variant("i", 0),
+        "Reason": GLib.Variant("s", "hot: 12 accesses a second"),
+    }
+]
+
+
+def main() -> None:
+    address, mode = sys.argv[1:]
+    interface = Gio.DBusNodeInfo.new_for_xml(XML.read_text()).lookup_interface("org.tierd1.Manager")
+    flags = Gio.DBusConnectionFlags.AUTHENTICATION_CLIENT | Gio.DBusConnectionFlags.MESSAGE_BUS_CONNECTION
+    connection = Gio.DBusConnection.new_for_address_sync(address, flags, None, None)
+
+    def call(_c: Any, _s: str, _p: str, _i: str, method: str, _a: Any, invocation: Any) -> None:
+        if mode == "silent":
+            return
+        if mode != "good":
+            invocation.return_dbus_error(mode, "the reason\x1b[2J given")
+        elif method == "GetAll":
+            kinds = {p.name: p.signature for p in interface.properties}
+            values = {name: GLib.Variant(kind, VALUES[name]) for name, kind in kinds.items()}
+            invocation.return_value(GLib.Variant("(a{sv})", (values,)))
+        else:
+            invocation.return_value(GLib.Variant("(aa{sv})", (PLAN,)))
+
+    connection.register_object("/org/tierd1", interface, call, None, None)
+    connection.call_sync(
+        "org.freedesktop.DBus",
+        "/org/freedesktop/DBus",
+        "org.freedesktop.DBus",
+        "RequestName",
+        GLib.Variant("(su)", ("org.tierd1", 4)),
+        None,
+        Gio.DBusCallFlags.NONE,
+        5000,
+        None,
+    )
+    print("ready", flush=True)
+    GLib.MainLoop().run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""tierctl as a process, against a stand-in for the daemon on a private bus."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FAKE = Path(__file__).with_name("fake_tierd.py")
+Serve = Callable[[str], None]
+
+
+@pytest.fixture
+def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A message bus of our own, which tierctl takes for the system bus."""
+    address = f"unix:path={tmp_path}/bus"
+    daemon = subprocess.Popen(
+        ["dbus-daemon", "--session", "--nofork", "--nopidfile", "--print-address", f"--address={address}"],
+        stdout=subprocess.PIPE,
+    )
+    assert daemon.stdout is not None and daemon.stdout.readline()
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
+    yield address
+    daemon.kill()
+    daemon.communicate()
+
+
+@pytest.fixture
+def serve(bus: str) -> Iterator[Serve]:
+    """Start the stand-in in a mode of fake_tierd.py."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(mode: str) -> None:
+        process = subprocess.Popen([sys.executable, FAKE, bus, mode], stdout=subprocess.PIPE)
+        running.append(process)
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def tierctl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(
+        [sys.executable, "-m", "tierd.cli.main", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in result.stderr + result.stdout
+    return result
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("arguments", [(), ("status",)])
+def test_status(serve: Serve, arguments: tuple[str, ...]) -> None:
+    serve("good")
+    result = tierctl(*arguments)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == (
+        "● tierd 0.1.0: converging\n"
+        "  Placing: 3 processes in 2 cgroups: 1.0 GiB in DRAM, 1.0 GiB in slow memory\n"
+        "           (50% in DRAM)\n"
+        "   Source: hint-faults (page-exact)\n"
+        "    Moved: 412 MiB promoted, 0 B demoted, 11 MiB/s now\n"
+        "   Policy: /etc/tierd/tierd.yaml was refused at the last reload, the older\n"
+        "           policy stays in force:\n"
+        "  /etc/tierd/tierd.yaml:3:1: engin: unknown key\n"
+        "\n"
+        "TIER           KIND  NODES     USED    TOTAL  USE%  LATENCY\n"
+        "memory_tier4   dram  0      1.5 GiB  2.0 GiB   75%    80 ns\n"
+        "memory_tier56  slow  1-2        0 B  4.0 GiB    0%        -\n"
+        "\n"
+        "Missing:\n"
+        "  - DAMON: large regions are found later; boot with CONFIG_DAMON\n"
+    )
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("arguments", [("--json",), ("status", "--json")])
+def test_status_as_json(serve: Serve, arguments: tuple[str, ...]) -> None:
+    serve("good")
+    document = json.loads(tierctl(*arguments).stdout)
+    assert document["running"] is True and document["state"] == "converging"
+    assert document["tiers"][1] == {
+        "name": "memory_tier56",
+        "kind": "slow",
+        "nodes": [1, 2],
+        "total_bytes": 4 << 30,
+        "free_bytes": 4 << 30,
+        "used_bytes": 0,
+    }
+    assert document["counters"] == {"promoted_pages": 105472, "move_seconds": 0.5}
+
+
+@pytest.mark.service
+def test_plan(serve: Serve) -> None:
+    serve("good")
+    assert tierctl("plan").stdout == (
+        "promote 4.0 MiB, node 1 to node 0, /system.slice/db.service\n"
+        "    because hot: 12 accesses a second\n"
+        "\n"
+        "1 step: promote 4.0 MiB\n"
+    )
+    (step,) = json.loads(tierctl("plan", "--json").stdout)["steps"]
+    assert (step["action"], step["pages"], step["source_node"], step["target_node"]) == (
+        "promote",
+        1024,
+        1,
+        0,
+    )
+
+
+@pytest.mark.service
+def test_a_daemon_that_does_not_run_is_one_headline_and_status_3(bus: str) -> None:
+    result = tierctl()
+    assert (result.returncode, result.stderr) == (3, "")
+    assert result.stdout.startswith("● tierd: not running\n")
+    assert "systemctl start tierd" in result.stdout and "--offline" in result.stdout
+    assert json.loads(tierctl("--json").stdout) == {"running": False, "reason": "tierd is not running"}
+    plan = tierctl("plan")
+    assert (plan.returncode, plan.stdout) == (3, "")
+    assert plan.stderr == "tierctl: tierd is not running (start it with: systemctl start tierd)\n"
+
+
+def test_without_a_bus_it_says_so(tmp_path: Path) -> None:
+    result = tierctl("plan", DBUS_SYSTEM_BUS_ADDRESS=f"unix:path={tmp_path}/nothing")
+    assert result.returncode == 3
+    assert result.stderr.startswith("tierctl: the system bus cannot be reached (")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.service
+def test_a_daemon_that_hangs_is_given_up_on(serve: Serve) -> None:
+    serve("silent")
+    result = tierctl("status", TIERD_DBUS_TIMEOUT="0.3")
+    assert result.returncode == 6
+    assert result.stderr.startswith("tierctl: tierd did not answer in time (")
+
+
+@pytest.mark.service
+@pytest.mark.parametrize(
+    ("name", "status", "text"),
+    [
+        ("org.freedesktop.DBus.Error.AccessDenied", 4, "not permitted (run it as root)"),
+        ("org.tierd1.Error.NotAuthorized", 4, "the reason\\x1b[2J given (run it as root)"),
+        ("org.tierd1.Error.NoSuchObject", 5, "the reason\\x1b[2J given"),
+        ("org.tierd1.Error.TimedOut", 6, "the reason\\x1b[2J given"),
+        ("org.tierd1.Error.InvalidPolicy", 78, "the reason\\x1b[2J given"),
+        ("org.tierd1.Error.Internal", 1, "the reason\\x1b[2J given"),
+        ("org.freedesktop.DBus.Error.NoReply", 6, "tierd did not answer in time"),
+        ("org.freedesktop.DBus.Error.UnknownMethod", 1, "does not know this request"),
+    ],
+)
+def test_errors_have_a_status_and_are_safe_to_print(serve: Serve, name: str, status: int, text: str) -> None:
+    serve(name)
+    result = tierctl("plan")
+    assert (result.returncode, result.stdout) == (status, "")
+    assert text in result.stderr and result.stderr.count("\n") == 1 and "\x1b" not in result.stderr
+
+
+@pytest.mark.parametrize("value", ["soon", "0", "-1", "nan", "1e9"])
+def test_a_bad_timeout_is_a_usage_error(value: str) -> None:
+    result = tierctl("plan", TIERD_DBUS_TIMEOUT=value)
+    assert result.returncode == 2 and "TIERD_DBUS_TIMEOUT must be seconds" in result.stderr
+
+
+def test_offline_needs_no_daemon(tmp_path: Path) -> None:
+    address = f"unix:path={tmp_path}/nothing"
+    result = tierctl("status", "--offline", DBUS_SYSTEM_BUS_ADDRESS=address)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "TIER" in result.stdout or "no memory tiers" in result.stdout
+    document = json.loads(tierctl("--offline", "--json", DBUS_SYSTEM_BUS_ADDRESS=address).stdout)
+    assert document["running"] is None and isinstance(document["tiers"], list)
+
+
+def test_check_config(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text("version: 1\n")
+    bad.write_text("version: 1\nengin: {}\nengine: {bandwidth: 5}\n")
+    result = tierctl("check-config", str(good))
+    assert (result.returncode, result.stdout) == (0, f"{good}: OK\n")
+    result = tierctl("check-config", str(bad))
+    assert result.returncode == 78
+    assert [line.split(":")[1] for line in result.stderr.splitlines()] == ["2", "3"]
+
+
+def test_version_help_and_wrong_arguments() -> None:
+    assert tierctl("--version").stdout == "tierctl 0.1.0\n"
+    help_text = tierctl("--help").stdout
+    for command in ("status", "plan", "provision", "check-config"):
+        assert command in help_text
+    assert tierctl("stattus").returncode == 2
+    assert tierctl("status", "--jsn").returncode == 2
+
+
+def test_the_exit_statuses_are_documented_everywhere() -> None:
+    from tierd.cli import Exit
+    from tierd.cli.main import EPILOG
+
+    man = (ROOT / "man/tierctl.1").read_text()
+    for status in Exit:
+        assert f"\n{status.value:4d}  " in EPILOG
+        assert f".B {status.value}\n" in man
+
+
+def test_completion_knows_every_command_and_option() -> None:
+    import argparse
+
+    from tierd.cli.main import parser
+
+    text = (ROOT / "debian/completions/tierctl").read_text()
+    (commands,) = (a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
+    for name, sub in commands.choices.items():
+        assert name in text
+        for option in (o for a in sub._actions for o in a.option_strings if o.startswith("--")):
+            assert option in text, (name, option)
+
+
+def test_asking_the_daemon_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys, tierd.cli.main; assert tierd.cli.main.main(['plan']) == 3;"
+        "print(*{'numpy', 'yaml', 'jsonschema', 'psutil', 'subprocess', 'tierd.kernel'} & set(sys.modules))"
+    )
+    nowhere = {**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={tmp_path}/nothing"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, env=nowhere
+    )
+    assert result.stdout.strip() == ""
