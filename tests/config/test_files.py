@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -88,6 +89,7 @@ def test_a_file_or_directory_of_another_user_is_refused(policy: Path) -> None:
 @pytest.mark.parametrize("trusted", [True, False])
 def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path, trusted: bool) -> None:
     os.mkfifo(tmp_path / "pipe")
+    signal.alarm(10)  # its default action ends a run that waits for a writer
     assert "is a named pipe" in refusal(tmp_path / "pipe", trusted=trusted)
     assert "is a directory" in refusal(tmp_path, trusted=trusted)
     assert "is a character device" in refusal(Path("/dev/zero"), trusted=trusted)
@@ -96,6 +98,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path, trus
         assert "cannot be opened" in refusal(tmp_path / "s", trusted=trusted)
     assert "cannot be opened: Not a directory" in refusal(Path("/dev/null/a"), trusted=trusted)
     assert "is not a file name" in refusal_of_nul(trusted)
+    signal.alarm(0)
 
 
 def refusal_of_nul(trusted: bool) -> str:

@@ -28,9 +28,9 @@ def outcome(content: bytes) -> Policy | tuple[str, ...]:
 
 
 WORDS = """\
-version: 1|engine:|processes:|provision:|  mode: place|  include:|    - |- |? |: |{|}|[|]|,|"|'|\\|\\U|\\x|&a|*a|!!|!|!<
-%|%YAML 1.1|%TAG ! a|---|...|#|>|>2|-|010|1:2|0x|.nan|~|=|<<|é|😀|@|`|\\ud800|12345678901234567890123
-iset_id: |region: |name: a|size: all|unit: |cgroup: |2001-01-01| |  """
+version: 1|engine:|processes:|provision:|  mode: place|  include:|    - |- |? |: |{|}|[|]|,|"|'|\\|\\U|\\x|&a
+*a|!!|!|!<|%|%YAML 1.1|%TAG ! a|---|...|#|>|>2|-|010|1:2|0x|.nan|~|=|<<|é|😀|@|`|\\ud800
+12345678901234567890123|iset_id: |region: |name: a|size: all|unit: |cgroup: |2001-01-01| |  """
 FRAGMENTS = st.sampled_from(
     [*WORDS.replace("\n", "|").split("|"), "\n", "\n  ", "\r\n", "\r", "\t", "\0", "|", "|-"]
 )
