@@ -156,7 +156,9 @@ class HeatMap:
         recent = now - self._page_column("last")[place] < 8 * self.half_life
         self._pages.keep(place[recent & np.isin(slots, live_slots)])
         region = self._regions.occupied
-        region_slots = (self._regions.keys[region] >> (_PAGE_BITS - np.uint64(REGION_PAGES_SHIFT))).astype(np.int64)
+        region_slots = (self._regions.keys[region] >> (_PAGE_BITS - np.uint64(REGION_PAGES_SHIFT))).astype(
+            np.int64
+        )
         self._regions.keep(region[np.isin(region_slots, live_slots)])
 
     def _forget_oldest(self) -> None:

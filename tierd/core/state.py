@@ -81,6 +81,7 @@ class State:
     hit_ratio: share of sampled accesses that found DRAM, None when unknown (an estimate from samples).
     source: name of the access source in use; source_reason: why that one.
     processes, cgroups: how many are being placed; dram_bytes, slow_bytes: their memory in each kind of tier.
+    own_cpu_seconds, own_resident_bytes: what the daemon itself has used and holds.
     monotonic: seconds, CLOCK_MONOTONIC, when the round that made this state ended.
     """
 
@@ -97,4 +98,6 @@ class State:
     dram_bytes: int = 0
     slow_bytes: int = 0
     bytes_per_second: float = 0.0
+    own_cpu_seconds: float = 0.0
+    own_resident_bytes: int = 0
     monotonic: float = 0.0

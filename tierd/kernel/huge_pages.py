@@ -59,12 +59,16 @@ def huge_ranges(root: Root, pid: int) -> tuple[Range, ...]:
     except FileNotFoundError:
         raise GoneError(f"{path}: process {pid} exited") from None
     except PermissionError:
-        raise DeniedError(f"{path}: permission denied (needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH)") from None
+        raise DeniedError(
+            f"{path}: permission denied (needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH)"
+        ) from None
     try:
         return tuple(r for mapping in private_mappings(root, pid) for r in _scan(descriptor, mapping))
     except OSError as error:
         if error.errno == errno.ENOTTY:
-            raise UnsupportedError("this kernel has no PAGEMAP_SCAN (Linux 6.7): huge pages are not told apart") from None
+            raise UnsupportedError(
+                "this kernel has no PAGEMAP_SCAN (Linux 6.7): huge pages are not told apart"
+            ) from None
         raise GoneError(f"{path}: {error.strerror}") from error
     finally:
         os.close(descriptor)
@@ -93,7 +97,9 @@ def _scan(descriptor: int, mapping: Range) -> Iterator[Range]:
 
 def huge_bytes(root: Root, pid: int) -> int:
     """Bytes of anonymous memory mapped by huge pages (smaps_rollup). Raises GoneError, DeniedError."""
-    found = re.search(r"^AnonHugePages: +(\d+) kB", read_text(root.proc / str(pid) / "smaps_rollup"), re.MULTILINE)
+    found = re.search(
+        r"^AnonHugePages: +(\d+) kB", read_text(root.proc / str(pid) / "smaps_rollup"), re.MULTILINE
+    )
     return int(found[1]) * 1024 if found else 0
 
 

@@ -140,4 +140,3 @@ class FaultStream:
     def close(self) -> None:
         for ring in self._rings:
             ring.close()
-

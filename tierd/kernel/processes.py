@@ -4,38 +4,69 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
-
-import psutil
 
 from tierd.core.model import ProcessId, ProcessView
 from tierd.core.policy import ProcessSelection
 from tierd.errors import DeniedError, GoneError, MalformedError
-from tierd.kernel.files import read_text
+from tierd.kernel.files import read_int, read_text
 from tierd.kernel.paths import Root
 
 _MAXIMUM_COMMAND = 64
 
 
 def selected_processes(root: Root, selection: ProcessSelection, minimum: int) -> tuple[ProcessView, ...]:
-    """Processes with at least `minimum` resident bytes that the policy selects; never tierd itself and never
-    a kernel thread (it has no resident memory). Processes that exit meanwhile are left out."""
+    """Processes with at least `minimum` resident bytes that the policy selects; never tierd itself.
+
+    Walks the cgroup tree and leaves out branches that hold less than `minimum`, so that the cost grows with the
+    large processes and not with all. The root cgroup, where systemd leaves kernel threads only, is not looked
+    at. Processes that exit meanwhile are left out.
+    """
     found = []
-    for pid in _pids(root):
-        if pid == os.getpid():
+    for cgroup in _cgroups(root, "", minimum):
+        if not selection.selects(cgroup):
             continue
-        try:
-            resident = _resident(root, pid)
-            if resident == 0 or resident < minimum:
+        for pid in _members(root, cgroup):
+            if pid == os.getpid():
                 continue
-            cgroup = read_cgroup(root, pid)
-            if not selection.selects(cgroup):
+            try:
+                resident = _resident(root, pid)
+                if resident < max(1, minimum):
+                    continue
+                command, start = _stat(root, pid)
+                found.append(
+                    ProcessView(ProcessId(pid, start), command, _owner(root, pid), cgroup, resident)
+                )
+            except (GoneError, DeniedError):
                 continue
-            command, start = _stat(root, pid)
-            found.append(ProcessView(ProcessId(pid, start), command, _owner(root, pid), cgroup, resident))
-        except (GoneError, DeniedError):
-            continue
     return tuple(found)
+
+
+def _cgroups(root: Root, parent: str, minimum: int) -> Iterator[str]:
+    """Paths below `parent` (``/a/b``) that are charged with at least `minimum` bytes, parents first."""
+    try:
+        with os.scandir(root.cgroup / parent.lstrip("/")) as entries:
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return  # removed meanwhile
+    for name in names:
+        path = f"{parent}/{name}"
+        try:
+            if read_int(root.cgroup / path.lstrip("/") / "memory.current") < minimum:
+                continue
+        except GoneError:
+            pass  # without the memory controller nothing is known of its size
+        except DeniedError:
+            continue
+        yield path
+        yield from _cgroups(root, path, minimum)
+
+
+def _members(root: Root, cgroup: str) -> tuple[int, ...]:
+    try:
+        text = read_text(root.cgroup / cgroup.lstrip("/") / "cgroup.procs")
+    except (GoneError, DeniedError, MalformedError):
+        return ()  # removed, or threaded (EOPNOTSUPP): its processes are listed at the domain above
+    return tuple(int(line) for line in text.split() if line.isdigit())
 
 
 def same_process(root: Root, process: ProcessId) -> bool:
@@ -53,13 +84,6 @@ def read_cgroup(root: Root, pid: int) -> str:
         if line.startswith("0::"):
             return line[3:]
     raise MalformedError(f"{path}: no cgroup v2 line (tierd needs the unified hierarchy)")
-
-
-def _pids(root: Root) -> Iterator[int]:
-    if root.path == Path("/"):
-        yield from psutil.pids()
-    else:
-        yield from sorted(int(p.name) for p in root.proc.iterdir() if p.name.isdigit())
 
 
 def _stat(root: Root, pid: int) -> tuple[str, int]:

@@ -57,7 +57,9 @@ class Coldness:
             self._interval *= 1.2
         elif plan.promote < plan.wanted and found < 2 * enough:
             self._interval /= 1.5
-        self._interval = min(LONGEST_INTERVAL, max(SHORTEST_INTERVAL, WALK_SHARE * self._walk, self._interval))
+        self._interval = min(
+            LONGEST_INTERVAL, max(SHORTEST_INTERVAL, WALK_SHARE * self._walk, self._interval)
+        )
 
     def _lineages(self, selection: ProcessSelection, dram: set[int]) -> list[Lineage]:
         return [

@@ -18,6 +18,7 @@ from tierd.core.state import Counters, EngineState, MissingFeature, PlanLine, St
 from tierd.errors import TierdError
 from tierd.kernel.generations import Generations
 from tierd.kernel.occupancy import read_occupancy
+from tierd.kernel.own_cost import read_own_cost
 from tierd.kernel.paths import Root
 from tierd.kernel.perf import FaultStream
 from tierd.kernel.pressure import read_memory_pressure
@@ -70,7 +71,9 @@ class Engine:
         self._counters = Counters()
         self._last_moved = 0
         self._state = State(
-            missing=missing, source="hint faults", source_reason="page-exact, and every kernel from 6.1 on has them"
+            missing=missing,
+            source="hint faults",
+            source_reason="page-exact, and every kernel from 6.1 on has them",
         )
         self.adopt(policy)
         scanning.prepare()
@@ -112,9 +115,13 @@ class Engine:
         engine = self._policy.engine
         topology = read_topology(self._root)
         if not topology.tiered:
-            return self._publish(topology, EngineState.IDLE, "one memory tier only: there is nothing to place")
+            return self._publish(
+                topology, EngineState.IDLE, "one memory tier only: there is nothing to place"
+            )
         if not len(self._placed):
-            return self._publish(topology, EngineState.IDLE, "the policy selects no process that is large enough")
+            return self._publish(
+                topology, EngineState.IDLE, "the policy selects no process that is large enough"
+            )
         if now >= self._next_prune:
             self._heat.prune(now, self._placed.slots)
             self._next_prune = now + PRUNE_SECONDS
@@ -170,7 +177,9 @@ class Engine:
         changed = {name: getattr(self._counters, name) + amount for name, amount in amounts.items()}
         self._counters = replace(self._counters, **changed)
 
-    def _publish(self, topology: Topology, engine: EngineState, reason: str, plan: Plan | None = None) -> None:
+    def _publish(
+        self, topology: Topology, engine: EngineState, reason: str, plan: Plan | None = None
+    ) -> None:
         self._count(rounds=1)
         now = self._clock()
         cgroups = {view.cgroup for view in self._placed.views}
@@ -181,6 +190,7 @@ class Engine:
             - self._state.counters.promoted_pages
             - self._state.counters.demoted_pages
         )
+        cost = read_own_cost()
         elapsed = now - self._state.monotonic if self._state.monotonic else 0.0
         self._state = replace(
             self._state,
@@ -194,6 +204,8 @@ class Engine:
             dram_bytes=dram_bytes,
             slow_bytes=slow_bytes,
             bytes_per_second=moved * PAGE_SIZE / elapsed if elapsed > 0 else 0.0,
+            own_cpu_seconds=cost.cpu_seconds,
+            own_resident_bytes=cost.resident_bytes,
             monotonic=now,
         )
 

@@ -29,7 +29,9 @@ class Splitter:
     def available(self) -> bool:
         return self._descriptor is not None
 
-    def split(self, views: tuple[ProcessView, ...], dram: frozenset[int], slow: frozenset[int], seconds: float) -> int:
+    def split(
+        self, views: tuple[ProcessView, ...], dram: frozenset[int], slow: frozenset[int], seconds: float
+    ) -> int:
         """Split the huge pages of processes whose cgroup has huge pages in DRAM and memory on a slow node, for at
         most about `seconds`. Returns how many huge pages were split, by looking again."""
         deadline = time.monotonic() + seconds
@@ -68,4 +70,3 @@ class Splitter:
         except (GoneError, OSError) as error:
             log.debug("splitting huge pages of process %d: %s", pid, error)
             return 0
-
