@@ -34,7 +34,18 @@ def has_packaging() -> bool:
 def source_files() -> list[Path]:
     """The package's sources, relative to the tree: what git tracks or would track, never what it ignores."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *SOURCES],
+        [
+            "git",
+            "-c",
+            "safe.directory=*",
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+            "--",
+            *SOURCES,
+        ],
         cwd=host.ROOT,
         capture_output=True,
         check=True,

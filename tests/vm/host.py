@@ -40,6 +40,7 @@ PACKAGE_PACKAGES = (
     "debhelper",
     "dh-python",
     "dpkg-dev",
+    "git",
     "pybuild-plugin-pyproject",
     "python3-all",
     "python3-setuptools",
@@ -315,7 +316,7 @@ def install_packages(packages: Sequence[str] = PACKAGES) -> None:
             f"{package}/{release}-backports" if package in backported else package for package in missing
         ]
         target = ["-t", f"{release}-backports"] if backported else []
-        apt = ["apt-get", "-q", "-y", *options]
+        apt = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300", *options]
         run_logged(as_root([*apt, "update"]), log)
         if backported:
             run_logged(as_root([*apt, *target, "install", "--no-install-recommends", *backported]), log)
