@@ -1,6 +1,6 @@
 """The daemon: GLib loop in the main thread, one engine thread, one immutable State handed over.
 
-Everything that changes is changed in the main thread; other threads hand over through GLib.idle_add.
+Everything that changes is changed in the main thread; other threads post to its mailbox.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 from gi.repository import GLib
 
@@ -22,6 +21,7 @@ from tierd.service.bus import BusService, Exported
 from tierd.service.events import Event
 from tierd.service.interface import BUS_NAME, OBJECT_PATH, Manager, View, interface_xml, status_text
 from tierd.service.journal import Reporter
+from tierd.service.mailbox import Mailbox
 from tierd.service.notify import Notifier, watchdog_seconds
 from tierd.service.text import plural
 from tierd.service.worker import EngineThread, Stepper, describe
@@ -63,12 +63,13 @@ class Daemon:
         self._notifier = notifier
         self._restart_when_tiered = restart_when_tiered
         self._loop = GLib.MainLoop()
+        self._mailbox = Mailbox()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="policy")
         self._engine = EngineThread(
             stepper,
-            on_state=lambda state: self._hand_over(self._on_state, state),
-            on_adopted=lambda new, error: self._hand_over(self._on_adopted, new, error),
-            on_end=lambda error: self._hand_over(self._on_engine_end, error),
+            on_state=lambda state: self._mailbox.post(self._on_state, state),
+            on_adopted=lambda new, error: self._mailbox.post(self._on_adopted, new, error),
+            on_end=lambda error: self._mailbox.post(self._on_engine_end, error),
         )
         self._reloads: list[Future[None]] = []
         self._waiting_reloads: list[Future[None]] = []
@@ -88,6 +89,7 @@ class Daemon:
             self._bus = BusService(
                 BUS_NAME,
                 (Exported(OBJECT_PATH, xml, self._manager),),
+                mailbox=self._mailbox,
                 on_change=self._on_bus,
                 on_error=self.report_error,
                 address=address,
@@ -110,7 +112,7 @@ class Daemon:
         self._report(
             Event(
                 events.STARTED,
-                f"tierd {__version__} started, {self._policy.engine.mode.value}, policy {self._policy.origin}",
+                f"tierd {__version__} started, {self._policy.engine.mode}, policy {self._policy.origin}",
                 fields={
                     "TIERD_VERSION": __version__,
                     "TIERD_MODE": self._policy.engine.mode.value,
@@ -133,17 +135,9 @@ class Daemon:
 
     # From other threads
 
-    def _hand_over(self, function: Callable[..., None], *arguments: Any) -> None:
-        def once() -> bool:
-            function(*arguments)
-            return bool(GLib.SOURCE_REMOVE)
-
-        # The default priority, not idle: a flood of bus calls must not starve the engine's news.
-        GLib.idle_add(once, priority=GLib.PRIORITY_DEFAULT)
-
     def report(self, event: Event) -> None:
         """Report from any thread."""
-        self._hand_over(self._report, event)
+        self._mailbox.post(self._report, event)
 
     def report_error(self, error: BaseException) -> None:
         """Report, from any thread, an error that nothing expected."""
@@ -151,9 +145,9 @@ class Daemon:
         self.report(Event(events.INTERNAL, f"internal error: {text}", subject=text))
 
     def reload(self) -> Future[None]:
-        """Begin a reload, from any thread. The future ends with it, or with the TierdError that refused it."""
+        """Begin a reload, from any thread. The future ends with it, or with the error that refused it."""
         future: Future[None] = Future()
-        self._hand_over(self._begin_reload, future)
+        self._mailbox.post(self._begin_reload, future)
         return future
 
     # The engine's news
@@ -198,7 +192,9 @@ class Daemon:
     # Timers
 
     def _on_tick(self) -> bool:
-        self._reporter.unfold(time.monotonic())
+        self._reporter.tick(time.monotonic())
+        if self._manager is not None:
+            self._manager.announce(time.monotonic())
         if self._ready and not self._stopping and not self._reloads:
             self._notifier.status(status_text(self._view()))
         return bool(GLib.SOURCE_CONTINUE)
@@ -245,7 +241,7 @@ class Daemon:
         if self._ready:
             self._notifier.reloading("reading the policy")
         self._loader.submit(self._load).add_done_callback(
-            lambda done: self._hand_over(self._on_loaded, done)
+            lambda done: self._mailbox.post(self._on_loaded, done)
         )
 
     def _on_loaded(self, done: Future[Policy]) -> None:

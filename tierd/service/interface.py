@@ -27,7 +27,8 @@ INTERFACE = "org.tierd1.Manager"
 
 PLAN_ROWS = 500
 """Rows of one GetPlan reply; with lines of at most 256 characters the reply stays well below 1 MB."""
-SIGNAL_SECONDS = 1.0
+SIGNAL_SECONDS = 0.95
+"""A little less than the daemon's tick, so that a tick is never just too early."""
 RELOAD_SECONDS = 20.0
 """Less than the 25 s that D-Bus clients wait by default, so that the caller hears an answer."""
 
@@ -162,7 +163,6 @@ class Manager:
         self._kinds, self._emitting = _members(xml)
         self._take(view)
         self._announced = self._announceable()
-        self._timer = 0
         self._quiet_until = 0.0
 
     def _take(self, view: View) -> None:
@@ -186,21 +186,14 @@ class Manager:
             raise TimedOutError(f"the policy is not in force after {RELOAD_SECONDS:.0f} s") from None
 
     def show(self, view: View, now: float) -> None:
-        """Take up a new view. PropertiesChanged follows, at most once a second. now: monotonic seconds."""
+        """Take up a new view, and announce it unless it is too early. now: monotonic seconds."""
         self._take(view)
-        if self._timer:
+        self.announce(now)
+
+    def announce(self, now: float) -> None:
+        """Send PropertiesChanged for what changed since the last one, at most once a second."""
+        if now < self._quiet_until:
             return
-        if now >= self._quiet_until:
-            self._announce(now)
-        else:
-            self._timer = GLib.timeout_add(int((self._quiet_until - now) * 1000) + 1, self._announce_late)
-
-    def _announce_late(self) -> bool:
-        self._timer = 0
-        self._announce(GLib.get_monotonic_time() / 1e6)
-        return bool(GLib.SOURCE_REMOVE)
-
-    def _announce(self, now: float) -> None:
         current = self._announceable()
         changed = {
             name: self._values[name] for name, shown in current.items() if shown != self._announced[name]

@@ -1,4 +1,4 @@
-"""Events to the journal: at most one line a round at info, equal ones folded, foreign text escaped."""
+"""Events to the journal: at most one line a second at info, equal ones folded, foreign text escaped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tierd.core.state import State
-from tierd.service.events import INTERNAL, Event, Priority, events_between, movement_between
+from tierd.service.events import INTERNAL, MOVED, Event, Priority, events_between, movement_between
 from tierd.service.text import clean
 
 MOVEMENT_SECONDS = 30.0
@@ -88,6 +88,9 @@ class Reporter:
 
     def report(self, event: Event, now: float) -> None:
         """Write `event` now, unless an equal one was written less than a minute ago."""
+        if event.type is MOVED:
+            self._sink(event)  # has its own pace, and no two are equal
+            return
         key = (event.type.name, event.subject)
         fold = self._folds.get(key)
         if fold is not None and now < fold.until:
@@ -98,7 +101,7 @@ class Reporter:
         self._sink(event)
 
     def round(self, state: State, now: float) -> None:
-        """Report what the round that made `state` changed: warnings at once, one line of the rest."""
+        """Report what the round that made `state` changed: warnings at once, the rest line by line."""
         for event in events_between(self._previous, state):
             if event.type.priority <= Priority.WARNING:
                 self.report(event, now)
@@ -112,12 +115,14 @@ class Reporter:
             self._summarised = state
             if summary is not None:
                 self._waiting.append(summary)
+
+    def tick(self, now: float) -> None:
+        """Called every second: write one line that waits, and folded events whose minute is over."""
         if self._waiting:
             self.report(self._waiting.popleft(), now)
-        self.unfold(now)
+        self._unfold(now)
 
-    def unfold(self, now: float) -> None:
-        """Write the last of each group of folded events whose minute is over, with their number."""
+    def _unfold(self, now: float) -> None:
         for key, fold in list(self._folds.items()):
             if now < fold.until:
                 continue
@@ -136,7 +141,7 @@ class Reporter:
                 self._waiting.append(summary)
         while self._waiting:
             self._sink(self._waiting.popleft())
-        self.unfold(now + FOLD_SECONDS)
+        self._unfold(now + FOLD_SECONDS)
 
 
 def _counted(event: Event, count: int) -> Event:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 LINE_LIMIT = 256
 """Characters of one sentence shown to an operator; a bus reply stays small and a journal line readable."""
 
@@ -11,27 +9,14 @@ LINE_LIMIT = 256
 def clean(text: str, limit: int = LINE_LIMIT) -> str:
     r"""`text` as one printable line of at most `limit` characters.
 
-    Control characters, line separators and lone surrogates (a process name that is not UTF-8) become escapes
-    such as ``\x1b``: a lone surrogate makes GDBus send no reply at all, and a control character turns a
-    journal message into an array of bytes. What is cut off is marked with ``...``.
+    Control characters, separators other than the space, and lone surrogates (a process name that is not
+    UTF-8) become escapes such as ``\x1b``: a lone surrogate makes GDBus send no reply at all, and a control
+    character turns a journal message into an array of bytes. What is cut off is marked with ``...``.
     """
     shown = "".join(
-        character if _printable(character) else _escape(character) for character in text[: limit + 1]
+        character if character.isprintable() else _escape(character) for character in text[: limit + 1]
     )
     return shown if len(shown) <= limit else shown[: max(limit - 3, 0)] + "..."
-
-
-def _printable(character: str) -> bool:
-    # Control, format (bidirectional overrides), surrogate, private, unassigned; line, paragraph separators.
-    return character == " " or unicodedata.category(character) not in {
-        "Cc",
-        "Cf",
-        "Cs",
-        "Co",
-        "Cn",
-        "Zl",
-        "Zp",
-    }
 
 
 def _escape(character: str) -> str:

@@ -1,0 +1,131 @@
+"""The real daemon around an engine that does as it is told. Run by conftest.start_daemon, never imported.
+
+argv: POLICY. Commands, one JSON object a line, on stdin: {"do": "show", ...State fields as below}, {"do":
+"raise"}, {"do": "hang", "seconds": S}, {"do": "refuse"} (the next policy), {"do": "exit"} (SystemExit in the
+engine). Events go to stdout, one JSON object each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tierd.config import load
+from tierd.core.model import Node, Tier, TierKind, Topology
+from tierd.core.policy import Policy
+from tierd.core.state import Counters, EngineState, MissingFeature, PlanLine, State
+from tierd.errors import UnsupportedError
+from tierd.service.daemon import Daemon
+from tierd.service.journal import Reporter, capture_logging, entry
+from tierd.service.notify import Notifier
+
+GIB = 1 << 30
+
+
+def topology(slow: bool = True) -> Topology:
+    dram = Tier(
+        "memory_tier4",
+        TierKind.DRAM,
+        (Node(0, 2 * GIB, GIB // 2, 1 << 20, True, False, 80),),
+    )
+    pmem = Tier("memory_tier56", TierKind.SLOW, (Node(1, 4 * GIB, 3 * GIB, 1 << 20, False, True, 300),))
+    return Topology((dram, pmem) if slow else (dram,))
+
+
+class Told:
+    """An engine that does as it is told."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.state = State()
+        self.orders: list[dict[str, Any]] = []
+        self.refuse = False
+        self.first = True
+
+    def step(self) -> float:
+        if self.first:
+            self.first = False
+            self.state = State(
+                engine=EngineState.CONVERGING,
+                topology=topology(),
+                counters=Counters(rounds=1, promoted_pages=105472, move_seconds=0.5),
+                source="hint-faults",
+                source_reason="page-exact, and the kernel has it",
+                missing=(
+                    MissingFeature("DAMON", "large regions are found later", "boot with CONFIG_DAMON"),
+                ),
+                plan=(
+                    PlanLine("promote", "/system.slice/db.service", 1024, 1, 0, "hot: 12 accesses a second"),
+                ),
+                processes=3,
+                cgroups=2,
+                dram_bytes=GIB,
+                slow_bytes=2 * GIB,
+                bytes_per_second=12e6,
+                monotonic=time.monotonic(),
+            )
+        while self.orders:
+            self.obey(self.orders.pop(0))
+        return 0.02
+
+    def obey(self, order: dict[str, Any]) -> None:
+        match order.pop("do"):
+            case "show":
+                if "engine" in order:
+                    order["engine"] = EngineState(order["engine"])
+                if "slow" in order:
+                    order["topology"] = topology(order.pop("slow"))
+                if "promoted" in order:
+                    counters = replace(self.state.counters, promoted_pages=order.pop("promoted"))
+                    order["counters"] = counters
+                self.state = replace(self.state, **{"monotonic": time.monotonic(), **order})
+            case "raise":
+                raise KeyError("what\nis this")
+            case "exit":
+                raise SystemExit(0)
+            case "hang":
+                time.sleep(order["seconds"])
+            case "refuse":
+                self.refuse = True
+
+    def adopt(self, policy: Policy) -> None:
+        if self.refuse:
+            self.refuse = False
+            raise UnsupportedError("this machine cannot do that")
+        self.policy = policy
+
+    def close(self) -> None:
+        print(json.dumps({"closed": True}), flush=True)
+
+
+def obey_stdin(engine: Told) -> None:
+    for line in sys.stdin:
+        engine.orders.append(json.loads(line))
+
+
+def main() -> int:
+    path = Path(sys.argv[1])
+    policy = load(path, trusted=False)
+    engine = Told(policy)
+    daemon = Daemon(
+        policy,
+        engine,
+        load=lambda: load(path, trusted=False),
+        reporter=Reporter(lambda event: print(json.dumps(entry(event)), flush=True)),
+        notifier=Notifier(),
+        address=os.environ["TIERD_TEST_BUS"],
+        restart_when_tiered="--restart-when-tiered" in sys.argv,
+    )
+    capture_logging(daemon.report)
+    threading.Thread(target=obey_stdin, args=(engine,), daemon=True).start()
+    return daemon.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
