@@ -22,7 +22,7 @@ TIMEOUT_VARIABLE = "TIERD_DBUS_TIMEOUT"
 DEFAULT_TIMEOUT = 10.0
 """Seconds. A getter of the daemon answers from a ready value; ten seconds is a machine in deep trouble."""
 
-_START_IT = "start it with: systemctl start tierd"
+_START_IT = "systemctl start tierd"
 
 _ADVICE: Mapping[str, tuple[Exit, str, str]] = {
     "org.freedesktop.DBus.Error.ServiceUnknown": (Exit.NOT_RUNNING, "tierd is not running", _START_IT),

@@ -140,7 +140,9 @@ def _show_json(document: Mapping[str, Any]) -> None:
 def _status(arguments: argparse.Namespace) -> Exit:
     style = style_for(sys.stdout, os.environ)
     if arguments.offline:
-        found = _tiers_offline()
+        from tierd.cli.offline import read_tiers
+
+        found = read_tiers()
         if arguments.json:
             _show_json({"running": None, "tiers": found})
         else:
@@ -183,28 +185,6 @@ def _check_config(arguments: argparse.Namespace) -> int:
     if arguments.file is None:
         return check(DEFAULT_PATH, trusted=True)
     return check(arguments.file, trusted=False)
-
-
-def _tiers_offline() -> list[dict[str, Any]]:
-    """The tiers straight from sysfs, in the shape that the daemon gives them."""
-    from tierd.kernel.paths import Root
-    from tierd.kernel.topology import read_topology
-
-    found = []
-    for tier in read_topology(Root()).tiers:
-        latencies = [node.read_latency for node in tier.nodes if node.read_latency is not None]
-        entry: dict[str, Any] = {
-            "name": tier.name,
-            "kind": tier.kind.value,
-            "nodes": [node.number for node in tier.nodes],
-            "total_bytes": tier.total,
-            "free_bytes": tier.free,
-            "used_bytes": tier.total - tier.free,
-        }
-        if latencies:
-            entry["read_latency_nanoseconds"] = max(latencies)
-        found.append(entry)
-    return found
 
 
 if __name__ == "__main__":

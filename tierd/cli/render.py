@@ -104,14 +104,14 @@ def offline(found: Sequence[Mapping[str, Any]], style: Style) -> str:
 
 def not_running(reason: str, hint: str, style: Style) -> str:
     """`tierctl status` without a daemon: that it is so, and what works without it."""
-    text = f"{safe(hint)}; without it these work: tierctl status --offline, provision plan, check-config"
-    return "\n".join(
-        [
-            _headline("tierd", "not running", style),
-            *_field("Reason", reason, style),
-            *_field("Try", text, style),
-        ]
+    lines = [_headline("tierd", "not running", style)]
+    if reason != "tierd is not running":
+        lines += _field("Reason", reason, style)
+    lines += _field("Try", hint, style)
+    lines += _field(
+        "Offline", "tierctl status --offline, provision plan, check-config", style
     )
+    return "\n".join(lines)
 
 
 def tiers(found: Sequence[Mapping[str, Any]], style: Style) -> list[str]:
