@@ -102,6 +102,11 @@ class Recipe:
 RECIPE = Recipe()
 
 
+def kernel_names() -> tuple[str, ...]:
+    """The short names of the kernels in the image, oldest first."""
+    return tuple(kernel.name for kernel in RECIPE.kernels)
+
+
 @dataclass(frozen=True)
 class Image:
     """A finished image: the directory that holds the disk, the kernels, the initrds and the ssh key."""

@@ -1,0 +1,46 @@
+"""`./dev verify NAME`: run a table of figures, and say which rows hold."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+from pathlib import Path
+
+import tests.verify
+from tests.dev import package
+from tests.verify import table
+from tests.vm import host
+
+TABLES = {
+    name.replace("_", "-"): name
+    for _, name, _ in pkgutil.iter_modules(tests.verify.__path__)
+    if name not in ("table", "settings")
+}
+
+
+def main(argv: list[str]) -> int:
+    """Called by `./dev verify`; exit code 1 when a row falls short."""
+    parser = argparse.ArgumentParser(prog="./dev verify", description=__doc__)
+    parser.add_argument("name", choices=sorted(TABLES))
+    parser.add_argument("--row", action="append", metavar="NAME", help="only this row (may be repeated)")
+    parser.add_argument("--long", action="store_true", help="also the rows too long for a usual run")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there as well")
+    parser.add_argument("--list", action="store_true", help="name the rows, and run none")
+    asked = parser.parse_args(argv)
+    rows = importlib.import_module(f"tests.verify.{TABLES[asked.name]}").ROWS
+    if asked.list:
+        for row in rows:
+            print(f"{row.name:24} {'long ' if row.long else '     '} {row.what}")
+        return 0
+    unknown = set(asked.row or ()) - {row.name for row in rows}
+    if unknown:
+        parser.error(f"no such row: {', '.join(sorted(unknown))}; --list names them")
+    chosen = [row for row in rows if (row.name in asked.row if asked.row else asked.long or not row.long)]
+    host.prepare()
+    stage = table.Stage(package.build)
+    kept = table.RESULTS / f"{asked.name}.json"
+    code = table.run(asked.name, chosen, stage, keep=kept)
+    if asked.json:
+        asked.json.write_text(kept.read_text())
+    return code

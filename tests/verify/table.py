@@ -1,0 +1,131 @@
+"""A table of figures: rows that are measured, held against a bar, and kept."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tests.vm import host, image, machine
+from tests.vm.guest import Guest, Region
+
+RESULTS = host.ROOT / "tests" / "results"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a row came to. text: the figure as a person reads it. values: the same for machines."""
+
+    holds: bool
+    text: str
+    values: dict[str, object] = field(default_factory=dict)
+
+
+class Stage:
+    """Where rows are measured: one server at a time, booted when a row asks and kept for the next that asks for
+    the same."""
+
+    def __init__(self, deb: Callable[[], Path]) -> None:
+        self._deb = deb
+        self._guests = contextlib.ExitStack()
+        self._kernel = ""
+        self._guest: Guest | None = None
+        self.region: Region | None = None
+
+    def guest(self, kernel: str) -> Guest:
+        """A server of this kernel with tierd installed and its NVDIMM turned into memory."""
+        from tests.vm import scenario
+
+        if self._kernel != kernel or self._guest is None:
+            self.close()
+            self._guest = self._guests.enter_context(machine.boot(machine.Machine(kernel=kernel)))
+            self._kernel = kernel
+            self.region = self._guest.prepare_labels()
+            self._guest.install_tierd(self._deb())
+            scenario.make_memory(self._guest, self.region)
+        return self._guest
+
+    def close(self) -> None:
+        self._guests.close()
+        self._guest, self._kernel = None, ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row. name: for --row. what: what is shown. bar: the figure asked for. long: only with --long."""
+
+    name: str
+    what: str
+    bar: str
+    measure: Callable[[Stage], Figure]
+    long: bool = False
+
+
+def run(name: str, rows: Iterable[Row], stage: Stage, *, keep: Path | None) -> int:
+    """Measure each row, print it with its figure and whether it holds, and keep the result; 1 if one falls short."""
+    results = []
+    started = time.monotonic()
+    rows = tuple(rows)
+    try:
+        for number, row in enumerate(rows, 1):
+            host.say(f"row {number} of {len(rows)}: {row.name}: {row.what}")
+            begun = time.monotonic()
+            try:
+                figure = row.measure(stage)
+            except Exception as error:
+                traceback.print_exc()
+                figure = Figure(False, f"could not be measured: {error}".splitlines()[0][:160])
+            seconds = time.monotonic() - begun
+            results.append((row, figure, seconds))
+            print(
+                f"  {'holds' if figure.holds else 'SHORT':6} {row.name:24} {figure.text}  [{row.bar}]",
+                flush=True,
+            )
+    finally:
+        stage.close()
+    print(
+        f"\n{name}, {_commit()}, {time.strftime('%Y-%m-%d')}, {(time.monotonic() - started) / 60:.1f} minutes\n"
+    )
+    for row, figure, _ in results:
+        print(
+            f"  {'holds' if figure.holds else 'SHORT':6} {row.what}\n         {figure.text}  (asked: {row.bar})"
+        )
+    short = [row.name for row, figure, _ in results if not figure.holds]
+    print(
+        f"\n{len(results) - len(short)} of {len(results)} rows hold"
+        + (f"; short: {', '.join(short)}" if short else "")
+    )
+    if keep:
+        _keep(keep, name, results)
+    return 1 if short else 0
+
+
+def _keep(path: Path, name: str, results: list[tuple[Row, Figure, float]]) -> None:
+    """Merge into what is there, so that a run of single rows renews those rows only."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = json.loads(path.read_text())["rows"] if path.exists() else {}
+    for row, figure, seconds in results:
+        kept[row.name] = {
+            "what": row.what,
+            "bar": row.bar,
+            **asdict(figure),
+            "seconds": round(seconds, 1),
+            "date": time.strftime("%Y-%m-%d"),
+            "commit": _commit(),
+        }
+    versions = {kernel: image.image().release(kernel) for kernel in image.kernel_names()}
+    text = json.dumps({"table": name, "kernels": versions, "rows": kept}, indent=2)
+    path.write_text(text + "\n")
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        cwd=host.ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    return done.stdout.strip() or "unknown"
