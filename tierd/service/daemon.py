@@ -325,12 +325,15 @@ class Daemon:
 
 def _unix_signal_add(number: int, handler: Callable[[], bool]) -> None:
     """GLib.unix_signal_add, which newer PyGObject has moved to GLibUnix and warns about."""
+    add: Callable[..., object] = GLib.unix_signal_add
     try:
         import gi
 
         gi.require_version("GLibUnix", "2.0")
         from gi.repository import GLibUnix
     except (ImportError, ValueError):
-        GLib.unix_signal_add(GLib.PRIORITY_HIGH, number, handler)
+        pass
     else:
-        GLibUnix.signal_add(GLib.PRIORITY_HIGH, number, handler)
+        # GLib 2.84 has the module; the function in it came with a later PyGObject.
+        add = getattr(GLibUnix, "signal_add", add)
+    add(GLib.PRIORITY_HIGH, number, handler)

@@ -1,0 +1,177 @@
+"""The data files agree with the code: catalog, unit, bus policy, sysusers, tmpfiles."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from gi.repository import Gio
+
+from tests.service.conftest import ROOT
+from tierd.service import convert, events, notify
+from tierd.service.events import Event
+from tierd.service.interface import BUS_NAME, INTERFACE, interface_xml
+from tierd.service.journal import entry
+
+UNIT = ROOT / "systemd/tierd.service"
+EVENT_TYPES = (*events.EVENT_TYPES, *convert.EVENT_TYPES)
+
+
+def catalog() -> dict[str, tuple[dict[str, str], str]]:
+    """MESSAGE_ID -> (headers, text) of systemd/tierd.catalog."""
+    found: dict[str, tuple[dict[str, str], str]] = {}
+    text = (ROOT / "systemd/tierd.catalog").read_text(encoding="utf-8")
+    lines = [line for line in text.split("\n") if not line.startswith("#")]
+    for block in re.split(r"^-- ", "\n".join(lines), flags=re.MULTILINE)[1:]:
+        identifier, rest = block.split("\n", 1)
+        head, body = rest.split("\n\n", 1)
+        headers = dict(line.split(": ", 1) for line in head.split("\n"))
+        assert identifier not in found, f"{identifier} twice"
+        found[identifier] = headers, body.strip()
+    return found
+
+
+def test_every_message_is_explained_and_nothing_else() -> None:
+    assert set(catalog()) == {kind.message_id for kind in EVENT_TYPES}
+    for headers, body in catalog().values():
+        assert headers["Subject"] and headers["Defined-By"] == "tierd"
+        assert len(body) > 20 and all(len(line) <= 120 for line in body.split("\n"))
+
+
+def fields_in_source() -> set[str]:
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tierd").rglob("*.py"))
+    return set(re.findall(r'"(TIERD_[A-Z_0-9]+)"', source))
+
+
+def test_the_catalog_names_only_fields_that_exist() -> None:
+    used = {field for _, body in catalog().values() for field in re.findall(r"@([A-Z_]+)@", body)}
+    assert used and used <= fields_in_source()
+
+
+@pytest.mark.skipif(shutil.which("journalctl") is None, reason="journalctl is not installed")
+def test_journalctl_takes_the_catalog(tmp_path: Path) -> None:
+    directory = tmp_path / "usr/lib/systemd/catalog"
+    directory.mkdir(parents=True)
+    (tmp_path / "var/lib/systemd/catalog").mkdir(parents=True)
+    shutil.copy(ROOT / "systemd/tierd.catalog", directory)
+    done = subprocess.run(
+        ["journalctl", f"--root={tmp_path}", "--update-catalog"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    listed = subprocess.run(
+        ["journalctl", f"--root={tmp_path}", "--list-catalog"], capture_output=True, text=True, check=True
+    ).stdout
+    for kind in EVENT_TYPES:
+        assert kind.message_id in listed
+
+
+def test_the_interface_is_well_formed_and_documented() -> None:
+    interface = Gio.DBusNodeInfo.new_for_xml(interface_xml()).lookup_interface(INTERFACE)
+    assert [method.name for method in interface.methods] == ["GetPlan", "Reload"]
+    for prop in interface.properties:
+        assert "(" not in prop.signature, f"{prop.name}: no tuples, a{{sv}} can grow"
+    assert "--" not in re.sub(
+        r"<!--|-->", "", (ROOT / "conf/dbus/org.tierd1.xml").read_text(encoding="utf-8")
+    )
+
+
+def test_the_bus_policy_opens_reading_and_nothing_else() -> None:
+    policies = {
+        next(iter(policy.attrib.items())): [(rule.tag, dict(rule.attrib)) for rule in policy]
+        for policy in ElementTree.parse(ROOT / "conf/dbus/org.tierd1.conf").getroot()
+    }
+    to = {"send_destination": BUS_NAME}
+    properties = {**to, "send_interface": "org.freedesktop.DBus.Properties"}
+    assert policies[("context", "default")] == [
+        ("deny", to),
+        ("allow", {**to, "send_interface": "org.freedesktop.DBus.Introspectable"}),
+        ("allow", {**to, "send_interface": "org.freedesktop.DBus.Peer"}),
+        ("allow", {**properties, "send_member": "Get"}),
+        ("allow", {**properties, "send_member": "GetAll"}),
+        ("allow", {**to, "send_interface": INTERFACE, "send_member": "GetPlan"}),
+    ]
+    assert policies[("user", "tierd")] == [("allow", {"own": BUS_NAME})]
+    assert policies[("user", "root")] == [("allow", {"own": BUS_NAME}), ("allow", to)]
+    assert len(policies) == 3
+
+
+def unit() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in UNIT.read_text(encoding="utf-8").split("\n"):
+        if "=" in line and not line.startswith("#"):
+            key, value = line.split("=", 1)
+            found.setdefault(key, []).append(value)
+    return found
+
+
+def test_the_unit() -> None:
+    settings = unit()
+    assert settings["Type"] == ["notify"] and settings["NotifyAccess"] == ["exec"]
+    assert (
+        settings["User"] == ["tierd"]
+        and settings["AmbientCapabilities"] == settings["CapabilityBoundingSet"]
+    )
+    assert settings["ExecStartPre"][0].startswith("+") and settings["ExecStopPost"][0].startswith("+")
+    assert settings["ExecReload"] == ["/usr/bin/tierd --check-config", "/bin/kill -HUP $MAINPID"]
+    assert "78" in settings["RestartPreventExitStatus"][0].split()
+    # A directory of the daemon's own there would let it choose what the root helper writes.
+    assert "RuntimeDirectory" not in settings
+    hiding = {"ProtectProc": "invisible", "ProcSubset": "pid", "PrivateUsers": "yes", "PrivatePIDs": "yes"}
+    assert not [key for key, value in hiding.items() if value in settings.get(key, [])]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_the_unit_is_hardened() -> None:
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", "--threshold=20", "--no-pager", str(UNIT)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-300:]
+    exposure = re.search(r"exposure level for tierd.service: ([\d.]+)", done.stdout)
+    assert exposure is not None and float(exposure[1]) <= 2.0
+
+
+def test_root_owns_what_the_helper_trusts() -> None:
+    lines = (ROOT / "systemd/tierd.tmpfiles").read_text(encoding="utf-8").split("\n")
+    rules = {line.split()[1]: line.split() for line in lines if line and not line.startswith("#")}
+    for directory in ("/run/tierd", "/var/lib/tierd"):
+        assert rules[directory][:5] == ["d", directory, "0755", "root", "root"]
+    assert rules["/run/tierd/daemon.lock"][2:5] == ["0640", "root", "tierd"]
+    assert (ROOT / "systemd/tierd.sysusers").read_text(encoding="utf-8").startswith("u tierd ")
+
+
+def test_nothing_is_enabled_by_a_preset() -> None:
+    lines = (ROOT / "systemd/90-tierd.preset").read_text(encoding="utf-8").split("\n")
+    assert {line.split()[0] for line in lines if line and not line.startswith("#")} == {"disable"}
+
+
+def test_an_event_has_the_identifier_that_the_catalog_explains() -> None:
+    fields = entry(Event(events.STOPPED, "tierd stopped"))
+    assert catalog()[fields["MESSAGE_ID"]][0]["Subject"] == "tierd has stopped"
+
+
+def test_watchdog_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    for microseconds, pid, expected in [
+        ("30000000", None, 30.0),
+        ("30000000", "1", None),
+        ("0", None, None),
+        ("soon", None, None),
+        (None, None, None),
+    ]:
+        for name, value in (("WATCHDOG_USEC", microseconds), ("WATCHDOG_PID", pid)):
+            monkeypatch.delenv(name, raising=False)
+            if value is not None:
+                monkeypatch.setenv(name, value)
+        assert notify.watchdog_seconds() == expected, (microseconds, pid)
+
+
+def test_descriptors_meant_for_another_process_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LISTEN_PID", "1")
+    monkeypatch.setenv("LISTEN_FDS", "2")
+    assert notify.stored_descriptors() == {}

@@ -1,0 +1,122 @@
+"""The command tierd: arguments, exit codes, and one line where something is missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tierd.__main__ as command
+from tests.service.conftest import ROOT
+from tierd import __version__
+from tierd.errors import ConfigError, DeniedError, TierdError, UnsupportedError
+
+BAD = "version: 1\nengine:\n  mode: fast\n  speed: 9\n"
+
+
+def run(*arguments: str, user: int | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tierd", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        user=user,
+    )
+
+
+def policy(directory: Path, text: str) -> Path:
+    path = directory / "tierd.yaml"
+    path.write_text(text)
+    path.chmod(0o644)
+    return path
+
+
+def test_version_and_help() -> None:
+    assert run("--version").stdout == f"tierd {__version__}\n"
+    text = run("--help").stdout
+    for word in ("--check-config", "--policy", "75", "77", "78"):
+        assert word in text
+
+
+def test_unknown_arguments() -> None:
+    done = run("--fast")
+    assert done.returncode == 2 and "--fast" in done.stderr
+
+
+def test_check_config(tmp_path: Path) -> None:
+    good = run("--check-config", str(policy(tmp_path, "version: 1\n")))
+    assert (good.returncode, good.stderr) == (0, "") and good.stdout.endswith("tierd.yaml: OK\n")
+    bad = run("--check-config", str(policy(tmp_path, BAD)))
+    lines = bad.stderr.splitlines()
+    assert bad.returncode == 78 and bad.stdout == ""
+    assert [line.split(": ")[0].rsplit("/", 1)[1] for line in lines] == ["tierd.yaml:3:9", "tierd.yaml:4:3"]
+
+
+def test_a_bad_policy_keeps_the_daemon_from_starting(tmp_path: Path) -> None:
+    done = run("--policy", str(policy(tmp_path, BAD)))
+    assert done.returncode == 78 and len(done.stderr.splitlines()) == 2
+    missing = run("--policy", str(tmp_path / "absent.yaml"))
+    assert missing.returncode == 78 and len(missing.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
+def test_an_ordinary_user_is_told_what_is_missing_in_one_line(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents:
+        if parent.owner() == "root" and parent != Path("/tmp") and parent.is_relative_to("/tmp"):
+            parent.chmod(0o755)
+    done = run("--policy", str(policy(tmp_path, "version: 1\n")), user=65534)
+    assert done.returncode == 77, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "CAP_SYS_PTRACE" in done.stderr and "systemctl start tierd" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "lines"),
+    [
+        (TierdError("it failed", hint="try this"), 1, ["tierd: it failed; try this"]),
+        (DeniedError("no"), 77, ["tierd: no"]),
+        (UnsupportedError("two\nlines \x1b[31m"), 1, [r"tierd: two\x0alines \x1b[31m"]),
+        (ConfigError(("a:1:1: x", "a:2:1: y")), 78, ["a:1:1: x", "a:2:1: y"]),
+        (ImportError("No module named 'gi'"), 1, None),
+        (KeyboardInterrupt(), 130, []),
+        (ZeroDivisionError("oops"), 1, None),
+    ],
+)
+def test_whatever_goes_wrong_is_one_line_and_an_exit_code(
+    error: BaseException,
+    code: int,
+    lines: list[str] | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_: Path) -> int:
+        raise error
+
+    monkeypatch.setattr(command, "run", fail)
+    assert command.main([]) == code
+    shown = capsys.readouterr().err.splitlines()
+    assert "Traceback" not in "".join(shown)
+    assert shown == lines if lines is not None else len(shown) == 1
+
+
+def test_a_second_daemon_is_kept_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = tmp_path / "daemon.lock"
+    monkeypatch.setattr(command, "LOCK_PATH", lock)
+    assert command._lock() is None  # not installed
+    lock.touch()
+    first = command._lock()
+    assert first is not None
+    with pytest.raises(TierdError, match="another tierd") as caught:
+        command._lock()
+    assert caught.value.exit_code == 75
+    os.close(first)
+    again = command._lock()
+    assert again is not None
+    os.close(again)
