@@ -150,16 +150,15 @@ class HeatMap:
         self._page_column("delay")[place[place >= 0]] = math.log(_LONGEST_DELAY)
 
     def prune(self, now: float, live_slots: npt.NDArray[np.int64]) -> None:
-        """Drop processes that are no longer placed and pages not seen for eight half-lives."""
+        """Drop processes no longer placed, pages not seen for eight half-lives, and regions without any."""
         place = self._pages.occupied
         slots, _ = _split(self._pages.keys[place])
         recent = now - self._page_column("last")[place] < 8 * self.half_life
         self._pages.keep(place[recent & np.isin(slots, live_slots)])
-        region = self._regions.occupied
-        region_slots = (self._regions.keys[region] >> (_PAGE_BITS - np.uint64(REGION_PAGES_SHIFT))).astype(
-            np.int64
-        )
-        self._regions.keep(region[np.isin(region_slots, live_slots)])
+        # a region outlives its pages by nothing: address space may be used once and never again
+        remembered = np.unique(_region_key(self._pages.keys[self._pages.occupied]))
+        region = self._regions.find(remembered)
+        self._regions.keep(region[region >= 0])
 
     def _forget_oldest(self) -> None:
         place = self._pages.occupied
