@@ -30,12 +30,12 @@ RINGS = (
     Ring(
         "lint",
         ("tests/test_linters.py", "tests/test_architecture.py"),
-        300,
+        180,
         "style, types, import directions",
     ),
-    Ring("pure", ("tests",), 480, "decisions, policy, kernel readers on recorded trees, command line"),
-    Ring("service", ("tests/service",), 300, "the daemon on a private message bus", verbose=True),
-    Ring("vm", ("tests/vm",), 1200, "the installed package on a whole server, by kernel", verbose=True),
+    Ring("pure", ("tests",), 300, "decisions, policy, kernel readers on recorded trees, command line"),
+    Ring("service", ("tests/service",), 180, "the daemon on a private message bus", verbose=True),
+    Ring("vm", ("tests/vm",), 1080, "the installed package on a whole server, by kernel", verbose=True),
 )
 
 

@@ -37,6 +37,7 @@ SERVICE_PACKAGES = (
     "python3-dbusmock",
 )
 PACKAGE_PACKAGES = (
+    "build-essential",
     "debhelper",
     "dh-python",
     "dpkg-dev",
