@@ -220,6 +220,6 @@ def test_the_daemon_holds_the_doors_as_an_ordinary_user(server: Server) -> None:
         "anon_inode:[perf_event]",
     ):
         assert door in held, held
-    assert held.count("anon_inode:[perf_event]") == 2
+    assert held.count("anon_inode:[perf_event]") >= 2  # mapping one makes a second descriptor of it
     server.stop()
     assert server.guest.run("systemctl show -P NFileDescriptorStore tierd").stdout.strip() == "0"
