@@ -103,34 +103,30 @@ def plan(seen: Observation) -> Plan:
     stocks = sorted(seen.cold, key=lambda stock: -stock.idle)
 
     # page i goes up into free room, or against the (i - room)-th coldest page of DRAM
+    longest_idle = stocks[0].idle if stocks else IDLE_WITHOUT_SWAP
     worth = np.zeros(len(rates))
-    worth[:room] = rates[:room] * IDLE_WITHOUT_SWAP / SWAP_GAIN
+    # room costs nobody anything, so it is worth at least as much as the best swap
+    worth[:room] = rates[:room] * SWAP_GAIN * max(IDLE_WITHOUT_SWAP, longest_idle)
     filled = room
     available = 0
     for stock in stocks:
         take = min(stock.pages, slow_room - available)
         # the coldest pages of all only bring DRAM back to its floor
+        available += take
         lifted = min(take, shortfall)
         shortfall -= lifted
         take -= lifted
-        if take <= 0:
-            continue
         worth[filled : filled + take] = rates[filled : filled + take] * stock.idle
         filled += take
-        available += take
     gains = worth >= SWAP_GAIN
     worthwhile = len(rates) if gains.all() else int(np.argmin(gains))
     # all that would be worth moving if cold pages were known: the measure of how wrong the picture is
-    longest_idle = stocks[0].idle if stocks else IDLE_WITHOUT_SWAP
     wanted = int(np.count_nonzero(rates * longest_idle >= SWAP_GAIN))
 
-    # each swap moves two pages
-    if worthwhile <= room:
-        promote = min(worthwhile, seen.budget)
-    else:
-        promote = min(worthwhile, max(min(room, seen.budget), (seen.budget + room) // 2))
+    # each swap moves two pages, and what DRAM is short of its floor is moved first
+    promote = min(worthwhile, seen.budget, max(room, (seen.budget + balance) // 2))
     demotions = []
-    to_demote = max(0, promote - balance) if promote else 0
+    to_demote = min(max(0, promote - balance), seen.budget - promote) if worthwhile else 0
     for stock in stocks:
         pages = min(stock.pages, to_demote)
         if pages > 0:

@@ -57,7 +57,7 @@ class Executor:
         self, plan: Plan, hot: HotPages, heat: HeatMap, topology: Topology, floor: int, seconds: float
     ) -> Moved:
         """Do as much of `plan` as fits into `seconds`. floor: the policy's extra bytes. Raises MalformedError."""
-        if not plan.promote:
+        if not plan.promote and not plan.demotions:
             return Moved()
         begun = time.monotonic()
         demoted_before = read_demoted(self._root)
@@ -65,11 +65,13 @@ class Executor:
         least_free = planner.floor_bytes(node, floor)
         stocks = [(demotion.stock, demotion.pages) for demotion in plan.demotions]
         promoted, done = Outcome(), 0
-        while done < plan.promote and time.monotonic() < begun + seconds:
+        while time.monotonic() < begun + seconds:
             count = min(SLICE, plan.promote - done)
             if stocks and read_free(self._root, node.number) < least_free + count * PAGE_SIZE:
                 stocks = self._demote_slice(stocks)
                 continue
+            if not count:
+                break
             promoted += self._promote(hot, done, done + count, heat, node.number, least_free)
             done += count
         return Moved(

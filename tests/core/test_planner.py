@@ -1,0 +1,250 @@
+"""What any plan keeps to, whatever was seen: floor, budget, gain, order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tierd.core.heat import HotPages
+from tierd.core.model import PAGE_SIZE, Node
+from tierd.core.planner import (
+    FLOOR_EXTRA,
+    FLOOR_WATERMARKS,
+    IDLE_WITHOUT_SWAP,
+    SLOW_RESERVE,
+    SWAP_GAIN,
+    ColdStock,
+    Observation,
+    Plan,
+    floor_bytes,
+    plan,
+    room_pages,
+)
+
+LEAST_RATE = 1 / IDLE_WITHOUT_SWAP
+
+
+def hot(rates: list[float]) -> HotPages:
+    rates = sorted(rates, reverse=True)
+    count = len(rates)
+    return HotPages(np.ones(count, dtype=np.int64), np.arange(count, dtype=np.uint64), np.array(rates))
+
+
+def dram(room: int, number: int = 0, high: int = 3 << 20, extra: int = 0) -> Node:
+    """A node with room for `room` pages above its floor, or that many too few."""
+    floor = FLOOR_WATERMARKS * high + FLOOR_EXTRA + extra
+    return Node(number, 64 << 30, max(0, floor + room * PAGE_SIZE), high, True, False)
+
+
+def slow(room: int, number: int = 1) -> Node:
+    return Node(number, 256 << 30, max(0, SLOW_RESERVE + room * PAGE_SIZE), 9 << 20, False, True)
+
+
+def stock(pages: int, idle: float, name: str = "/a", node: int = 0) -> ColdStock:
+    return ColdStock(name, 24, node, 7, idle, pages)
+
+
+def balance(seen: Observation) -> int:
+    """Pages of room above the floor, negative below it, by the rule of the design: 2 x high + 32 MiB."""
+    floor = sum(2 * n.high_watermark + (32 << 20) + seen.floor for n in seen.dram)
+    return (sum(n.free for n in seen.dram) - floor) // PAGE_SIZE
+
+
+def slow_room(seen: Observation) -> int:
+    return sum(max(0, n.free - SLOW_RESERVE) // PAGE_SIZE for n in seen.slow)
+
+
+STOCKS = st.lists(
+    st.builds(stock, st.integers(1, 400), st.floats(0.05, 200.0), st.sampled_from(["/a", "/b", "/c"])),
+    max_size=6,
+).map(tuple)
+OBSERVATIONS = st.builds(
+    Observation,
+    hot=st.lists(st.floats(LEAST_RATE, 500.0), max_size=300).map(hot),
+    cold=STOCKS,
+    dram=st.integers(-300, 400).map(lambda room: (dram(room),)),
+    slow=st.integers(-50, 1000).map(lambda room: (slow(room),)),
+    budget=st.integers(0, 800),
+)
+
+
+def demoted(made: Plan) -> int:
+    return sum(step.pages for step in made.demotions)
+
+
+@given(OBSERVATIONS)
+def test_a_plan_is_consistent(seen: Observation) -> None:
+    made = plan(seen)
+    assert made.demote_pages == demoted(made)
+    assert 0 <= made.promote <= len(seen.hot)
+    assert all(0 < step.pages <= step.stock.pages and step.reason for step in made.demotions)
+    assert all(step.stock in seen.cold for step in made.demotions)
+    if made.promote:
+        assert made.promote_to in {node.number for node in seen.dram}
+        assert made.coldest_rate == seen.hot.rate[made.promote - 1]
+    assert made.reason or not made.promote, "every step carries its reason"
+
+
+@settings(max_examples=400)
+@given(OBSERVATIONS)
+@example(Observation(hot([1.0] * 200), (stock(400, 100.0),), (dram(100),), (slow(1000),), budget=0))
+@example(Observation(hot([1.0] * 50), (stock(400, 100.0),), (dram(-100),), (slow(1000),), budget=60))
+def test_never_more_than_the_budget(seen: Observation) -> None:
+    made = plan(seen)
+    assert made.promote + demoted(made) <= seen.budget
+
+
+@given(OBSERVATIONS)
+def test_dram_is_never_filled_below_its_floor(seen: Observation) -> None:
+    made = plan(seen)
+    assert balance(seen) + demoted(made) - made.promote >= min(0, balance(seen))
+    if made.promote:
+        assert balance(seen) + demoted(made) - made.promote >= 0
+
+
+@given(OBSERVATIONS)
+def test_no_more_is_demoted_than_is_needed(seen: Observation) -> None:
+    made = plan(seen)
+    assert demoted(made) <= max(0, made.promote - balance(seen))
+
+
+@given(OBSERVATIONS)
+def test_room_first(seen: Observation) -> None:
+    made = plan(seen)
+    if made.demotions and balance(seen) >= 0:
+        assert made.promote > balance(seen), "demoted although there was room"
+
+
+@given(OBSERVATIONS)
+def test_the_coldest_go_down_first(seen: Observation) -> None:
+    made = plan(seen)
+    taken = {id(step.stock): step.pages for step in made.demotions}
+    warmest = max((-step.stock.idle for step in made.demotions), default=None)
+    if warmest is None:
+        return
+    for candidate in seen.cold:
+        if -candidate.idle < warmest:
+            assert taken.get(id(candidate), 0) == candidate.pages, "a colder stock was passed over"
+
+
+@given(OBSERVATIONS)
+def test_no_swap_without_a_clear_gain(seen: Observation) -> None:
+    """The n-th page beyond the room goes up against the n-th coldest page, and is clearly hotter."""
+    made = plan(seen)
+    room = balance(seen)
+    idle = [s.idle for s in sorted(seen.cold, key=lambda s: -s.idle) for _ in range(s.pages)]
+    for place in range(max(0, room), made.promote):
+        assert seen.hot.rate[place] * idle[place - room] >= SWAP_GAIN * (1 - 1e-9)
+
+
+@given(OBSERVATIONS)
+@example(Observation(hot([1.0] * 150), (stock(150, 100.0),), (dram(-50),), (slow(100),), budget=10**6))
+def test_demotion_stops_before_the_slow_node_is_full(seen: Observation) -> None:
+    """What does not fit there goes to swap, or is lost to the OOM killer."""
+    assert demoted(plan(seen)) <= slow_room(seen)
+
+
+@given(OBSERVATIONS)
+def test_no_demotion_with_a_full_slow_node(seen: Observation) -> None:
+    made = plan(replace(seen, slow=(slow(0),)))
+    assert not made.demotions
+    assert made.promote <= max(0, balance(seen))
+
+
+@given(OBSERVATIONS, st.integers(0, 4 << 20))
+def test_higher_watermarks_never_promote_more(seen: Observation, more: int) -> None:
+    raised = tuple(replace(node, high_watermark=node.high_watermark + more) for node in seen.dram)
+    assert plan(replace(seen, dram=raised)).promote <= plan(seen).promote
+
+
+@given(OBSERVATIONS, st.integers(0, 64 << 20))
+def test_a_floor_of_the_policy_only_raises_the_floor(seen: Observation, extra: int) -> None:
+    made = plan(replace(seen, floor=extra))
+    assert made.promote <= plan(seen).promote
+    if made.promote:
+        assert balance(replace(seen, floor=extra)) + demoted(made) - made.promote >= 0
+
+
+@given(OBSERVATIONS, st.integers(0, 500))
+def test_a_larger_budget_never_promotes_less(seen: Observation, more: int) -> None:
+    assert plan(seen).promote <= plan(replace(seen, budget=seen.budget + more)).promote
+
+
+@given(OBSERVATIONS)
+def test_nothing_moves_when_nothing_is_hot(seen: Observation) -> None:
+    """A tracker that sees no access anywhere proves nothing: cold pages alone are no reason to move."""
+    made = plan(replace(seen, hot=hot([])))
+    assert (made.promote, made.demotions, made.wanted) == (0, (), 0)
+    assert made.reason
+
+
+@given(OBSERVATIONS)
+def test_without_dram_nothing_moves(seen: Observation) -> None:
+    made = plan(replace(seen, dram=()))
+    assert (made.promote, made.demotions) == (0, ())
+
+
+@given(OBSERVATIONS)
+def test_why_less_is_done_is_said(seen: Observation) -> None:
+    made = plan(seen)
+    assert bool(made.held) == (made.promote < made.wanted)
+
+
+@pytest.mark.parametrize("rate", [LEAST_RATE, 2 * LEAST_RATE, 1.0])
+def test_with_room_a_page_used_once_in_a_while_is_worth_the_trip(rate: float) -> None:
+    made = plan(Observation(hot([rate] * 10), (), (dram(100),), (slow(100),), budget=1000))
+    assert made.promote == 10 and not made.demotions
+
+
+@pytest.mark.parametrize("idle", [1.0, IDLE_WITHOUT_SWAP, 10 * IDLE_WITHOUT_SWAP])
+def test_room_is_never_worth_less_than_a_swap(idle: float) -> None:
+    rates = [2 * LEAST_RATE] * 20
+    tight = Observation(hot(rates), (stock(100, idle),), (dram(0),), (slow(100),), budget=1000)
+    assert plan(replace(tight, dram=(dram(20),))).promote >= plan(tight).promote
+
+
+def test_a_swap_that_pays() -> None:
+    seen = Observation(
+        hot([10.0] * 5 + [0.1] * 5), (stock(50, 1.0),), (dram(0),), (slow(1000),), budget=1000
+    )
+    made = plan(seen)
+    assert (made.promote, demoted(made)) == (5, 5), "0.1 a second against 1 s of idleness does not pay"
+
+
+def test_room_and_swaps_share_the_budget() -> None:
+    seen = Observation(hot([10.0] * 100), (stock(100, 9.0),), (dram(20),), (slow(1000),), budget=60)
+    made = plan(seen)
+    assert (made.promote, demoted(made)) == (40, 20), "20 into the room, and 20 swaps of two moves each"
+
+
+def test_below_the_floor_room_is_made_before_anything_goes_up() -> None:
+    seen = Observation(hot([10.0] * 10), (stock(500, 9.0),), (dram(-100),), (slow(1000),), budget=1000)
+    made = plan(seen)
+    assert (made.promote, demoted(made)) == (10, 110)
+
+
+def test_below_the_floor_a_small_budget_goes_into_room() -> None:
+    """However far below: each round comes nearer, or nothing would ever move again."""
+    seen = Observation(hot([10.0] * 10), (stock(5000, 9.0),), (dram(-2000),), (slow(9000),), budget=100)
+    for _ in range(100):
+        made = plan(seen)
+        assert made.promote + demoted(made) <= 100
+        assert made.demotions and demoted(made) >= made.promote, "no progress"
+        if made.promote == 10:
+            break
+        seen = replace(seen, dram=(dram(balance(seen) + demoted(made) - made.promote),))
+    else:
+        pytest.fail("never reached the floor")
+
+
+def test_the_floor_is_twice_the_high_watermark_and_32_mib() -> None:
+    node = dram(0, high=5 << 20)
+    assert floor_bytes(node, 0) == (10 << 20) + (32 << 20)
+    assert floor_bytes(node, 7 << 20) == (49 << 20)
+    assert room_pages((replace(node, free=42 << 20),), 0) == 0
+    assert room_pages((replace(node, free=43 << 20),), 0) == 256
+    assert room_pages((replace(node, free=41 << 20),), 0) == -256
