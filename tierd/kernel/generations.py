@@ -50,14 +50,15 @@ def parse(text: str) -> tuple[Lineage, ...]:
             lineages.append(Lineage(memcg, cgroup, node, tuple(generations)))
             generations.clear()
 
-    for line in text.splitlines():
+    # not splitlines(): a cgroup's name may hold any separator but the newline
+    for line in text.split("\n"):
         if header := _MEMCG.match(line):
             finish()
-            memcg, cgroup = int(header[1]), header[2].strip()
+            memcg, cgroup = int(header[1]), header[2]
         elif header := _NODE.match(line):
             finish()
             node = int(header[1])
-        else:
+        elif line:
             fields = line.split()
             if len(fields) != 4:
                 raise MalformedError(f"lru_gen: not a generation: {line[:60]!r}")

@@ -71,7 +71,7 @@ def parse_records(data: bytes) -> tuple[npt.NDArray[np.void], int]:
         kind, _, size = struct.unpack_from("<IHH", data, position)
         if size < 8 or position + size > len(data):
             break
-        if kind == _RECORD_LOST:
+        if kind == _RECORD_LOST and size >= 24:
             lost += struct.unpack_from("<Q", data, position + 16)[0]
         position += size
     if not samples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from tierd.core.model import PAGE_SIZE, Node, Tier, TierKind, Topology
 from tierd.errors import GoneError, MalformedError
@@ -17,6 +18,17 @@ _ZONE_COUNT = re.compile(r"^ +(high|managed|nr_free_pages) +(\d+)$")
 def read_free(root: Root, node: int) -> int:
     """Free bytes of one node, now. Read by the mover before each batch. Raises GoneError, MalformedError."""
     return _read_meminfo(root, node)[1]
+
+
+def refresh_free(root: Root, topology: Topology) -> Topology:
+    """The same tiers with their free memory as it is now: one small file for each node, where read_topology reads
+    a dozen. Raises GoneError when a node is gone: read the whole topology again."""
+    return Topology(
+        tuple(
+            replace(tier, nodes=tuple(replace(node, free=read_free(root, node.number)) for node in tier.nodes))
+            for tier in topology.tiers
+        )
+    )
 
 
 def read_topology(root: Root) -> Topology:
@@ -71,6 +83,8 @@ def _read_nodes(root: Root) -> dict[int, Node]:
     watermarks = read_high_watermarks(root)
     nodes = {}
     for number in online:
+        if number not in watermarks:
+            continue  # coming online: without watermarks it has no floor yet
         try:
             total, free = _read_meminfo(root, number)
         except GoneError:
@@ -79,7 +93,7 @@ def _read_nodes(root: Root) -> dict[int, Node]:
             number=number,
             total=total,
             free=free,
-            high_watermark=watermarks.get(number, 0),
+            high_watermark=watermarks[number],
             has_cpus=number in with_cpus,
             movable_only=number not in with_kernel_memory,
             read_latency=_read_latency(root, number),
@@ -88,7 +102,10 @@ def _read_nodes(root: Root) -> dict[int, Node]:
 
 
 def read_high_watermarks(root: Root) -> dict[int, int]:
-    """Bytes of each node's high watermarks, summed over its zones (/proc/zoneinfo). Raises GoneError."""
+    """Bytes of each node's high watermarks, summed over its zones (/proc/zoneinfo).
+
+    Raises GoneError, MalformedError when there is not one.
+    """
     sums: dict[int, int] = {}
     node = None
     for line in read_text(root.proc / "zoneinfo").splitlines():
@@ -96,6 +113,8 @@ def read_high_watermarks(root: Root) -> dict[int, int]:
             node = int(zone[1])
         elif node is not None and (count := _ZONE_COUNT.match(line)) and count[1] == "high":
             sums[node] = sums.get(node, 0) + int(count[2]) * PAGE_SIZE
+    if not sums:
+        raise MalformedError(f"{root.proc}/zoneinfo: no zone has a high watermark")
     return sums
 
 
