@@ -22,7 +22,8 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Scene:
-    """One case played through. before: reports without tierd; after: with it; ready: when tierd was ready."""
+    """One case played through. before: reports without tierd; after: with it; ready: when tierd was
+    ready."""
 
     case: Case
     before: list[Sample]
@@ -83,9 +84,8 @@ def _play(guest: Guest, case: Case, seconds: int) -> Scene:
 
 
 def _watch(load: Load, seconds: float) -> None:
-    print(
-        f"    {'time':>6}  {'DRAM hits':>9}  {'of ideal':>8}  {'promoted':>10}  {'demoted':>10}  {'free DRAM':>10}"
-    )
+    heads = ("DRAM hits", "of ideal", "promoted", "demoted", "free DRAM")
+    print("    {:>6}  {:>9}  {:>8}  {:>10}  {:>10}  {:>10}".format("time", *heads))
     started = None
     for sample, counters, free in load.watch(seconds):
         started = started or sample.time
@@ -105,9 +105,8 @@ def _table(scenes: list[Scene]) -> None:
     print(f"    {'':44}{'before':>8}{'after':>8}{'ideal':>8}{'after / ideal':>15}")
     for scene in scenes:
         before, after = scene.before[-1], scene.after[-1]
-        print(
-            f"    {scene.case.title:44}{before.hit:8.3f}{after.hit:8.3f}{after.ideal:8.3f}{after.score:15.3f}"
-        )
+        hits = f"{before.hit:8.3f}{after.hit:8.3f}{after.ideal:8.3f}"
+        print(f"    {scene.case.title:44}{hits}{after.score:15.3f}")
 
 
 def _picture_data(scenes: list[Scene], kernel: str) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Every kernel setting that tierd might touch, read in the guest: the witness that it puts all of them back."""
+"""Every kernel setting that tierd might touch, read in the guest: the witness that it puts all of them
+back."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ class Figure:
 
 
 class Stage:
-    """Where rows are measured: one server at a time, booted when a row asks and kept for the next that asks for
-    the same."""
+    """Where rows are measured: one server at a time, booted when a row asks and kept for the next that asks
+    for the same."""
 
     def __init__(self, deb: Callable[[], Path]) -> None:
         self._deb = deb
@@ -67,7 +67,8 @@ class Row:
 
 
 def run(name: str, rows: Iterable[Row], stage: Stage, *, keep: Path | None) -> int:
-    """Measure each row, print it with its figure and whether it holds, and keep the result; 1 if one falls short."""
+    """Measure each row, print it with its figure and whether it holds, and keep the result; 1 if one falls
+    short."""
     results = []
     started = time.monotonic()
     rows = tuple(rows)
@@ -88,18 +89,14 @@ def run(name: str, rows: Iterable[Row], stage: Stage, *, keep: Path | None) -> i
             )
     finally:
         stage.close()
-    print(
-        f"\n{name}, {_commit()}, {time.strftime('%Y-%m-%d')}, {(time.monotonic() - started) / 60:.1f} minutes\n"
-    )
+    minutes = (time.monotonic() - started) / 60
+    print(f"\n{name}, {_commit()}, {time.strftime('%Y-%m-%d')}, {minutes:.1f} minutes\n")
     for row, figure, _ in results:
-        print(
-            f"  {'holds' if figure.holds else 'SHORT':6} {row.what}\n         {figure.text}  (asked: {row.bar})"
-        )
+        print(f"  {'holds' if figure.holds else 'SHORT':6} {row.what}")
+        print(f"         {figure.text}  (asked: {row.bar})")
     short = [row.name for row, figure, _ in results if not figure.holds]
-    print(
-        f"\n{len(results) - len(short)} of {len(results)} rows hold"
-        + (f"; short: {', '.join(short)}" if short else "")
-    )
+    ending = f"; short: {', '.join(short)}" if short else ""
+    print(f"\n{len(results) - len(short)} of {len(results)} rows hold{ending}")
     if keep:
         _keep(keep, name, results)
     return 1 if short else 0

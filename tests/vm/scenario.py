@@ -1,5 +1,5 @@
-"""The scenes that the demo, the verification and the benchmark play in a guest: memory made out of an NVDIMM, a
-workload that knows its own ideal placement, and tierd placing it."""
+"""The scenes that the demo, the verification and the benchmark play in a guest: memory made out of an
+NVDIMM, a workload that knows its own ideal placement, and tierd placing it."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ HUGE_CASES = {"A": Case("A", 64, huge=True), "B": Case("B", 2048, huge=True)}
 
 @dataclass(frozen=True)
 class Sample:
-    """One report of the workload. time: seconds on the guest's monotonic clock. hit: probability that an access
-    finds DRAM. ideal: the same for the best placement in the DRAM that the workload holds."""
+    """One report of the workload. time: seconds on the guest's monotonic clock. hit: probability that an
+    access finds DRAM. ideal: the same for the best placement in the DRAM that the workload holds."""
 
     time: float
     hit: float
@@ -126,8 +126,9 @@ class Load:
         One small command each, so that looking does not disturb what is looked at.
         """
         script = (
-            f"end=$((SECONDS + {seconds:.0f})); while [ $SECONDS -lt $end ]; do sleep {self.report_every:g}; "
-            f"tail -n 1 {_OUTPUT}; busctl --json=short get-property {_BUS} Counters 2>/dev/null || echo null; "
+            f"end=$((SECONDS + {seconds:.0f})); while [ $SECONDS -lt $end ]; do "
+            f"sleep {self.report_every:g}; tail -n 1 {_OUTPUT}; "
+            f"busctl --json=short get-property {_BUS} Counters 2>/dev/null || echo null; "
             "awk '/MemFree/ {print $4}' /sys/devices/system/node/node0/meminfo; done"
         )
         lines = self.guest.stream(script)

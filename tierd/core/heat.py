@@ -1,10 +1,10 @@
 """How hot each sampled page is, from the time between its unmapping and its next access.
 
 The kernel unmaps slow-tier pages region by region; a hint fault then says when a page was used for the first
-time afterwards. For accesses that arrive at rate r, that delay is exponential with mean 1/r, so one delay is an
-estimate of r that spans decades at the price of one fault. The kernel does not say when it unmapped a page. It
-need not: a page faults once per unmapping, so the second fault of any page of a region proves that the region
-has been unmapped again in between, and the first such fault of a region marks the time.
+time afterwards. For accesses that arrive at rate r, that delay is exponential with mean 1/r, so one delay is
+an estimate of r that spans decades at the price of one fault. The kernel does not say when it unmapped a
+page. It need not: a page faults once per unmapping, so the second fault of any page of a region proves that
+the region has been unmapped again in between, and the first such fault of a region marks the time.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from tierd.core.table import Keys, Table
 Floats = npt.NDArray[np.float64]
 
 REGION_PAGES_SHIFT: Final = 11
-"""Regions of 8 MiB: far less than what the kernel unmaps in one go (scan_size_mb), so that one time holds for the
-whole region, and far more pages than the few whose own fault defines that time."""
+"""Regions of 8 MiB: far less than what the kernel unmaps in one go (scan_size_mb), so that one time holds
+for the whole region, and far more pages than the few whose own fault defines that time."""
 _PAGE_BITS: Final = np.uint64(45)
-"""57-bit virtual addresses (5-level paging) have 45-bit page numbers; the process's slot stands above them."""
+"""57-bit virtual addresses (5-level paging) have 45-bit page numbers; the process's slot stands above
+them."""
 _SHORTEST_DELAY: Final = 1e-3
 """Seconds. Below this a delay says more about scheduling than about heat."""
 _LONGEST_DELAY: Final = 60.0
 """Seconds. A page unused for longer is simply cold."""
 _WEIGHT: Final = 0.5
-"""Of the newest observation in the running mean of log(delay): a change of phase shows in two faults, one lucky
-fault of a cold page does not make it hot."""
+"""Of the newest observation in the running mean of log(delay): a change of phase shows in two faults, one
+lucky fault of a cold page does not make it hot."""
 _LOG_MEAN_BIAS: Final = 0.5772156649
 """E[log X] = -log(r) - gamma for X exponential with rate r (Euler's constant)."""
 

@@ -36,7 +36,8 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """One memory tier: `name` as in /sys/devices/virtual/memory_tiering (``memory_tier4``), and its nodes."""
+    """One memory tier: `name` as in /sys/devices/virtual/memory_tiering (``memory_tier4``), and its
+    nodes."""
 
     name: str
     kind: TierKind

@@ -1,4 +1,5 @@
-"""What became of each planned page. Nothing is dropped: moved + already there + refused + deferred = planned."""
+"""What became of each planned page. Nothing is dropped: moved + already there + refused + deferred =
+planned."""
 
 from __future__ import annotations
 
@@ -7,8 +8,8 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Base pages by fate. errors: pages refused by errno (positive), 0 for a page that the kernel left where it
-    was without saying why. seconds: time spent in the kernel."""
+    """Base pages by fate. errors: pages refused by errno (positive), 0 for a page that the kernel left where
+    it was without saying why. seconds: time spent in the kernel."""
 
     moved: int = 0
     already_there: int = 0

@@ -14,12 +14,12 @@ from tierd.core.heat import HotPages
 from tierd.core.model import PAGE_SIZE, Node
 
 SWAP_GAIN: Final = 2.0
-"""A page goes up against one that goes down only when it is expected to be used this often in the time for which
-the other has not been used at all. At 1 the two are equally good and every move is a coin toss."""
+"""A page goes up against one that goes down only when it is expected to be used this often in the time for
+which the other has not been used at all. At 1 the two are equally good and every move is a coin toss."""
 FLOOR_WATERMARKS: Final = 2
 FLOOR_EXTRA: Final = 32 << 20
-"""Bytes. Promotion into a node nearer to its watermarks than 2 x high + 32 MiB stalls the machine for seconds
-(measured on 6.12: calls of 4 MiB took up to 20 s below, 0.06 s at worst above)."""
+"""Bytes. Promotion into a node nearer to its watermarks than 2 x high + 32 MiB stalls the machine for
+seconds (measured on 6.12: calls of 4 MiB took up to 20 s below, 0.06 s at worst above)."""
 SLOW_RESERVE: Final = 32 << 20
 """Bytes of the slow node that demotion leaves free."""
 IDLE_WITHOUT_SWAP: Final = 60.0

@@ -1,4 +1,5 @@
-"""A hash table of 64-bit keys with columns of numbers, in numpy: thousands of keys a call, no loop per key."""
+"""A hash table of 64-bit keys with columns of numbers, in numpy: thousands of keys a call, no loop per
+key."""
 
 from __future__ import annotations
 

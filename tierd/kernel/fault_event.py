@@ -1,4 +1,5 @@
-"""The perf event behind the fault stream. Opened by the helper, as root; read by the daemon through kernel/perf.py."""
+"""The perf event behind the fault stream. Opened by the helper, as root; read by the daemon through
+kernel/perf.py."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ _FLAG_DISABLED: Final = 1 << 0
 _FLAG_USE_CLOCKID: Final = 1 << 25
 _CLOCK_MONOTONIC: Final = 1
 _ATTRIBUTE_SIZE: Final = 112
-"""PERF_ATTR_SIZE_VER5, with clockid and without what this event does not use; every kernel since 4.1 takes it."""
+"""PERF_ATTR_SIZE_VER5, with clockid and without what this event does not use; every kernel since 4.1 takes
+it."""
 
 
 def open_fault_event(cpu: int) -> int:

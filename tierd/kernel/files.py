@@ -11,7 +11,8 @@ _GONE = {errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.ENOTDIR}
 
 
 def read_text(path: Path) -> str:
-    """The file's text; bytes that are not UTF-8 are replaced. Raises GoneError, DeniedError, MalformedError."""
+    """The file's text; bytes that are not UTF-8 are replaced. Raises GoneError, DeniedError,
+    MalformedError."""
     try:
         return path.read_bytes().decode("utf-8", errors="replace")
     except OSError as error:

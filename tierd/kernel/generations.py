@@ -26,8 +26,8 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """The generations of one cgroup on one node, oldest first. `memcg` is the kernel's number for it, which is
-    not the inode up to 6.12 and is read from the file each time."""
+    """The generations of one cgroup on one node, oldest first. `memcg` is the kernel's number for it, which
+    is not the inode up to 6.12 and is read from the file each time."""
 
     memcg: int
     cgroup: str
@@ -77,7 +77,8 @@ def _count(field: str) -> int:
 
 
 class Generations:
-    """Reads and commands. Every call can last as long as a walk of the cgroup's page tables: engine thread only."""
+    """Reads and commands. Every call can last as long as a walk of the cgroup's page tables: engine thread
+    only."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -92,12 +93,12 @@ class Generations:
 
     def age(self, lineage: Lineage) -> None:
         """Walk the page tables, take the accessed bits, and begin a new generation.
-        Raises OSError: EINVAL (not the youngest any more, or the cgroup is gone), EEXIST (the kernel did it)."""
+        Raises OSError: EINVAL (no longer the youngest, or the cgroup is gone), EEXIST (the kernel did it)."""
         self._command(f"+ {lineage.memcg} {lineage.node} {lineage.youngest} 1 1")
 
     def demote(self, lineage: Lineage, sequence: int, pages: int) -> None:
-        """Demote at most `pages` pages of generations up to `sequence`, which is at least two below the youngest.
-        Needs demotion_enabled; without it the kernel would reclaim. Raises OSError like age()."""
+        """Demote at most `pages` pages of generations up to `sequence`, which is at least two below the
+        youngest. Needs demotion_enabled; without it the kernel would reclaim. Raises OSError like age()."""
         self._command(f"- {lineage.memcg} {lineage.node} {sequence} {_SWAPPINESS_ANON_FIRST} {pages}")
 
     def _command(self, text: str) -> None:

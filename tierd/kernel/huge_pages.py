@@ -41,7 +41,8 @@ class Range:
 
 
 def private_mappings(root: Root, pid: int) -> Iterator[Range]:
-    """Mappings that can hold anonymous huge pages: private, writable, at least 2 MiB. Raises GoneError, DeniedError."""
+    """Mappings that can hold anonymous huge pages: private, writable, at least 2 MiB. Raises GoneError,
+    DeniedError."""
     for start, end, permissions, _ in _MAPPING.findall(read_text(root.proc / str(pid) / "maps")):
         found = Range(int(start, 16), int(end, 16))
         if permissions[1] == "w" and permissions[3] == "p" and found.huge_pages:
@@ -104,5 +105,6 @@ def huge_bytes(root: Root, pid: int) -> int:
 
 
 def split(descriptor: int, pid: int, target: Range) -> None:
-    """Split the huge pages of a range: debugfs split_huge_pages. Pages that are pinned stay. Raises OSError."""
+    """Split the huge pages of a range: debugfs split_huge_pages. Pages that are pinned stay. Raises
+    OSError."""
     os.write(descriptor, f"{pid},0x{target.start:x},0x{target.end:x}".encode("ascii"))

@@ -33,10 +33,11 @@ class Mover:
     def promote(
         self, process: ProcessId, pages: npt.NDArray[np.uint64], node: int, floor: int
     ) -> tuple[Outcome, npt.NDArray[np.bool_]]:
-        """Move `pages` (virtual page numbers, in order of preference) to `node` while it keeps `floor` free bytes.
+        """Move `pages` (virtual page numbers, in order of preference) to `node` while it keeps `floor` free
+        bytes.
 
-        Returns the outcome and which pages are now on the node. Pages for which there is no room, and those of
-        a process that is gone, are deferred. Raises nothing: what the kernel refuses is in the outcome.
+        Returns the outcome and which pages are now on the node. Pages for which there is no room, and those
+        of a process that is gone, are deferred. Raises nothing: what the kernel refuses is in the outcome.
         """
         there = np.zeros(len(pages), dtype=np.bool_)
         total = Outcome()

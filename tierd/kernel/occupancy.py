@@ -10,7 +10,8 @@ _COUNTED = ("anon", "file")
 
 
 def read_occupancy(root: Root, cgroup: str, names: tuple[str, ...] = _COUNTED) -> dict[int, int]:
-    """Bytes of `cgroup` by node, summed over the given kinds of memory (by default all that can move). Raises GoneError, DeniedError, MalformedError."""
+    """Bytes of `cgroup` by node, summed over the given kinds of memory (by default all that can move).
+    Raises GoneError, DeniedError, MalformedError."""
     path = root.cgroup / cgroup.lstrip("/") / "memory.numa_stat"
     sums: dict[int, int] = {}
     for line in read_text(path).splitlines():

@@ -9,7 +9,8 @@ import psutil
 
 @dataclass(frozen=True, slots=True)
 class OwnCost:
-    """cpu_seconds: user and system time since the daemon started. resident_bytes: its resident memory now."""
+    """cpu_seconds: user and system time since the daemon started. resident_bytes: its resident memory
+    now."""
 
     cpu_seconds: float = 0.0
     resident_bytes: int = 0

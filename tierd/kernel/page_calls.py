@@ -21,7 +21,8 @@ STATUS_UNKNOWN: Final = -9999
 def query_nodes(pid: int, addresses: Addresses) -> Nodes:
     """The node of each page, or a negative errno (absent, shared zero page, not a mapping). move_pages(2).
 
-    Raises OSError: ESRCH (gone), EPERM, EINVAL (no memory), EINTR (7.x, while the process executes a new program).
+    Raises OSError: ESRCH (gone), EPERM, EINVAL (no memory), EINTR (7.x, while the process executes a new
+    program).
     """
     addresses = np.ascontiguousarray(addresses, dtype=np.uint64)
     status = np.full(len(addresses), STATUS_UNKNOWN, dtype=np.int32)

@@ -12,7 +12,8 @@ _SOME = re.compile(r"^some avg10=(\d+\.\d+) ", re.MULTILINE)
 
 
 def read_memory_pressure(root: Root) -> float:
-    """Per cent of the last 10 seconds in which some task waited for memory. Raises GoneError, MalformedError."""
+    """Per cent of the last 10 seconds in which some task waited for memory. Raises GoneError,
+    MalformedError."""
     text = read_text(root.memory_pressure)
     match = _SOME.search(text)
     if not match:

@@ -17,9 +17,9 @@ _MAXIMUM_COMMAND = 64
 def selected_processes(root: Root, selection: ProcessSelection, minimum: int) -> tuple[ProcessView, ...]:
     """Processes with at least `minimum` resident bytes that the policy selects; never tierd itself.
 
-    Walks the cgroup tree and leaves out branches that hold less than `minimum`, so that the cost grows with the
-    large processes and not with all. The root cgroup, where systemd leaves kernel threads only, is not looked
-    at. Processes that exit meanwhile are left out.
+    Walks the cgroup tree and leaves out branches that hold less than `minimum`, so that the cost grows with
+    the large processes and not with all. The root cgroup, where systemd leaves kernel threads only, is not
+    looked at. Processes that exit meanwhile are left out.
     """
     found = []
     for cgroup in _cgroups(root, "", minimum):

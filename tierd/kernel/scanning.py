@@ -1,4 +1,5 @@
-"""How fast the kernel unmaps slow-tier pages for hint faults: debugfs sched/numa_balancing, by descriptor."""
+"""How fast the kernel unmaps slow-tier pages for hint faults: debugfs sched/numa_balancing, by
+descriptor."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ SCAN_DOORS: Final = ("scan_delay_ms", "scan_period_min_ms", "scan_period_max_ms"
 
 
 class ScanRate:
-    """Writes the scan settings when they change. A task takes its period when it is first scanned and keeps it;
-    only the size counts for running tasks (task_numa_work, kernel/sched/fair.c), so that is what is steered."""
+    """Writes the scan settings when they change. A task takes its period when it is first scanned and keeps
+    it; only the size counts for running tasks (task_numa_work, kernel/sched/fair.c), so that is what is
+    steered."""
 
     def __init__(self, doors: Mapping[str, int]) -> None:
         self._doors = {name: doors[name] for name in SCAN_DOORS if name in doors}

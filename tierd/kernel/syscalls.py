@@ -1,5 +1,5 @@
-"""The system calls that Python lacks, with errno turned into OSError. No policy here, and no numpy: the helper
-that runs before the daemon has to start fast."""
+"""The system calls that Python lacks, with errno turned into OSError. No policy here, and no numpy: the
+helper that runs before the daemon has to start fast."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def call(name: str, *arguments: object) -> int:
 
 
 def perf_event_open(attributes: bytes, pid: int, cpu: int) -> int:
-    """A perf event of `pid` (-1: all) on `cpu`, close-on-exec. Raises OSError (EACCES: perf_event_paranoid)."""
+    """A perf event of `pid` (-1: all) on `cpu`, close-on-exec. Raises OSError (EACCES:
+    perf_event_paranoid)."""
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
     close_on_exec = 1 << 3
     return call(
@@ -55,7 +56,8 @@ class _IoVec(ctypes.Structure):
 
 
 def process_madvise(pidfd: int, start: int, length: int, advice: int) -> int:
-    """Advise on one range of another process; returns the bytes advised. Needs CAP_SYS_NICE. Raises OSError."""
+    """Advise on one range of another process; returns the bytes advised. Needs CAP_SYS_NICE. Raises
+    OSError."""
     vector = _IoVec(start, length)
     return call(
         "process_madvise",

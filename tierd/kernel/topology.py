@@ -21,11 +21,13 @@ def read_free(root: Root, node: int) -> int:
 
 
 def refresh_free(root: Root, topology: Topology) -> Topology:
-    """The same tiers with their free memory as it is now: one small file for each node, where read_topology reads
-    a dozen. Raises GoneError when a node is gone: read the whole topology again."""
+    """The same tiers with their free memory as it is now: one small file for each node, where read_topology
+    reads a dozen. Raises GoneError when a node is gone: read the whole topology again."""
     return Topology(
         tuple(
-            replace(tier, nodes=tuple(replace(node, free=read_free(root, node.number)) for node in tier.nodes))
+            replace(
+                tier, nodes=tuple(replace(node, free=read_free(root, node.number)) for node in tier.nodes)
+            )
             for tier in topology.tiers
         )
     )

@@ -49,8 +49,8 @@ class Coldness:
         return tuple(stock for line in lineages for stock in _stocks(line))
 
     def steer(self, plan: Plan, cold: tuple[ColdStock, ...], moved: int) -> None:
-        """The longest interval that still finds enough cold pages. The longer a page was idle, the surer it is
-        cold; but where every page is used every few seconds, a long interval finds none."""
+        """The longest interval that still finds enough cold pages. The longer a page was idle, the surer it
+        is cold; but where every page is used every few seconds, a long interval finds none."""
         found = sum(stock.pages for stock in cold)
         enough = max(1024, moved)
         if found > 4 * enough:

@@ -11,11 +11,11 @@ from tierd.core import planner
 from tierd.core.budget import TokenBucket
 from tierd.core.heat import HeatMap
 from tierd.core.model import PAGE_SIZE, Topology
-from tierd.core.planner import ColdStock, Observation, Plan
+from tierd.core.planner import Observation, Plan
 from tierd.core.policy import EngineMode, EnginePolicy, Policy
 from tierd.core.sampling import ScanGovernor
 from tierd.core.state import Counters, EngineState, MissingFeature, PlanLine, State
-from tierd.errors import TierdError
+from tierd.errors import GoneError, TierdError
 from tierd.kernel.generations import Generations
 from tierd.kernel.occupancy import read_occupancy
 from tierd.kernel.own_cost import read_own_cost
@@ -23,7 +23,7 @@ from tierd.kernel.paths import Root
 from tierd.kernel.perf import FaultStream
 from tierd.kernel.pressure import read_memory_pressure
 from tierd.kernel.scanning import ScanRate
-from tierd.kernel.topology import read_topology
+from tierd.kernel.topology import read_topology, refresh_free
 from tierd.service.coldness import Coldness
 from tierd.service.moving import Executor, Moved
 from tierd.service.placed import PlacedProcesses
@@ -36,17 +36,21 @@ SAMPLE_SECONDS = 0.1
 PROCESS_SECONDS = 2.0
 """Between two looks at the process list."""
 PRUNE_SECONDS = 10.0
+TOPOLOGY_SECONDS = 5.0
+"""Between two looks at nodes, tiers and watermarks; free memory is read in every round."""
 MOST_HOT = 1 << 18
 """Pages (1 GiB) considered in one round."""
 MOVE_SHARE = 0.9
 """Of a round's length, spent on moving at most."""
 GROWTH = 4
-"""A round plans at most this many times what the last one moved, so that plans stay near what can be done."""
+"""A round plans at most this many times what the last one moved, so that plans stay near what can be
+done."""
 LEAST_PLANNED = 4096
 
 
 class Engine:
-    """Satisfies service.worker.Stepper. Not thread-safe: everything but `state` belongs to the engine thread."""
+    """Satisfies service.worker.Stepper. Not thread-safe: everything but `state` belongs to the engine
+    thread."""
 
     def __init__(
         self,
@@ -87,7 +91,7 @@ class Engine:
         self._policy = policy
         self._heat = HeatMap(policy.engine.heat_half_life)
         self._bucket = TokenBucket(policy.engine.bandwidth)
-        self._next_processes = self._next_round = self._next_prune = 0.0
+        self._next_processes = self._next_round = self._next_prune = self._next_topology = 0.0
 
     def close(self) -> None:
         self._faults.enable(False)
@@ -113,7 +117,7 @@ class Engine:
 
     def _round(self, now: float) -> None:
         engine = self._policy.engine
-        topology = read_topology(self._root)
+        topology = self._observe_topology(now)
         if not topology.tiered:
             return self._publish(
                 topology, EngineState.IDLE, "one memory tier only: there is nothing to place"
@@ -149,6 +153,15 @@ class Engine:
         self._scanning.set_size(self._governor.update(max(plan.wanted, plan.promote), dram_pages))
         steady = EngineState.STEADY if self._governor.resting else EngineState.CONVERGING
         return self._publish(topology, steady, plan.held, plan)
+
+    def _observe_topology(self, now: float) -> Topology:
+        if now < self._next_topology:
+            try:
+                return refresh_free(self._root, self._state.topology)
+            except GoneError:
+                log.info("a node is gone: reading the topology again")
+        self._next_topology = now + TOPOLOGY_SECONDS
+        return read_topology(self._root)
 
     def _split(self, topology: Topology, engine: EnginePolicy) -> int:
         """Huge pages split in this round: only where DRAM is short, and only when moving is allowed."""

@@ -29,8 +29,8 @@ SLICE = 2048
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What a round moved. promoted: the fate of each page of the plan. demoted: base pages, by the kernel's count.
-    seconds: wall time."""
+    """What a round moved. promoted: the fate of each page of the plan. demoted: base pages, by the kernel's
+    count. seconds: wall time."""
 
     promoted: Outcome = Outcome()
     demoted: int = 0
@@ -56,7 +56,8 @@ class Executor:
     def execute(
         self, plan: Plan, hot: HotPages, heat: HeatMap, topology: Topology, floor: int, seconds: float
     ) -> Moved:
-        """Do as much of `plan` as fits into `seconds`. floor: the policy's extra bytes. Raises MalformedError."""
+        """Do as much of `plan` as fits into `seconds`. floor: the policy's extra bytes. Raises
+        MalformedError."""
         if not plan.promote and not plan.demotions:
             return Moved()
         begun = time.monotonic()

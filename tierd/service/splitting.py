@@ -19,7 +19,8 @@ _SLICE = 16 * HUGE_PAGE_SIZE
 
 
 class Splitter:
-    """Used by the engine only. `descriptor` is debugfs split_huge_pages, None where the helper could not open it."""
+    """Used by the engine only. `descriptor` is debugfs split_huge_pages, None where the helper could not
+    open it."""
 
     def __init__(self, root: Root, descriptor: int | None) -> None:
         self._root = root
@@ -32,8 +33,8 @@ class Splitter:
     def split(
         self, views: tuple[ProcessView, ...], dram: frozenset[int], slow: frozenset[int], seconds: float
     ) -> int:
-        """Split the huge pages of processes whose cgroup has huge pages in DRAM and memory on a slow node, for at
-        most about `seconds`. Returns how many huge pages were split, by looking again."""
+        """Split the huge pages of processes whose cgroup has huge pages in DRAM and memory on a slow node,
+        for at most about `seconds`. Returns how many huge pages were split, by looking again."""
         deadline = time.monotonic() + seconds
         done = 0
         contended: dict[str, bool] = {}
