@@ -12,38 +12,11 @@ from hypothesis import strategies as st
 from tierd.errors import MalformedError
 from tierd.kernel.generations import Generations, Lineage, parse
 
+RECORDED = Path(__file__).parent / "recorded"
 # 6.12: the number is 16 bits wide and not the cgroup's inode
-LINUX_6_12 = """\
-memcg     1 /
- node     0
-          0      35816          0       7063 
-          1      35816       1202       8201 
-          2      21004         33          0 
-          3       1400        812         10 
- node     1
-          0      35816          0          0 
-          1      35816          0          0 
-memcg    24 /system.slice/bench.service
- node     0
-         41       9120      60237          0 
-         42       4030      12288         16 
-         43       2010       2048          0 
-         44        900        512          2 
- node     1
-          7      10210     180224          0 
-          8       8810       4096          0 
-"""
+LINUX_6_12 = (RECORDED / "lru_gen-6.12.txt").read_text()
 # 7.x: the inode, in 64 bits
-LINUX_7 = """\
-memcg 1 /
- node     0
-          0       5000          0        100 
-          1       1000          5          0 
-memcg 4294969304 /user.slice/user-1000.slice/a b
- node     0
-        100       2000        256          1 
-        101        500          1          0 
-"""
+LINUX_7 = (RECORDED / "lru_gen-7.txt").read_text()
 
 
 def test_linux_6_12() -> None:

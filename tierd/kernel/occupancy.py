@@ -15,12 +15,12 @@ def read_occupancy(root: Root, cgroup: str, names: tuple[str, ...] = _COUNTED) -
     path = root.cgroup / cgroup.lstrip("/") / "memory.numa_stat"
     sums: dict[int, int] = {}
     for line in read_text(path).splitlines():
-        name, *pairs = line.split()
+        name, *pairs = line.split() or [""]
         if name not in names:
             continue
         for pair in pairs:
             node, _, amount = pair.partition("=")
-            if not node.startswith("N") or not amount.isdigit():
+            if not (node.startswith("N") and node[1:].isdecimal() and amount.isdecimal()):
                 raise MalformedError(f"{path}: not a node count: {pair[:40]!r}")
             sums[int(node[1:])] = sums.get(int(node[1:]), 0) + int(amount)
     return sums

@@ -22,7 +22,7 @@ def selected_processes(root: Root, selection: ProcessSelection, minimum: int) ->
     looked at. Processes that exit meanwhile are left out.
     """
     found = []
-    for cgroup in _cgroups(root, "", minimum):
+    for cgroup in _cgroups(root, minimum):
         if not selection.selects(cgroup):
             continue
         for pid in _members(root, cgroup):
@@ -36,29 +36,34 @@ def selected_processes(root: Root, selection: ProcessSelection, minimum: int) ->
                 found.append(
                     ProcessView(ProcessId(pid, start), command, _owner(root, pid), cgroup, resident)
                 )
-            except (GoneError, DeniedError):
+            except (GoneError, DeniedError, MalformedError):
                 continue
     return tuple(found)
 
 
-def _cgroups(root: Root, parent: str, minimum: int) -> Iterator[str]:
-    """Paths below `parent` (``/a/b``) that are charged with at least `minimum` bytes, parents first."""
-    try:
-        with os.scandir(root.cgroup / parent.lstrip("/")) as entries:
-            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        return  # removed meanwhile
-    for name in names:
-        path = f"{parent}/{name}"
+def _cgroups(root: Root, minimum: int) -> Iterator[str]:
+    """Paths (``/a/b``) of cgroups that are charged with at least `minimum` bytes, parents first."""
+    # a list and no recursion: a user may nest cgroups deeper than Python's stack
+    waiting = [""]
+    while waiting:
+        parent = waiting.pop()
+        if parent:
+            yield parent
         try:
-            if read_int(root.cgroup / path.lstrip("/") / "memory.current") < minimum:
-                continue
-        except GoneError:
-            pass  # without the memory controller nothing is known of its size
-        except DeniedError:
-            continue
-        yield path
-        yield from _cgroups(root, path, minimum)
+            with os.scandir(root.cgroup / parent.lstrip("/")) as entries:
+                names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue  # removed meanwhile
+        waiting.extend(path for name in names if _holds(root, path := f"{parent}/{name}", minimum))
+
+
+def _holds(root: Root, cgroup: str, minimum: int) -> bool:
+    try:
+        return read_int(root.cgroup / cgroup.lstrip("/") / "memory.current") >= minimum
+    except GoneError:
+        return True  # without the memory controller nothing is known of its size
+    except (DeniedError, MalformedError):
+        return False
 
 
 def _members(root: Root, cgroup: str) -> tuple[int, ...]:
@@ -66,7 +71,7 @@ def _members(root: Root, cgroup: str) -> tuple[int, ...]:
         text = read_text(root.cgroup / cgroup.lstrip("/") / "cgroup.procs")
     except (GoneError, DeniedError, MalformedError):
         return ()  # removed, or threaded (EOPNOTSUPP): its processes are listed at the domain above
-    return tuple(int(line) for line in text.split() if line.isdigit())
+    return tuple(int(line) for line in text.split() if line.isdecimal())
 
 
 def same_process(root: Root, process: ProcessId) -> bool:
@@ -92,7 +97,7 @@ def _stat(root: Root, pid: int) -> tuple[str, int]:
     text = read_text(path)
     opening, closing = text.find("("), text.rfind(")")
     fields = text[closing + 2 :].split()
-    if opening < 0 or closing < opening or len(fields) < 20:
+    if opening < 0 or closing < opening or len(fields) < 20 or not fields[19].isdecimal():
         raise MalformedError(f"{path}: not a stat line")
     command = text[opening + 1 : closing]
     printable = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in command)
@@ -102,7 +107,7 @@ def _stat(root: Root, pid: int) -> tuple[str, int]:
 def _resident(root: Root, pid: int) -> int:
     path = root.proc / str(pid) / "statm"
     fields = read_text(path).split()
-    if len(fields) < 2:
+    if len(fields) < 2 or not fields[1].isdecimal():
         raise MalformedError(f"{path}: not a statm line")
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 

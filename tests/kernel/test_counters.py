@@ -1,0 +1,58 @@
+"""/proc/vmstat, and what was demoted on request."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.fixtures import Machine, fail_reading
+from tierd.errors import DeniedError, GoneError
+from tierd.kernel.counters import read_counters, read_demoted
+from tierd.kernel.paths import Root
+
+
+def test_by_name(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, vmstat={"pgmigrate_success": 12}).write()
+    assert read_counters(machine.root)["pgmigrate_success"] == 12
+
+
+@pytest.mark.parametrize(
+    ("vmstat", "demoted"),
+    [
+        ({"pgdemote_direct": 500}, 500),  # up to 6.12
+        ({"pgdemote_direct": 20, "pgdemote_proactive": 500}, 520),  # from 7.2 on
+        ({"pgdemote_khugepaged": 7}, 0),
+        ({}, 0),
+    ],
+)
+def test_demoted_on_request(tmp_path: Path, vmstat: dict[str, int], demoted: int) -> None:
+    """What kswapd demotes by itself (1000 pages in the tree) is not ours."""
+    assert read_demoted(Machine(tmp_path, vmstat=vmstat).write().root) == demoted
+
+
+def test_a_kernel_without_demotion(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.put("proc/vmstat", "nr_free_pages 5\n")
+    assert read_demoted(machine.root) == 0
+
+
+def test_lines_that_are_no_counters(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.put("proc/vmstat", b"pgdemote_direct many\nnr_x\n\xff\xfe\npgdemote_proactive 3\n")
+    assert read_demoted(machine.root) == 3
+
+
+def test_gone_and_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(tmp_path)
+    with pytest.raises(GoneError, match="vmstat"):
+        read_counters(machine.root)
+    machine.write()
+    fail_reading(monkeypatch, machine.root.proc / "vmstat", errno.EACCES)
+    with pytest.raises(DeniedError, match="vmstat"):
+        read_counters(machine.root)
+
+
+def test_this_machine() -> None:
+    assert read_counters(Root())["nr_free_pages"] > 0
