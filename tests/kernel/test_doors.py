@@ -68,6 +68,13 @@ def test_every_door_by_name(root: Root, opened: dict[int, int]) -> None:
     close(doors)
 
 
+def test_settings_that_cannot_be_put_back_are_not_handed_out(root: Root, opened: dict[int, int]) -> None:
+    doors, missing = open_doors(root, settings=False, open_event=lambda cpu: event(opened, cpu))
+    assert missing == ()
+    assert set(doors) == {"lru_gen", "split_huge_pages", "perf.0", "perf.1", "perf.3"}
+    close(doors)
+
+
 @pytest.mark.parametrize(
     ("gone", "feature", "doors_lost"),
     [

@@ -34,9 +34,10 @@ def root(tmp_path: Path) -> Root:
         root.nodes / "has_memory": "0-1",
         root.nodes / "has_cpu": "0",
         root.nodes / "has_normal_memory": "0",
-        root.nodes / "node0/meminfo": "Node 0 MemTotal: 1024 kB\nNode 0 MemFree: 512 kB",
-        root.nodes / "node1/meminfo": "Node 1 MemTotal: 4096 kB\nNode 1 MemFree: 4096 kB",
-        root.proc / "zoneinfo": "Node 0, zone   Normal\n        high     1",
+        root.nodes / "node0/meminfo": "Node 0 MemTotal:        1024 kB\nNode 0 MemFree:          512 kB",
+        root.nodes / "node1/meminfo": "Node 1 MemTotal:        4096 kB\nNode 1 MemFree:         4096 kB",
+        root.proc
+        / "zoneinfo": "Node 0, zone   Normal\n        high     1\nNode 1, zone  Movable\n        high     1",
         root.memory_tiers / "memory_tier4/nodelist": "0",
         root.memory_tiers / "memory_tier22/nodelist": "1",
         **{root.scan_settings / name: "1000" for name in SCAN_SETTINGS},
@@ -105,6 +106,33 @@ def test_kernel_tiering_of_somebody_else_is_not_seized(root: Root, ledger_path: 
     assert facts(root) == before and not ledger_path.exists()
 
 
+@pytest.mark.parametrize(
+    ("tier", "mode", "handed_out"), [("1", "0", True), ("", "0", False), ("1", "2", False)]
+)
+def test_the_daemon_may_set_only_what_is_in_the_ledger(
+    root: Root, ledger_path: Path, monkeypatch: pytest.MonkeyPatch, tier: str, mode: str, handed_out: bool
+) -> None:
+    (root.memory_tiers / "memory_tier22/nodelist").write_text(f"{tier}\n")
+    root.numa_balancing.write_text(f"{mode}\n")
+    asked: list[bool] = []
+
+    def open_doors(root: Root, settings: bool) -> tuple[dict[str, int], tuple[MissingFeature, ...]]:
+        asked.append(settings)
+        return {}, ()
+
+    monkeypatch.setattr(helper.doors_module, "open_doors", open_doors)
+    helper.open_command(root, ledger_path, ledger_path.with_name("doors.json"))
+    assert asked == [handed_out]
+
+
+def test_demotion_that_was_on_stays_on(root: Root, ledger_path: Path) -> None:
+    root.demotion_enabled.write_text("true\n")
+    apply_settings(root, Ledger(ledger_path))
+    root.demotion_enabled.write_text("false\n")  # as the daemon may through its door
+    Ledger(ledger_path).restore_all()
+    assert read_setting(root.demotion_enabled) == "true"
+
+
 def test_after_a_crash_the_tiering_is_ours(root: Root, ledger_path: Path) -> None:
     before = facts(root)
     apply_settings(root, Ledger(ledger_path))
@@ -119,6 +147,18 @@ def test_one_tier_changes_nothing(root: Root, ledger_path: Path) -> None:
     before = facts(root)
     assert apply_settings(root, Ledger(ledger_path)) == (Settings.NOT_NEEDED, ())
     assert facts(root) == before and not ledger_path.exists()
+
+
+def test_a_topology_that_cannot_be_read_changes_nothing_and_is_named(
+    root: Root, ledger_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root.nodes / "node1/meminfo").write_text("odd\n")
+    before, report_path = facts(root), ledger_path.with_name("doors.json")
+    monkeypatch.setattr(helper.doors_module, "open_doors", lambda root, settings: ({}, ()))
+    helper.open_command(root, ledger_path, report_path)
+    report = read_report(report_path)
+    assert report.settings is Settings.FAILED and "no MemTotal line" in report.missing[0].feature
+    assert facts(root) == before
 
 
 def test_settings_are_put_back_when_the_slow_tier_is_gone_at_a_restart(
@@ -226,7 +266,7 @@ def test_open_then_restore_leaves_the_machine_as_it_was(
     monkeypatch.setattr(
         helper.doors_module,
         "open_doors",
-        lambda root: (pipe_doors("lru_gen"), (MissingFeature("perf", "blind", "buy one"),)),
+        lambda root, settings: (pipe_doors("lru_gen"), (MissingFeature("perf", "blind", "buy one"),)),
     )
     assert helper.open_command(root, ledger_path, report_path) == 0
     assert read_report(report_path) == Report(
@@ -248,12 +288,15 @@ def test_a_ledger_that_cannot_be_trusted_changes_no_setting(
     ledger_path.parent.mkdir()
     ledger_path.write_text("{}")
     ledger_path.chmod(0o666)
-    monkeypatch.setattr(helper.doors_module, "open_doors", lambda root: ({}, ()))
+    asked = []
+    monkeypatch.setattr(
+        helper.doors_module, "open_doors", lambda root, settings: (asked.append(settings), ({}, ()))[1]
+    )
     assert helper.open_command(root, ledger_path, report_path) == 0
     report = read_report(report_path)
     assert report.settings is Settings.FAILED
-    assert report.missing[0].feature.startswith("the ledger of kernel settings")
-    assert facts(root) == before
+    assert report.missing[0].feature.startswith("kernel settings (")
+    assert facts(root) == before and asked == [False]
 
 
 @pytest.mark.parametrize("text", [None, "", "{}", '{"doors": [], "settings": "odd", "missing": []}', "[]"])

@@ -120,6 +120,7 @@ def tiered(untiered: Server) -> Server:
 
 @pytest.fixture
 def server(tiered: Server) -> Iterator[Server]:
+    tiered.stop()
     yield tiered
     tiered.no_drop_in()
     tiered.stop()
@@ -142,9 +143,21 @@ def test_after_a_stop_every_setting_is_as_before(server: Server) -> None:
     assert running[BALANCING] == ("0", "2")
     assert running[RATE_LIMIT] == ("65536", "0")
     assert running[DEMOTION] == ("false", "true")
+    _assert_doors_are_held(server)
     server.stop()
     assert differences(before, server.settings()) == {}
     assert server.guest.run("ls /run/tierd/settings.json", check=False).returncode != 0
+    assert server.guest.run("systemctl show -P NFileDescriptorStore tierd").stdout.strip() == "0"
+
+
+def _assert_doors_are_held(server: Server) -> None:
+    """The daemon is an ordinary user and has what only root may open."""
+    pid = server.main_pid()
+    assert server.guest.run(f"stat -c %U /proc/{pid}").stdout.strip() == "tierd"
+    held = server.guest.run(f"readlink /proc/{pid}/fd/*").stdout
+    for door in ("lru_gen", "split_huge_pages", "scan_size_mb", "demotion_enabled"):
+        assert door in held, held
+    assert held.count("anon_inode:[perf_event]") >= 2, held  # mapping one makes a second descriptor of it
 
 
 def test_after_a_kill_every_setting_is_as_before(server: Server) -> None:
@@ -205,21 +218,3 @@ def test_kernel_tiering_of_somebody_else_is_named_and_left_alone(server: Server)
         assert differences(before, server.settings()) == {}
     finally:
         server.guest.run(f"echo 0 > {BALANCING}")
-
-
-def test_the_daemon_holds_the_doors_as_an_ordinary_user(server: Server) -> None:
-    server.start()
-    pid = server.main_pid()
-    assert server.guest.run(f"stat -c %U /proc/{pid}").stdout.strip() == "tierd"
-    held = server.guest.run(f"readlink /proc/{pid}/fd/*").stdout
-    for door in (
-        "lru_gen",
-        "split_huge_pages",
-        "scan_size_mb",
-        "demotion_enabled",
-        "anon_inode:[perf_event]",
-    ):
-        assert door in held, held
-    assert held.count("anon_inode:[perf_event]") >= 2  # mapping one makes a second descriptor of it
-    server.stop()
-    assert server.guest.run("systemctl show -P NFileDescriptorStore tierd").stdout.strip() == "0"

@@ -39,13 +39,15 @@ _NO_SPLIT = "huge pages are moved whole or not at all"
 
 
 def open_doors(
-    root: Root, *, open_event: Callable[[int], int] | None = None
+    root: Root, *, settings: bool = True, open_event: Callable[[int], int] | None = None
 ) -> tuple[dict[str, int], tuple[MissingFeature, ...]]:
     """Open every door there is. Called by the helper, as root.
 
+    settings: whether doors to kernel settings (scan_*, hot_threshold_ms, demotion_enabled) are among them;
+    False unless their old values are written down, so that what the daemon sets can be put back. open_event:
+    opens the fault event of a CPU and raises OSError; tierd.kernel.fault_event.open_fault_event by default.
     Returns descriptors by name (close-on-exec, the caller's to close) and what is missing, each thing once.
-    Mounts debugfs when it is not mounted. `open_event` opens the fault event of a CPU and raises OSError; by
-    default tierd.kernel.fault_event.open_fault_event. Raises nothing for a door that cannot be opened.
+    Mounts debugfs when it is not mounted. Raises nothing for a door that cannot be opened.
     """
     doors: dict[str, int] = {}
     missing: list[MissingFeature] = []
@@ -53,36 +55,42 @@ def open_doors(
     if closed is not None:
         missing.append(closed)
     else:
+        missing += _open_debugfs(root, doors, settings)
+    if settings:
         missing += _open_group(
             doors,
-            {"lru_gen": root.generations},
-            "multi-generational LRU",
-            _NO_AGING,
-            "boot a kernel built with CONFIG_LRU_GEN",
+            {"demotion_enabled": root.demotion_enabled},
+            "demotion by the kernel",
+            "no page can be moved down to make room",
+            "boot a kernel built with CONFIG_NUMA and CONFIG_MIGRATION",
         )
-        missing += _open_group(
-            doors,
-            {"split_huge_pages": root.split_huge_pages},
-            "splitting of huge pages",
-            _NO_SPLIT,
-            "boot a kernel built with CONFIG_TRANSPARENT_HUGEPAGE",
-        )
-        missing += _open_group(
+    missing += _open_events(doors, online_cpus(root), open_event or _open_fault_event)
+    return doors, tuple(missing)
+
+
+def _open_debugfs(root: Root, doors: dict[str, int], settings: bool) -> Iterable[MissingFeature]:
+    yield from _open_group(
+        doors,
+        {"lru_gen": root.generations},
+        "multi-generational LRU",
+        _NO_AGING,
+        "boot a kernel built with CONFIG_LRU_GEN",
+    )
+    yield from _open_group(
+        doors,
+        {"split_huge_pages": root.split_huge_pages},
+        "splitting of huge pages",
+        _NO_SPLIT,
+        "boot a kernel built with CONFIG_TRANSPARENT_HUGEPAGE",
+    )
+    if settings:
+        yield from _open_group(
             doors,
             {name: root.scan_settings / name for name in SCAN_SETTINGS},
             "scan rate of NUMA balancing",
             "hint faults come at the kernel's own rate, and placement improves slowly",
             "boot a kernel built with CONFIG_NUMA_BALANCING",
         )
-    missing += _open_group(
-        doors,
-        {"demotion_enabled": root.demotion_enabled},
-        "demotion by the kernel",
-        "no page can be moved down to make room",
-        "boot a kernel built with CONFIG_NUMA and CONFIG_MIGRATION",
-    )
-    missing += _open_events(doors, online_cpus(root), open_event or _open_fault_event)
-    return doors, tuple(missing)
 
 
 def online_cpus(root: Root) -> tuple[int, ...]:

@@ -112,16 +112,10 @@ def read_missing(path: Path = DOORS_PATH) -> tuple[MissingFeature, ...]:
     return read_report(path).missing
 
 
-def tiered(root: Root) -> bool:
-    """Whether there is slow memory behind DRAM. A topology that cannot be read counts as none."""
-    try:
-        return read_topology(root).tiered
-    except TierdError:
-        return False
-
-
 def apply_settings(root: Root, ledger: Ledger) -> tuple[Settings, tuple[MissingFeature, ...]]:
-    """Set the kernel up for tierd, every change in the ledger first. Raises nothing for a setting.
+    """Set the kernel up for tierd, every change in the ledger first.
+
+    Raises nothing for a setting, MalformedError for a topology that cannot be read, OSError for the ledger.
 
     On a machine with one tier, and where somebody else has the kernel tiering, everything of ours is put
     back instead.
@@ -137,7 +131,7 @@ def apply_settings(root: Root, ledger: Ledger) -> tuple[Settings, tuple[MissingF
             f" sysctl kernel.numa_balancing={mode & ~TIERING_BIT} and systemctl restart tierd",
         )
         return Settings.CONFLICT, (conflict,)
-    if not tiered(root):
+    if not read_topology(root).tiered:
         ledger.restore_all()
         return Settings.NOT_NEEDED, ()
     missing: list[MissingFeature] = []
@@ -156,6 +150,7 @@ def apply_settings(root: Root, ledger: Ledger) -> tuple[Settings, tuple[MissingF
         if error is not None and not (isinstance(error, GoneError) and name == "demotion_enabled"):  # a door
             remedy = _REMEDY[name] if isinstance(error, GoneError) else "let root write it"
             missing.append(MissingFeature(str(error), _WITHOUT[name], remedy))
+    _attempt(ledger.remember, root.demotion_enabled)  # has a door too, and may have been on already
     return Settings.APPLIED, tuple(missing)
 
 
@@ -170,12 +165,12 @@ def open_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
         settings = Settings.FAILED
         missing.append(
             MissingFeature(
-                f"the ledger of kernel settings ({_words(error)})",
-                "no kernel setting is changed, since it could not be put back",
-                getattr(error, "hint", "") or f"make {ledger_path.parent} writable for root",
+                f"kernel settings ({_words(error)})",
+                "none is changed, so hint faults and demotion are as the kernel has them",
+                getattr(error, "hint", "") or "remove the cause and restart tierd.service",
             )
         )
-    doors, closed = doors_module.open_doors(root)
+    doors, closed = doors_module.open_doors(root, settings=settings is Settings.APPLIED)
     missing += closed
     if not store_descriptors(doors, previous):
         missing.append(
