@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tierd.core import budget
 from tierd.core.model import PAGE_SIZE, ProcessId
 from tierd.core.outcome import Outcome
-from tierd.errors import GoneError, MalformedError
+from tierd.errors import TierdError
 from tierd.kernel.page_calls import STATUS_UNKNOWN, move_pages, query_nodes
 from tierd.kernel.paths import Root
 from tierd.kernel.processes import same_process
@@ -60,8 +60,8 @@ class Mover:
     def _room(self, node: int, floor: int) -> int:
         try:
             return max(0, read_free(self._root, node) - floor) // PAGE_SIZE
-        except (GoneError, MalformedError):
-            return 0
+        except TierdError:
+            return 0  # what cannot be read may be full
 
     def _move_batch(
         self, pid: int, addresses: npt.NDArray[np.uint64], node: int
