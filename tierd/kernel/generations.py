@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tierd.errors import MalformedError
@@ -39,11 +40,12 @@ class Lineage:
         return self.generations[-1].sequence
 
 
-def parse(text: str) -> tuple[Lineage, ...]:
-    """debugfs `lru_gen` as values. Raises MalformedError."""
+def parse(text: str, wanted: Callable[[str], bool] = lambda cgroup: True) -> tuple[Lineage, ...]:
+    """debugfs `lru_gen` as values, of the cgroups whose path is `wanted`. Raises MalformedError."""
     lineages: list[Lineage] = []
     memcg, cgroup, node = -1, "", -1
     generations: list[Generation] = []
+    skip = False
 
     def finish() -> None:
         if generations:
@@ -52,9 +54,12 @@ def parse(text: str) -> tuple[Lineage, ...]:
 
     # not splitlines(): a cgroup's name may hold any separator but the newline
     for line in text.split("\n"):
+        if skip and line.startswith(" "):
+            continue
         if header := _MEMCG.match(line):
             finish()
             memcg, cgroup = int(header[1]), header[2]
+            skip = not wanted(cgroup)
         elif header := _NODE.match(line):
             finish()
             node = int(header[1])
@@ -83,13 +88,13 @@ class Generations:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
-    def read(self) -> tuple[Lineage, ...]:
-        """All cgroups and nodes. Raises OSError, MalformedError."""
+    def read(self, wanted: Callable[[str], bool] = lambda cgroup: True) -> tuple[Lineage, ...]:
+        """Every node of the cgroups whose path is `wanted`. Raises OSError, MalformedError."""
         chunks = []
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         while chunk := os.read(self._descriptor, 1 << 16):
             chunks.append(chunk)
-        return parse(b"".join(chunks).decode("utf-8", errors="replace"))
+        return parse(b"".join(chunks).decode("utf-8", errors="replace"), wanted)
 
     def age(self, lineage: Lineage) -> None:
         """Walk the page tables, take the accessed bits, and begin a new generation.

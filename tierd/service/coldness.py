@@ -62,9 +62,7 @@ class Coldness:
         )
 
     def _lineages(self, selection: ProcessSelection, dram: set[int]) -> list[Lineage]:
-        return [
-            line for line in self._generations.read() if line.node in dram and selection.selects(line.cgroup)
-        ]
+        return [line for line in self._generations.read(selection.selects) if line.node in dram]
 
     def _age(self, line: Lineage, now: float) -> None:
         begun = self._clock()

@@ -61,8 +61,10 @@ class Engine:
         splitter: Splitter,
         root: Root,
         missing: tuple[MissingFeature, ...] = (),
+        lacking: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """lacking: what keeps this engine from placing anything, in words; empty when nothing does."""
         self._root = root
         self._clock = clock
         self._faults = faults
@@ -74,6 +76,7 @@ class Engine:
         self._executor = Executor(root, generations, self._placed, between=self._sample)
         self._counters = Counters()
         self._last_moved = 0
+        self._lacking = lacking
         self._state = State(
             missing=missing,
             source="hint faults",
@@ -122,6 +125,8 @@ class Engine:
             return self._publish(
                 topology, EngineState.IDLE, "one memory tier only: there is nothing to place"
             )
+        if self._lacking:
+            return self._publish(topology, EngineState.DEGRADED, self._lacking)
         if not len(self._placed):
             return self._publish(
                 topology, EngineState.IDLE, "the policy selects no process that is large enough"
@@ -262,4 +267,17 @@ def create(policy: Policy, doors: Mapping[str, int], missing: tuple[MissingFeatu
         Splitter(root, doors.get("split_huge_pages")),
         root,
         missing,
+        _lacking(doors),
     )
+
+
+def _lacking(doors: Mapping[str, int]) -> str:
+    """Why nothing can be placed with these doors. The helper hands out the scan rate only where the kernel's
+    settings are ours to change."""
+    needs = {
+        "perf.": "hint faults cannot be read",
+        "lru_gen": "cold pages cannot be found",
+        "scan_size_mb": "the kernel's NUMA balancing is not ours to steer",
+    }
+    lost = [loss for need, loss in needs.items() if not any(name.startswith(need) for name in doors)]
+    return "; ".join(lost)
