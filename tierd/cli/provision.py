@@ -48,8 +48,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     plan = commands.add_parser(
         "plan",
         help="what the policy's requests would do, in words and numbers",
-        description="For each request in the policy's `provision` list: bytes gained and lost, DRAM spent, steps.",
-        epilog="Exit status: 0 done or ready, 1 a request is refused, 4 not root, 5 no such request, 78 policy.",
+        description="For each request of the policy: bytes gained and lost, DRAM spent, the steps.",
+        epilog="Exit status: 0 done or ready, 1 one is refused, 4 not root, 5 no such request, 78 policy",
     )
     plan.add_argument("name", nargs="?", metavar="NAME", help="one request (default: all)")
     plan.add_argument("--policy", type=Path, metavar="FILE", help="a draft (default: the policy in force)")

@@ -93,6 +93,8 @@ class Region:
     good.
     span: None when the kernel does not say where it lies. align: bytes, what namespaces start and end at.
     available: bytes that no namespace holds, by the kernel's count.
+    half_made: names of namespaces that have a UUID and no size yet: ndctl is making them, or was killed over
+    it.
     bad_blocks: ranges of 512-byte sectors with media errors. locked: names of its DIMMs that are
     security-locked.
     """
@@ -109,6 +111,7 @@ class Region:
     locked: tuple[str, ...]
     target_node: int | None
     namespaces: tuple[Namespace, ...] = ()
+    half_made: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

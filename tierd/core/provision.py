@@ -39,6 +39,7 @@ class Action(StrEnum):
     """What a step does."""
 
     CREATE_NAMESPACE = "create-namespace"
+    SIZE_NAMESPACE = "size-namespace"
     FINISH_NAMESPACE = "finish-namespace"
     SYSTEM_RAM = "system-ram"
     ONLINE_BLOCKS = "online-blocks"
@@ -156,21 +157,32 @@ def _plan_new(inventory: Inventory, request: ProvisionRequest, region: Region) -
         )
     numbers = _numbers(inventory, slice_.namespace, slice_.memory, slice_.memory.size)
     found += refusals.of_dram(inventory, slice_.memory.size, numbers.page_structures)
-    create = Step(
+    size, label = slice_.namespace.size, label_of(request)
+    first = Step(
         Action.CREATE_NAMESPACE,
-        (_create_command(request, ("-r", region.name, "-s", str(slice_.namespace.size))),),
-        f"make a devdax namespace of {format_size(slice_.namespace.size)} out of the free capacity of"
-        f" {region.name},"
-        f" labelled {label_of(request)}",
+        (_create_command(request, ("-r", region.name, "-s", str(size))),),
+        f"make a devdax namespace of {format_size(size)} out of the free capacity of {region.name}, labelled"
+        f" {label}",
         destructive=False,
     )
+    if region.half_made and any(name == request.name for name, _ in inventory.unfinished):
+        # A namespace with a UUID and no size can be neither made anew nor removed (ndctl: set_uuid failed,
+        # Device or resource busy). With its size, it can be finished.
+        half_made = f"bus/nd/devices/{region.half_made[0]}"
+        first = Step(
+            Action.SIZE_NAMESPACE,
+            (Setting(f"{half_made}/alt_name", label), Setting(f"{half_made}/size", str(size))),
+            f"give {region.half_made[0]}, which tierd began and did not finish, its label and"
+            f" {format_size(size)}",
+            destructive=False,
+        )
     return ProvisionPlan(
         request,
         Verdict.REFUSED if found else Verdict.READY,
         region.name,
         None,
         region.target_node,
-        (create, _system_ram(inventory, NEW_DEVICE, region.target_node, numbers)),
+        (first, _system_ram(inventory, NEW_DEVICE, region.target_node, numbers)),
         numbers,
         tuple(found),
         _size_notes(request, slice_.memory.size, inventory.block_size),

@@ -265,6 +265,4 @@ def of_namespace(inventory: Inventory, request: ProvisionRequest, namespace: Nam
                 "no-device", f"{name} has no dax device: are the modules dax_pmem and device_dax loaded?"
             )
         ]
-    if not namespace.dax.driver:
-        return [Refusal("no-driver", f"{namespace.dax.name} of {namespace.name} has no driver")]
     return []

@@ -103,13 +103,14 @@ class Intents:
                 found.pop(str(record.get("id")), None)
         return tuple(found.values())
 
-    def unfinished(self, actions: frozenset[str]) -> frozenset[tuple[str, int]]:
-        """Requests whose latest record is of one of `actions` and is not its ``done``, each with the `size`
-        among the intent's facts. Raises DeniedError, MalformedError."""
+    def unfinished(self, actions: frozenset[str], last: frozenset[str]) -> frozenset[tuple[str, int]]:
+        """Requests whose latest record is of one of `actions`, and is not the ``done`` of one of `last`;
+        each with the `size` among the intent's facts. Raises DeniedError, MalformedError."""
         latest: dict[str, int | None] = {}
         for record in self._records():
             request, facts = str(record.get("request")), record.get("facts")
-            if record.get("action") not in actions or record.get("outcome") == "done":
+            action = record.get("action")
+            if action not in actions or (action in last and record.get("outcome") == "done"):
                 latest[request] = None
             elif record.get("record") == "intent" and isinstance(facts, dict):
                 size = facts.get("size")

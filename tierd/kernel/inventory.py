@@ -87,6 +87,9 @@ def _read_region(root: Root, listed: ndctl.ListedRegion, locked: frozenset[str],
         locked=tuple(dimm for dimm in listed.dimms if dimm in locked or "lock" in _dimm_flags(root, dimm)),
         target_node=_node(root, f"{listed.name}/target_node"),
         namespaces=tuple(namespace for namespace in namespaces if namespace is not None),
+        half_made=tuple(
+            n.name for n in listed.namespaces if n.uuid and not _optional(root, f"{n.name}/size")
+        ),
     )
 
 

@@ -39,7 +39,8 @@ from tierd.kernel.memory_blocks import read_block_size, take_offline, write_sett
 from tierd.kernel.paths import Root
 from tierd.kernel.tools import ToolError, Tools
 
-MAKING = frozenset({Action.CREATE_NAMESPACE.value, Action.FINISH_NAMESPACE.value})
+MADE = frozenset({Action.CREATE_NAMESPACE.value, Action.FINISH_NAMESPACE.value})
+MAKING = MADE | {Action.SIZE_NAMESPACE.value}
 ROLL_BACK = "roll-back"
 COMMAND_DEADLINE = 120.0
 """Seconds for one call of ndctl or daxctl: a terabyte takes the kernel tens of seconds to take up."""
@@ -71,7 +72,7 @@ class Converter:
 
     def look(self) -> Inventory:
         """The machine now. Raises what take_inventory raises."""
-        return take_inventory(self.root, self.tools, self.intents.unfinished(MAKING))
+        return take_inventory(self.root, self.tools, self.intents.unfinished(MAKING, MADE))
 
     def recover(self) -> None:
         """Put back what runs that were stopped left behind. Raises DeniedError, MalformedError,
@@ -166,7 +167,11 @@ class Converter:
     ) -> dict[str, Value]:
         """Read back what the step did. Raises ConversionError when that is not what it was to do."""
         because = f" ({said})" if said else ""
-        if device is None or step.action in (Action.CREATE_NAMESPACE, Action.FINISH_NAMESPACE):
+        if step.action is Action.SIZE_NAMESPACE:
+            if provision.find_namespace(self.look(), plan.request) is None:
+                raise ConversionError(f"the namespace is still without label and size{because}")
+            return {}
+        if device is None or step.action in MAKING:
             return self._check_namespace(plan, because)
         block_size = read_block_size(self.root)
         now = read_device(self.root, device.name, block_size)

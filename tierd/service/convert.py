@@ -39,7 +39,7 @@ DEVICE_DEADLINE = 60.0
 """Seconds to wait for the region: early in the boot udev has not loaded its driver yet."""
 LOCK_DEADLINE = 120.0
 
-_TRANSIENT = frozenset({"region-not-found", "not-settled", "no-device", "no-driver", "region-disabled"})
+_TRANSIENT = frozenset({"region-not-found", "not-settled", "no-device", "region-disabled"})
 """Refusals that time may cure while the machine boots."""
 
 BEGUN = EventType("conversion-begun", "04f0bceeb4724e6593e56fb9d7d8cf84", Priority.NOTICE)
@@ -192,14 +192,18 @@ def _wait(root: Root, tools: Tools, request: ProvisionRequest, seconds: float) -
     while True:
         plan = provision.plan(take_inventory(root, tools), request)
         left = until - time.monotonic()
-        if left <= 0 or not any(refusal.kind in _TRANSIENT for refusal in plan.refusals):
+        absent = any(refusal.kind in _TRANSIENT for refusal in plan.refusals)
+        dax = None if plan.namespace is None else plan.namespace.dax
+        # a device without a driver may be udev's to bind, or what a killed daxctl left: udev is asked once
+        unbound = dax is not None and not dax.driver
+        if left <= 0 or not (absent or (unbound and not settled)):
             return plan
-        if not settled:
-            settled = True
-            with contextlib.suppress(TierdError):  # no udev: polling is all there is
-                tools.run(("udevadm", "settle", f"--timeout={max(1, int(left))}"), deadline=left + 5)
-        else:
-            time.sleep(min(1.0, max(left, 0.05)))
+        if settled:
+            time.sleep(min(1.0, left))
+            continue
+        settled = True
+        with contextlib.suppress(TierdError):  # without udev, polling is all there is
+            tools.run(("udevadm", "settle", f"--timeout={max(1, int(left))}"), deadline=left + 5)
 
 
 @contextlib.contextmanager
