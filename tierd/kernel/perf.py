@@ -133,7 +133,7 @@ class FaultStream:
         return Faults(
             records["pid"].astype(np.int32),
             records["address"] >> np.uint64(12),
-            records["time"].astype(np.float64) / 1e9,
+            (records["time"] / 1e9).astype(np.float64),
             lost,
         )
 

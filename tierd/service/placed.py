@@ -19,8 +19,8 @@ class PlacedProcesses:
         self._slot_of: dict[ProcessId, int] = {}
         self._by_slot: dict[int, ProcessView] = {}
         self._next_slot = 1
-        self._pids = np.empty(0, dtype=np.int32)
-        self._slots = np.empty(0, dtype=np.int64)
+        self._pids: npt.NDArray[np.int32] = np.empty(0, dtype=np.int32)
+        self._slots: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._by_slot)
