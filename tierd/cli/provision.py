@@ -18,6 +18,7 @@ from tierd.core.policy import Policy, ProvisionMode, ProvisionRequest
 from tierd.core.provision import ProvisionPlan, Verdict
 from tierd.core.provision_text import plan_document, plan_lines
 from tierd.errors import DeniedError
+from tierd.kernel.intents import DEFAULT_PATH, Intents
 from tierd.kernel.inventory import take_inventory
 from tierd.kernel.paths import Root
 from tierd.kernel.tools import Tools
@@ -67,7 +68,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _look(root: Root) -> Inventory:
     if os.geteuid() != 0:
         raise NotRootError("only root sees where persistent memory lies", hint="run it with sudo")
-    return take_inventory(root, Tools())
+    return take_inventory(root, Tools(), Intents(DEFAULT_PATH, root))
 
 
 class NotRootError(DeniedError):
@@ -92,9 +93,9 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _policy(draft: Path | None) -> Policy:
-    from tierd.config import DEFAULT_PATH, load
+    from tierd import config
 
-    return load(DEFAULT_PATH) if draft is None else load(draft, trusted=False)
+    return config.load(config.DEFAULT_PATH) if draft is None else config.load(draft, trusted=False)
 
 
 def _nothing_asked(arguments: argparse.Namespace, policy: Policy) -> int:

@@ -142,6 +142,7 @@ class Inventory:
     block_size: bytes of one memory block. online_policy: the content of ``auto_online_blocks``.
     unfinished: requests whose namespace tierd began to make and never saw done, each with the size that the
     namespace was to have, from tierd's own write-ahead record.
+    made: requests with the UUID of the namespace that tierd made for them, from the same record.
     """
 
     regions: tuple[Region, ...]
@@ -149,3 +150,4 @@ class Inventory:
     block_size: int
     online_policy: str
     unfinished: frozenset[tuple[str, int]] = frozenset()
+    made: frozenset[tuple[str, str]] = frozenset()

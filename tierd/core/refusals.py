@@ -251,6 +251,16 @@ def of_namespace(inventory: Inventory, request: ProvisionRequest, namespace: Nam
     if unfinished(inventory, request, namespace):
         return []
     name = f"{namespace.name}, labelled {namespace.label},"
+    known = [uuid for made_for, uuid in inventory.made if made_for == request.name]
+    if known and namespace.uuid not in known:
+        # a reconfiguration keeps the label and changes the UUID
+        return [
+            Refusal(
+                "uuid",
+                f"{name} has UUID {namespace.uuid}, and tierd made {known[0]}: somebody has made it anew"
+                " since",
+            )
+        ]
     if namespace.mode != "devdax":
         return [
             Refusal("mode", f"{name} is in mode {namespace.mode}, not devdax: somebody else made that of it")

@@ -15,11 +15,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tierd.core.provision import Action
 from tierd.errors import DeniedError, MalformedError
 from tierd.kernel.files import read_text
 from tierd.kernel.paths import Root
 
 DEFAULT_PATH = Path("/var/lib/tierd/conversions.jsonl")
+
+MADE = frozenset({Action.CREATE_NAMESPACE.value, Action.FINISH_NAMESPACE.value})
+"""Actions after which the namespace is whole."""
+
+MAKING = MADE | {Action.SIZE_NAMESPACE.value}
+"""Actions that make a namespace."""
 
 Value = str | int | None | list[str]
 """What a fact may be."""
@@ -103,19 +110,34 @@ class Intents:
                 found.pop(str(record.get("id")), None)
         return tuple(found.values())
 
-    def unfinished(self, actions: frozenset[str], last: frozenset[str]) -> frozenset[tuple[str, int]]:
-        """Requests whose latest record is of one of `actions`, and is not the ``done`` of one of `last`;
-        each with the `size` among the intent's facts. Raises DeniedError, MalformedError."""
+    def unfinished(self) -> frozenset[tuple[str, int]]:
+        """Requests whose namespace was begun and is not known to be made, each with the size that it was to
+        have.
+
+        Raises DeniedError, MalformedError.
+        """
         latest: dict[str, int | None] = {}
         for record in self._records():
-            request, facts = str(record.get("request")), record.get("facts")
-            action = record.get("action")
-            if action not in actions or (action in last and record.get("outcome") == "done"):
+            request, facts, action = str(record.get("request")), record.get("facts"), record.get("action")
+            if action not in MAKING or (action in MADE and record.get("outcome") == "done"):
                 latest[request] = None
             elif record.get("record") == "intent" and isinstance(facts, dict):
                 size = facts.get("size")
                 latest[request] = size if isinstance(size, int) else None
         return frozenset((request, size) for request, size in latest.items() if size)
+
+    def made(self) -> frozenset[tuple[str, str]]:
+        """Requests, each with the UUID of its namespace as last recorded; none from the intent to make it
+        until the result that names it. Raises DeniedError, MalformedError."""
+        latest: dict[str, str | None] = {}
+        for record in self._records():
+            facts = record.get("facts")
+            uuid = facts.get("uuid") if isinstance(facts, dict) else None
+            if record.get("action") in MAKING and record.get("record") == "intent":
+                latest[str(record.get("request"))] = None
+            elif isinstance(uuid, str):
+                latest[str(record.get("request"))] = uuid
+        return frozenset((request, uuid) for request, uuid in latest.items() if uuid)
 
     def _records(self) -> list[dict[str, object]]:
         try:

@@ -11,6 +11,7 @@ from tierd.errors import DeniedError, GoneError, MalformedError
 from tierd.kernel import ndctl
 from tierd.kernel.dax import read_device
 from tierd.kernel.files import read_int, read_text
+from tierd.kernel.intents import Intents
 from tierd.kernel.memory_blocks import read_block_size, read_online_policy
 from tierd.kernel.paths import Root
 from tierd.kernel.tools import Tools
@@ -25,10 +26,9 @@ _MEMINFO = re.compile(
 )
 
 
-def take_inventory(
-    root: Root, tools: Tools, unfinished: frozenset[tuple[str, int]] = frozenset()
-) -> Inventory:
-    """Look at everything. Called before each plan and after each step; `unfinished` as in Inventory.
+def take_inventory(root: Root, tools: Tools, record: Intents) -> Inventory:
+    """Look at everything, and at what `record` says was begun. Called before each plan and after each step.
+    Inventory.
 
     Raises UnsupportedError without ndctl or memory hotplug, ToolError, DeniedError (physical addresses are
     shown to root only), MalformedError.
@@ -39,7 +39,9 @@ def take_inventory(
     for listed in listing.regions:
         with contextlib.suppress(GoneError):  # removed between the two looks
             regions.append(_read_region(root, listed, listing.locked, block_size))
-    return Inventory(tuple(regions), read_nodes(root), block_size, read_online_policy(root), unfinished)
+    return Inventory(
+        tuple(regions), read_nodes(root), block_size, read_online_policy(root), unfinished, made
+    )
 
 
 def read_nodes(root: Root) -> tuple[MemoryNode, ...]:

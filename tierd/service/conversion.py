@@ -33,14 +33,12 @@ from tierd.core.refusals import same_tier
 from tierd.errors import GoneError, TierdError
 from tierd.kernel.dax import read_device
 from tierd.kernel.files import read_text
-from tierd.kernel.intents import Intent, Intents, Value
+from tierd.kernel.intents import MAKING, Intent, Intents, Value
 from tierd.kernel.inventory import read_nodes, take_inventory
 from tierd.kernel.memory_blocks import read_block_size, take_offline, write_setting
 from tierd.kernel.paths import Root
 from tierd.kernel.tools import ToolError, Tools
 
-MADE = frozenset({Action.CREATE_NAMESPACE.value, Action.FINISH_NAMESPACE.value})
-MAKING = MADE | {Action.SIZE_NAMESPACE.value}
 ROLL_BACK = "roll-back"
 COMMAND_DEADLINE = 120.0
 """Seconds for one call of ndctl or daxctl: a terabyte takes the kernel tens of seconds to take up."""
@@ -72,7 +70,7 @@ class Converter:
 
     def look(self) -> Inventory:
         """The machine now. Raises what take_inventory raises."""
-        return take_inventory(self.root, self.tools, self.intents.unfinished(MAKING, MADE))
+        return take_inventory(self.root, self.tools, self.intents)
 
     def recover(self) -> None:
         """Put back what runs that were stopped left behind. Raises DeniedError, MalformedError,

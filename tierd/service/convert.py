@@ -133,8 +133,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         raise DeniedError("only root can look at and convert persistent memory")
     root, tools = Root(), Tools()
+    record = intents.Intents(intents.DEFAULT_PATH, root)
     if arguments.plan or request.mode is ProvisionMode.PLAN:
-        plan = _wait(root, tools, request, arguments.wait)
+        plan = _wait(root, tools, record, request, arguments.wait)
         print("\n".join(plan_lines(plan, str(root.sys))))
         _say(
             PLANNED,
@@ -148,14 +149,13 @@ def _run(arguments: argparse.Namespace) -> int:
             _say(FAILED, f"{request.name}: another conversion is running", request.name, {})
             return Exit.BUSY
         tools = replace(tools, inherit=(descriptor,))
-        record = intents.Intents(intents.DEFAULT_PATH, root)
 
         def report(kind: str, words: str, fields: Mapping[str, str]) -> None:
             _say(_KINDS[kind], words, request.name, fields)
 
         converter = Converter(root, tools, record, report)
         converter.recover()
-        _wait(root, tools, request, arguments.wait)
+        _wait(root, tools, record, request, arguments.wait)
         plan = converter.run(request)
     fields = {
         "TIERD_REGION": plan.region or "",
@@ -185,12 +185,14 @@ def _gist(plan: ProvisionPlan) -> str:
     return f"{size} are online" if plan.verdict is Verdict.DONE else f"{size} to come"
 
 
-def _wait(root: Root, tools: Tools, request: ProvisionRequest, seconds: float) -> ProvisionPlan:
+def _wait(
+    root: Root, tools: Tools, record: intents.Intents, request: ProvisionRequest, seconds: float
+) -> ProvisionPlan:
     """The first plan that time will not change, or the last one before the deadline. Runs nothing."""
     until = time.monotonic() + seconds
     settled = False
     while True:
-        plan = provision.plan(take_inventory(root, tools), request)
+        plan = provision.plan(take_inventory(root, tools, record), request)
         left = until - time.monotonic()
         absent = any(refusal.kind in _TRANSIENT for refusal in plan.refusals)
         dax = None if plan.namespace is None else plan.namespace.dax
