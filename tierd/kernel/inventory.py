@@ -40,7 +40,12 @@ def take_inventory(root: Root, tools: Tools, record: Intents) -> Inventory:
         with contextlib.suppress(GoneError):  # removed between the two looks
             regions.append(_read_region(root, listed, listing.locked, block_size))
     return Inventory(
-        tuple(regions), read_nodes(root), block_size, read_online_policy(root), unfinished, made
+        regions=tuple(regions),
+        nodes=read_nodes(root),
+        block_size=block_size,
+        online_policy=read_online_policy(root),
+        unfinished=record.unfinished(),
+        made=record.made(),
     )
 
 
