@@ -98,7 +98,7 @@ class Generations:
 
     def age(self, lineage: Lineage) -> None:
         """Walk the page tables, take the accessed bits, and begin a new generation.
-        Raises OSError: EINVAL (no longer the youngest, or the cgroup is gone), EEXIST (the kernel did it)."""
+        Raises OSError: EINVAL (no longer the youngest, or the cgroup is gone), EEXIST (the kernel did)."""
         self._command(f"+ {lineage.memcg} {lineage.node} {lineage.youngest} 1 1")
 
     def demote(self, lineage: Lineage, sequence: int, pages: int) -> None:
