@@ -1,0 +1,422 @@
+"""Plans: every verdict, every refusal, and the arithmetic against a model of the kernel's allocator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tierd.core import capacity
+from tierd.core.inventory import DaxDevice, Inventory, MemoryBlock, MemoryNode, Namespace, Region, Span
+from tierd.core.policy import ProvisionMode, ProvisionRequest
+from tierd.core.provision import Action, Command, ProvisionPlan, Setting, Verdict, plan
+from tierd.core.provision_text import plan_document, plan_lines
+
+MIB = 1 << 20
+GIB = 1 << 30
+BLOCK = 128 * MIB
+START = 4 * GIB
+ISET = 0x2468AC00123456
+UUID = "ffccf0df-4ef9-4fc1-a56b-db81433947dd"
+REQUEST = ProvisionRequest("pmem0", ISET, GIB, ProvisionMode.APPLY)
+
+DRAM = MemoryNode(0, 1150 * MIB, 1000 * MIB, has_cpus=True, kernel_memory=True, tier="memory_tier4")
+REGION = Region(
+    name="region0",
+    iset_id=ISET,
+    span=Span(START, 4 * GIB),
+    align=16 * MIB,
+    available=4 * GIB,
+    labelled=True,
+    enabled=True,
+    read_only=False,
+    bad_blocks=0,
+    locked=(),
+    target_node=1,
+)
+MACHINE = Inventory((REGION,), (DRAM,), BLOCK, "online")
+
+
+def with_region(machine: Inventory = MACHINE, **changes: object) -> Inventory:
+    return replace(machine, regions=(replace(machine.regions[0], **changes),))  # type: ignore[arg-type]
+
+
+def namespace(**changes: object) -> Namespace:
+    found = Namespace("namespace0.0", UUID, "tierd:pmem0", "devdax", True, Span(START, 1152 * MIB), device())
+    return replace(found, **changes)  # type: ignore[arg-type]
+
+
+def device(driver: str = "device_dax", blocks: tuple[MemoryBlock, ...] = ()) -> DaxDevice:
+    return DaxDevice("dax0.0", Span(START + 2 * MIB, 1150 * MIB), driver, 1, blocks)
+
+
+def blocks(count: int = 8, zone: str = "Movable", offline: int = 0) -> tuple[MemoryBlock, ...]:
+    return tuple(MemoryBlock(33 + i, i >= offline, zone if i >= offline else None, 1) for i in range(count))
+
+
+def holding(*namespaces: Namespace, **changes: object) -> Inventory:
+    held = sum(n.span.size for n in namespaces if n.span is not None)
+    return with_region(namespaces=namespaces, available=4 * GIB - held, **changes)
+
+
+def kinds(found: ProvisionPlan) -> list[str]:
+    return [refusal.kind for refusal in found.refusals]
+
+
+def test_free_capacity_becomes_a_namespace_and_then_memory() -> None:
+    found = plan(MACHINE, REQUEST)
+    assert found.verdict is Verdict.READY
+    assert [step.action for step in found.steps] == [Action.CREATE_NAMESPACE, Action.SYSTEM_RAM]
+    (create,) = found.steps[0].acts
+    assert create == Command(
+        ("ndctl", "create-namespace", "-r", "region0", "-s", str(1152 * MIB), "-m", "devdax", "-M", "mem")
+        + ("-a", "2M", "-n", "tierd:pmem0", "--no-autolabel")
+    )
+    hold, convert, put_back = found.steps[1].acts
+    path = "devices/system/memory/auto_online_blocks"
+    assert (hold, put_back) == (Setting(path, "online_movable"), Setting(path, "online"))
+    assert convert == Command(("daxctl", "reconfigure-device", "-m", "system-ram", "-N", "-f", "daxX.Y"))
+    assert found.numbers is not None
+    assert found.numbers.memory == GIB
+    assert found.numbers.lost == 128 * MIB
+    assert found.numbers.blocks == 8
+    assert found.numbers.page_structures == 17 * MIB
+    assert [step.destructive for step in found.steps] == [False, True]
+
+
+def test_the_policy_is_not_written_when_it_is_as_needed() -> None:
+    found = plan(replace(MACHINE, online_policy="online_movable"), REQUEST)
+    assert [type(act) for act in found.steps[1].acts] == [Command]
+
+
+def test_all_takes_every_whole_block_that_is_left() -> None:
+    found = plan(MACHINE, replace(REQUEST, size=None))
+    assert found.numbers is not None
+    assert found.numbers.memory == 31 * BLOCK
+    assert found.numbers.namespace == 4 * GIB
+
+
+def test_the_whole_region_asked_for_by_size_is_given_short_of_a_block_and_said_so() -> None:
+    found = plan(MACHINE, replace(REQUEST, size=4 * GIB))
+    assert found.verdict is Verdict.READY
+    assert found.numbers is not None and found.numbers.memory == 31 * BLOCK
+    assert any("4GiB is asked for" in note for note in found.notes)
+
+
+def test_a_name_that_the_kernel_changed_is_still_found_by_its_label() -> None:
+    found = plan(holding(namespace(name="namespace0.7", dax=device("kmem", blocks()))), REQUEST)
+    assert found.verdict is Verdict.DONE
+
+
+def test_done_runs_nothing() -> None:
+    found = plan(holding(namespace(dax=device("kmem", blocks()))), REQUEST)
+    assert (found.verdict, found.steps, found.refusals) == (Verdict.DONE, (), ())
+    assert found.numbers is not None and found.numbers.page_structures == 0
+
+
+def test_done_with_another_size_says_so_and_changes_nothing() -> None:
+    machine = holding(namespace(dax=device("kmem", blocks())))
+    found = plan(machine, replace(REQUEST, size=2 * GIB))
+    assert found.verdict is Verdict.DONE
+    assert any("its size is not changed" in note for note in found.notes)
+    assert plan(machine, REQUEST).notes == ()
+
+
+def test_after_a_reboot_only_the_second_step_remains() -> None:
+    found = plan(holding(namespace()), REQUEST)
+    assert [step.action for step in found.steps] == [Action.SYSTEM_RAM]
+    assert (
+        Command(("daxctl", "reconfigure-device", "-m", "system-ram", "-N", "-f", "dax0.0"))
+        in found.steps[0].acts
+    )
+
+
+def test_a_device_that_lost_its_driver_is_taken_up() -> None:
+    assert plan(holding(namespace(dax=device(""))), REQUEST).verdict is Verdict.READY
+
+
+def test_offline_blocks_are_brought_online_one_by_one() -> None:
+    found = plan(holding(namespace(dax=device("kmem", blocks(offline=2)))), REQUEST)
+    (step,) = found.steps
+    assert step.action is Action.ONLINE_BLOCKS
+    assert step.acts == (
+        Setting("devices/system/memory/memory33/state", "online_movable"),
+        Setting("devices/system/memory/memory34/state", "online_movable"),
+    )
+
+
+RAW = namespace(mode="raw", dax=None)
+
+
+def test_what_a_killed_ndctl_began_is_finished() -> None:
+    machine = replace(holding(RAW), unfinished=frozenset({("pmem0", 1152 * MIB)}))
+    found = plan(machine, REQUEST)
+    assert [step.action for step in found.steps] == [Action.FINISH_NAMESPACE, Action.SYSTEM_RAM]
+    (finish,) = found.steps[0].acts
+    assert isinstance(finish, Command) and finish.argv[:5] == (
+        "ndctl",
+        "create-namespace",
+        "-e",
+        "namespace0.0",
+        "-f",
+    )
+    assert found.steps[0].destructive
+
+
+@pytest.mark.parametrize("unfinished", [frozenset(), {("other", 1152 * MIB)}, {("pmem0", 1136 * MIB)}])
+def test_a_raw_namespace_that_is_not_in_the_record_is_not_touched(unfinished: set[tuple[str, int]]) -> None:
+    found = plan(replace(holding(RAW), unfinished=frozenset(unfinished)), REQUEST)
+    assert (found.verdict, kinds(found)) == (Verdict.REFUSED, ["mode"])
+
+
+def test_a_namespace_without_size_is_given_one_when_the_record_says_it_is_ours() -> None:
+    ours = replace(with_region(half_made=("namespace0.3",)), unfinished=frozenset({("pmem0", 1152 * MIB)}))
+    (first, _) = plan(ours, REQUEST).steps
+    assert first.action is Action.SIZE_NAMESPACE
+    assert first.acts == (
+        Setting("bus/nd/devices/namespace0.3/alt_name", "tierd:pmem0"),
+        Setting("bus/nd/devices/namespace0.3/size", str(1152 * MIB)),
+    )
+    theirs = with_region(half_made=("namespace0.3",))
+    assert plan(theirs, REQUEST).steps[0].action is Action.CREATE_NAMESPACE
+
+
+SLOW = MemoryNode(1, GIB, GIB, has_cpus=False, kernel_memory=False, tier="memory_tier56")
+
+REFUSED: dict[str, tuple[Inventory, ProvisionRequest, str]] = {
+    "region-not-found": (MACHINE, replace(REQUEST, iset_id=0x1234), "0x2468ac00123456 (region0)"),
+    "ambiguous-region": (
+        replace(MACHINE, regions=(REGION, replace(REGION, name="region1"))),
+        REQUEST,
+        "region1",
+    ),
+    "ambiguous-label": (holding(namespace(), namespace(name="namespace0.1")), REQUEST, "tierd:pmem0"),
+    "label-less": (with_region(labelled=False), REQUEST, "no labels"),
+    "region-disabled": (with_region(enabled=False), REQUEST, "ndctl enable-region region0"),
+    "read-only": (with_region(read_only=True), REQUEST, "read-only"),
+    "locked": (with_region(locked=("nmem0",)), REQUEST, "nmem0"),
+    "badblocks": (with_region(bad_blocks=2), REQUEST, "2 ranges"),
+    "misaligned": (
+        with_region(span=Span(START, 4 * GIB - 2 * MIB), available=4 * GIB - 2 * MIB),
+        REQUEST,
+        "16MiB",
+    ),
+    "not-settled": (with_region(available=3 * GIB), REQUEST, "counts 3GiB free"),
+    "capacity": (MACHINE, replace(REQUEST, size=5 * GIB), "5GiB is asked for, 4GiB is free"),
+    "one-tier": (
+        replace(MACHINE, nodes=(DRAM, replace(SLOW, tier="memory_tier4"))),
+        REQUEST,
+        "memory_tier4 together with DRAM",
+    ),
+    "dram": (
+        replace(MACHINE, nodes=(replace(DRAM, available=80 * MIB),)),
+        REQUEST,
+        "take 17MiB and 72MiB are to stay",
+    ),
+    "ratio": (
+        replace(MACHINE, nodes=(replace(DRAM, total=120 * MIB, available=118 * MIB),)),
+        REQUEST,
+        "at most 896MiB more",
+    ),
+    "name-too-long": (MACHINE, replace(REQUEST, name="x" * 58), "57 bytes"),
+    "label-elsewhere": (
+        replace(
+            MACHINE, regions=(REGION, replace(REGION, name="region1", iset_id=7, namespaces=(namespace(),)))
+        ),
+        REQUEST,
+        "region1",
+    ),
+    "mode": (holding(namespace(mode="fsdax", dax=None)), REQUEST, "mode fsdax"),
+    "disabled": (
+        holding(namespace(enabled=False, dax=None)),
+        REQUEST,
+        "ndctl enable-namespace namespace0.0",
+    ),
+    "no-device": (holding(namespace(dax=None)), REQUEST, "device_dax"),
+    "uuid": (
+        replace(holding(namespace()), made=frozenset({("pmem0", "b0dfaf74-0d36-4fb5-ab8c-30aa87af6cb0")})),
+        REQUEST,
+        "made it anew",
+    ),
+    "missing-blocks": (holding(namespace(dax=device("kmem", blocks(6)))), REQUEST, "only 6 of 8"),
+    "zone": (holding(namespace(dax=device("kmem", blocks(zone="Normal")))), REQUEST, "online in Normal"),
+    "stuck": (holding(namespace(dax=device("device_dax", blocks()))), REQUEST, "a reboot frees them"),
+    "too-small": (
+        holding(
+            namespace(
+                span=Span(START, 160 * MIB),
+                dax=replace(device(), span=Span(START + 2 * MIB, 158 * MIB)),
+            )
+        ),
+        REQUEST,
+        "no whole memory block",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_refusals_name_their_reason_and_run_nothing(kind: str) -> None:
+    machine, request, words = REFUSED[kind]
+    found = plan(machine, request)
+    assert found.verdict is Verdict.REFUSED
+    assert kinds(found) == [kind]
+    assert words in found.refusals[0].words
+    assert plan_document(found, "sysfs")["steps"] == []
+
+
+@pytest.mark.parametrize("target", [None, 0])
+def test_memory_needs_a_node_of_its_own(target: int | None) -> None:
+    found = plan(with_region(target_node=target), REQUEST)
+    assert (found.verdict, kinds(found)) == (Verdict.REFUSED, ["target-node"])
+
+
+def test_a_node_that_is_there_in_a_tier_of_its_own_is_used() -> None:
+    assert plan(replace(MACHINE, nodes=(DRAM, SLOW)), REQUEST).verdict is Verdict.READY
+
+
+def test_all_reasons_are_given_at_once() -> None:
+    machine = with_region(read_only=True, bad_blocks=1, locked=("nmem0",), target_node=None, available=GIB)
+    found = plan(machine, replace(REQUEST, name="x" * 60))
+    assert set(kinds(found)) == {
+        "read-only",
+        "badblocks",
+        "locked",
+        "target-node",
+        "not-settled",
+        "name-too-long",
+    }
+
+
+def test_a_machine_without_persistent_memory_says_so() -> None:
+    found = plan(replace(MACHINE, regions=()), REQUEST)
+    assert "no region of persistent memory at all" in found.refusals[0].words
+    nameless = plan(with_region(iset_id=None, labelled=False), REQUEST)
+    assert "region0 has no labels" in nameless.refusals[0].words
+
+
+@pytest.mark.parametrize("kind", [*REFUSED, ""])
+def test_text_says_the_same_as_the_plan(kind: str) -> None:
+    machine, request, _ = REFUSED.get(kind, (MACHINE, REQUEST, ""))
+    found = plan(machine, request)
+    text = "\n".join(plan_lines(found, "SYSFS"))
+    assert text.startswith(f"{request.name}: {found.verdict}")
+    assert all(refusal.words in text for refusal in found.refusals)
+    assert ("ndctl create-namespace" in text) is (found.verdict is Verdict.READY)
+    if found.verdict is Verdict.READY:
+        assert "becomes 1GiB in 8 blocks, node 1" in text
+        assert "echo online_movable > SYSFS/devices/system/memory/auto_online_blocks" in text
+
+
+# The kernel's side, in the plainest terms: bit by bit over units of 2 MiB.
+
+UNIT = 2 * MIB
+spans = st.lists(st.tuples(st.integers(0, 255), st.integers(1, 64)), max_size=5)
+
+
+def region_of(taken: list[tuple[int, int]], align: int, first: int) -> Region:
+    """A region of 4 GiB with namespaces at `taken` (start and size in units of 16 MiB), overlaps left
+    out."""
+    found: list[Namespace] = []
+    for start, size in sorted(taken):
+        span = Span(first + start * 16 * MIB, min(size, 256 - start) * 16 * MIB)
+        if not found or found[-1].span is None or found[-1].span.end <= span.start:
+            found.append(namespace(label=f"other{start}", span=span, dax=None, mode="fsdax"))
+    held = sum(n.span.size for n in found if n.span is not None)
+    return replace(
+        REGION,
+        span=Span(first, 4 * GIB),
+        align=align,
+        available=4 * GIB - held,
+        namespaces=tuple(found),
+    )
+
+
+def first_fit(region: Region, size: int) -> int | None:
+    """Where the kernel puts a namespace of `size` bytes: scan_allocate in
+    drivers/nvdimm/namespace_devs.c."""
+    assert region.span is not None
+    taken = {
+        unit
+        for n in region.namespaces
+        if n.span is not None
+        for unit in range(n.span.start // UNIT, n.span.end // UNIT)
+    }
+    for start in range(region.span.start, region.span.end - size + 1, region.align):
+        if taken.isdisjoint(range(start // UNIT, (start + size) // UNIT)):
+            return start
+    return None
+
+
+def blocks_of_namespace(span: Span, block: int) -> int:
+    """How many memory blocks kmem makes of a namespace whose data begins 2 MiB behind its start."""
+    first, last = span.start + 2 * MIB, span.end
+    return sum(
+        1 for n in range(first // block, last // block + 1) if n * block >= first and (n + 1) * block <= last
+    )
+
+
+@given(
+    spans,
+    st.sampled_from([16 * MIB, 32 * MIB]),
+    st.sampled_from([START, START + 16 * MIB, START + 96 * MIB]).map(lambda x: x // (32 * MIB) * (32 * MIB)),
+    st.one_of(st.none(), st.integers(1, 4 * GIB)),
+    st.sampled_from([128 * MIB, 256 * MIB, GIB]),
+)
+def test_the_prediction_is_what_the_kernel_does(
+    taken: list[tuple[int, int]], align: int, first: int, wanted: int | None, block: int
+) -> None:
+    region = region_of(taken, align, first)
+    slice_ = capacity.choose_slice(capacity.free_extents(region), wanted, block, align)
+    if slice_ is None:
+        for extent in capacity.free_extents(region):
+            reachable = first_fit(region, extent.size) == extent.start
+            enough = wanted is None or extent.size >= wanted
+            assert not (reachable and enough and blocks_of_namespace(extent, block))
+        return
+    assert first_fit(region, slice_.namespace.size) == slice_.namespace.start
+    assert slice_.memory.size == blocks_of_namespace(slice_.namespace, block) * block > 0
+    assert slice_.namespace.size % align == 0
+
+
+@given(spans, st.integers(1, 2 * GIB))
+def test_what_is_asked_for_is_gained_when_any_gap_has_the_room(
+    taken: list[tuple[int, int]], wanted: int
+) -> None:
+    region = region_of(taken, 16 * MIB, START)
+    slice_ = capacity.choose_slice(capacity.free_extents(region), wanted, BLOCK, 16 * MIB)
+    first = next(iter(capacity.free_extents(region)), None)
+    if first is not None and blocks_of_namespace(first, BLOCK) * BLOCK >= wanted:
+        assert slice_ is not None and slice_.memory.size >= wanted
+
+
+@given(st.integers(0, 1 << 44), st.integers(0, 1 << 44), st.sampled_from([128 * MIB, 2 * GIB]))
+def test_whole_blocks_lie_within(start: int, size: int, block: int) -> None:
+    found = capacity.whole_blocks(Span(start, size), block)
+    assert found.start % block == found.size % block == 0
+    assert found.size == 0 or (found.start >= start and found.end <= start + size)
+    assert size - found.size < 2 * block
+
+
+ALTER: list[Callable[[Inventory], Inventory]] = [
+    lambda m: with_region(m, labelled=False),
+    lambda m: with_region(m, read_only=True),
+    lambda m: with_region(m, bad_blocks=3),
+    lambda m: with_region(m, locked=("nmem0",)),
+    lambda m: with_region(m, enabled=False),
+    lambda m: replace(m, nodes=(*m.nodes, replace(SLOW, kernel_memory=True))),
+    lambda m: replace(m, nodes=(replace(DRAM, available=0), *m.nodes[1:])),
+]
+
+
+@given(st.lists(st.sampled_from(ALTER), min_size=1, max_size=5, unique_by=id), st.booleans())
+def test_nothing_wrong_is_ever_ready(changes: list[Callable[[Inventory], Inventory]], exists: bool) -> None:
+    machine = holding(namespace()) if exists else MACHINE
+    for change in changes:
+        machine = change(machine)
+    found = plan(machine, REQUEST)
+    assert found.verdict is Verdict.REFUSED
+    # a second node of kernel memory is DRAM too, and mends what DRAM is short of
+    assert len(changes) - 1 <= len(found.refusals) <= len(changes)
