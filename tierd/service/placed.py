@@ -11,8 +11,13 @@ from tierd.kernel.paths import Root
 from tierd.kernel.processes import selected_processes
 
 
+LAST_SLOT = (1 << 18) - 1
+"""The largest number that the heat map takes for a slot."""
+
+
 class PlacedProcesses:
-    """Used by the engine only. A slot belongs to one process for as long as the daemon runs."""
+    """Used by the engine only. A slot belongs to one process for as long as that is placed; given back, it is
+    the last to be taken again, long after the heat map has been pruned."""
 
     def __init__(self, root: Root) -> None:
         self._root = root
@@ -36,17 +41,24 @@ class PlacedProcesses:
     def refresh(self, selection: ProcessSelection, minimum: int) -> None:
         """Look at the process list again."""
         views = sorted(selected_processes(self._root, selection, minimum), key=lambda view: view.id.pid)
-        slot_of = {}
+        slot_of = {view.id: self._slot_of[view.id] for view in views if view.id in self._slot_of}
+        taken = set(slot_of.values())
         for view in views:
-            slot = self._slot_of.get(view.id)
-            if slot is None:
-                slot = self._next_slot
-                self._next_slot += 1
-            slot_of[view.id] = slot
+            if view.id not in slot_of:
+                slot_of[view.id] = self._free_slot(taken)
         self._slot_of = slot_of
         self._by_slot = {slot_of[view.id]: view for view in views}
         self._pids = np.array([view.id.pid for view in views], dtype=np.int32)
         self._slots = np.array([slot_of[view.id] for view in views], dtype=np.int64)
+
+    def _free_slot(self, taken: set[int]) -> int:
+        # processes of 64 MiB are fewer than slots on any machine there is
+        while self._next_slot in taken:
+            self._next_slot = self._next_slot % LAST_SLOT + 1
+        slot = self._next_slot
+        self._next_slot = slot % LAST_SLOT + 1
+        taken.add(slot)
+        return slot
 
     def by_slot(self, slot: int) -> ProcessView | None:
         return self._by_slot.get(slot)
