@@ -34,7 +34,7 @@ def write_setting(root: Root, path: str, value: str) -> None:
     TierdError."""
     target = root.sys / path
     try:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CLOEXEC)
+        descriptor = os.open(target, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
         try:
             os.write(descriptor, value.encode())
         finally:

@@ -239,15 +239,17 @@ class Converter:
         command = Command(("daxctl", "reconfigure-device", "-m", "devdax", "-f", name))
         acts = (*(f"take memory{b.number} offline" for b in now.blocks if b.online), self._act_text(command))
         intent = self.intents.begin(request, ROLL_BACK, acts, {"device": name}, {})
-        stayed = take_offline(self.root, now.blocks, OFFLINE_DEADLINE)
+        stayed, still = take_offline(self.root, now.blocks, OFFLINE_DEADLINE), False
         if stayed:
             words = f"{len(stayed)} blocks of {name} are in use and stay online until a reboot"
         else:
             with contextlib.suppress(ToolError):  # what became of the device is read below
                 self.tools.run(command.argv, deadline=COMMAND_DEADLINE)
-            mode = "system-ram" if read_device(self.root, name, block_size).system_ram else "devdax"
-            words = f"{name} was rolled back: its memory is offline, its mode {mode}"
-        self.intents.conclude(intent, "failed" if stayed else "done", words, {})
+            still = read_device(self.root, name, block_size).system_ram
+            words = f"{name} was rolled back: its memory is offline" + (
+                ", daxctl left the mode" if still else ""
+            )
+        self.intents.conclude(intent, "failed" if stayed or still else "done", words, {})
         self.report(
             "restored", f"{request}: {words}", {"TIERD_INTENT": intent.id, "TIERD_ARGV": "\n".join(acts)}
         )
