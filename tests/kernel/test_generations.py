@@ -38,6 +38,13 @@ def test_linux_7() -> None:
     assert user.youngest == 101
 
 
+def test_only_the_cgroups_that_are_wanted() -> None:
+    wanted = parse(LINUX_6_12, lambda cgroup: cgroup != "/")
+    assert wanted == tuple(line for line in parse(LINUX_6_12) if line.cgroup != "/")
+    assert parse(LINUX_6_12, lambda cgroup: cgroup == "/") == parse(LINUX_6_12)[:2]
+    assert parse(LINUX_6_12, lambda cgroup: False) == ()
+
+
 def test_nothing() -> None:
     assert parse("") == ()
 

@@ -28,7 +28,7 @@ FATAL = (errno.ENOMEM, errno.EACCES, errno.ENODEV, errno.EPERM, errno.ESRCH)
 
 
 class Kernel:
-    """Pages by address: the node they are on, or a negative errno. A move takes free memory from the node."""
+    """Pages by address: their node, or a negative errno. A move takes free memory from the node."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine

@@ -36,6 +36,8 @@ class Coldness:
     def stocks(self, selection: ProcessSelection, dram: set[int], now: float) -> tuple[ColdStock, ...]:
         """What could be demoted now, after aging what is due. Raises OSError, MalformedError."""
         lineages = self._lineages(selection, dram)
+        known = {(line.cgroup, line.node) for line in lineages}
+        self._aged = {key: when for key, when in self._aged.items() if key in known}
         due = [
             line
             for line in lineages

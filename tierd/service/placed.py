@@ -10,14 +10,13 @@ from tierd.core.policy import ProcessSelection
 from tierd.kernel.paths import Root
 from tierd.kernel.processes import selected_processes
 
-
 LAST_SLOT = (1 << 18) - 1
 """The largest number that the heat map takes for a slot."""
 
 
 class PlacedProcesses:
-    """Used by the engine only. A slot belongs to one process for as long as that is placed; given back, it is
-    the last to be taken again, long after the heat map has been pruned."""
+    """Used by the engine only. A slot belongs to one process for as long as that is placed; given back, it
+    is the last to be taken again, long after the heat map has been pruned."""
 
     def __init__(self, root: Root) -> None:
         self._root = root

@@ -6,7 +6,7 @@ import logging
 import time
 
 from tierd.core.model import HUGE_PAGE_SIZE, ProcessView
-from tierd.errors import GoneError, TierdError, UnsupportedError
+from tierd.errors import TierdError, UnsupportedError
 from tierd.kernel import huge_pages
 from tierd.kernel.huge_pages import Range
 from tierd.kernel.occupancy import read_occupancy
@@ -68,6 +68,6 @@ class Splitter:
                         break
                     huge_pages.split(self._descriptor, pid, Range(start, min(start + _SLICE, target.end)))
             return max(0, before - huge_pages.huge_bytes(self._root, pid)) // HUGE_PAGE_SIZE
-        except (GoneError, OSError) as error:
+        except (TierdError, OSError) as error:
             log.debug("splitting huge pages of process %d: %s", pid, error)
             return 0

@@ -1,0 +1,192 @@
+"""What may be demoted: only what two generations have passed by, of cgroups that the policy selects."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.fixtures.simulated import CGROUP, DRAM, SLOW, GenerationsDoor, SimulatedKernel, simulate
+from tierd.core.planner import ColdStock, Plan
+from tierd.core.policy import ProcessMatch, ProcessSelection
+from tierd.kernel.generations import parse
+from tierd.service import coldness as module
+from tierd.service.coldness import LONGEST_INTERVAL, SHORTEST_INTERVAL, SMALLEST_LINEAGE, Coldness
+
+ALL = ProcessSelection()
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimulatedKernel:
+    return simulate(tmp_path, monkeypatch)
+
+
+def coldness(fake: SimulatedKernel) -> Coldness:
+    return Coldness(GenerationsDoor(fake), fake.clock, between=lambda: None)
+
+
+def stocks(
+    cold: Coldness, fake: SimulatedKernel, selection: ProcessSelection = ALL
+) -> tuple[ColdStock, ...]:
+    return cold.stocks(selection, {DRAM}, fake.now)
+
+
+def aged(fake: SimulatedKernel) -> list[str]:
+    return [command for command in fake.commands if command.startswith("+")]
+
+
+def test_only_generations_at_least_two_old(fake: SimulatedKernel) -> None:
+    fake.stock(CGROUP, 5000, 3000)
+    found = stocks(coldness(fake), fake)
+    assert found
+    youngest = max(fake.cgroups[CGROUP].generations)
+    assert all(stock.sequence <= youngest - 2 for stock in found)
+    assert sum(stock.pages for stock in found) <= 8000
+
+
+def test_idleness_lies_between_the_births_of_later_generations() -> None:
+    """Pages of a generation were not touched from the birth of the next one to that of the youngest."""
+
+    class Door:
+        def read(self, wanted):
+            return parse("memcg 9 /a\n node 0\n 1 9000 100 0\n 2 4000 50 0\n 3 2500 60 0\n 4 500 70 0\n")
+
+        def age(self, lineage: object) -> None:
+            pass
+
+    found = Coldness(Door(), lambda: 0.0, between=lambda: None).stocks(ALL, {0}, 0.0)
+    assert [(stock.sequence, stock.pages, stock.idle) for stock in found] == [(1, 100, 3.5), (2, 50, 2.0)]
+    assert {(stock.cgroup, stock.memcg, stock.node) for stock in found} == {("/a", 9, 0)}
+
+
+def test_a_cgroup_with_young_generations_only_has_nothing_cold(fake: SimulatedKernel) -> None:
+    fake.stock(CGROUP)
+    assert stocks(coldness(fake), fake) == ()
+    fake.cgroups.clear()
+    assert stocks(coldness(fake), fake) == ()
+
+
+def test_what_the_policy_does_not_select_is_neither_aged_nor_offered(fake: SimulatedKernel) -> None:
+    fake.stock(CGROUP, 5000, memcg=24)
+    fake.stock("/system.slice/web.service", 5000, memcg=25)
+    selection = ProcessSelection(exclude=(ProcessMatch(unit="web.service"),))
+    cold = coldness(fake)
+    for _ in range(20):
+        assert {stock.memcg for stock in stocks(cold, fake, selection)} <= {24}
+        fake.now += 5
+    assert set(aged(fake)) == {"+ 24"}
+
+
+def test_the_slow_node_is_neither_aged_nor_offered(fake: SimulatedKernel) -> None:
+    fake.stock(CGROUP, 5000)
+    assert coldness(fake).stocks(ALL, {SLOW}, fake.now) == ()
+    assert not fake.commands
+
+
+def test_small_cgroups_are_not_walked(fake: SimulatedKernel) -> None:
+    fake.stock(CGROUP, SMALLEST_LINEAGE - 1)
+    stocks(coldness(fake), fake)
+    assert not fake.commands
+
+
+def test_aging_goes_on_and_not_in_every_round(fake: SimulatedKernel) -> None:
+    fake.stock(CGROUP, 5000)
+    cold = coldness(fake)
+    stocks(cold, fake)
+    first = len(aged(fake))
+    assert first == 1
+    stocks(cold, fake)
+    assert len(aged(fake)) == 1, "nothing is due at the same instant"
+    fake.now += LONGEST_INTERVAL
+    stocks(cold, fake)
+    assert len(aged(fake)) == 2
+
+
+@pytest.mark.parametrize("code", [errno.EEXIST, errno.EINVAL])
+def test_the_kernel_was_faster_or_the_cgroup_is_gone(fake: SimulatedKernel, code: int) -> None:
+    fake.stock(CGROUP, 5000, 100)
+    fake.refuses = code
+    cold = coldness(fake)
+    assert sum(stock.pages for stock in stocks(cold, fake)) == 5100
+    stocks(cold, fake)
+    assert len(aged(fake)) == 1, "not tried again at once"
+
+
+def test_nothing_is_demoted_here(fake: SimulatedKernel) -> None:
+    fake.stock(CGROUP, 5000)
+    cold = coldness(fake)
+    for _ in range(10):
+        stocks(cold, fake)
+        fake.now += 10
+    assert not fake.demotions
+
+
+def interval(cold: Coldness, fake: SimulatedKernel) -> float:
+    """Seconds between two agings, found by waiting."""
+    stocks(cold, fake)
+    fake.now += LONGEST_INTERVAL + 1
+    stocks(cold, fake)
+    begun, before = fake.now, len(aged(fake))
+    while len(aged(fake)) == before:
+        fake.now += SHORTEST_INTERVAL / 4
+        stocks(cold, fake)
+    return fake.now - begun
+
+
+def stock(pages: int) -> tuple[ColdStock, ...]:
+    return (ColdStock(CGROUP, 24, DRAM, 40, 1.0, pages),)
+
+
+def test_the_interval_shrinks_when_too_little_is_cold_and_grows_when_enough_is(
+    fake: SimulatedKernel,
+) -> None:
+    fake.stock(CGROUP, 5000)
+    short, usual, long = coldness(fake), coldness(fake), coldness(fake)
+    for _ in range(50):
+        short.steer(Plan(promote=10, wanted=10_000), stock(10), 10)
+        long.steer(Plan(promote=10, wanted=10), stock(10_000_000), 10)
+    assert interval(short, fake) < interval(usual, fake) < interval(long, fake)
+    for _ in range(500):
+        short.steer(Plan(promote=10, wanted=10_000), (), 10)
+        long.steer(Plan(promote=10, wanted=10), stock(10_000_000), 10)
+    assert interval(short, fake) >= SHORTEST_INTERVAL
+    assert interval(long, fake) <= LONGEST_INTERVAL + SHORTEST_INTERVAL
+
+
+def test_walks_that_take_long_are_made_less_often(fake: SimulatedKernel) -> None:
+    fake.stock(CGROUP, 5000)
+    cold = coldness(fake)
+    age = fake.age
+
+    def slow(lineage) -> None:
+        fake.now += 2.0
+        age(lineage)
+
+    cold._generations.age = slow
+    stocks(cold, fake)
+    for _ in range(100):
+        cold.steer(Plan(promote=10, wanted=10_000), (), 10)
+    begun, before = fake.now, len(aged(fake))
+    while len(aged(fake)) == before:
+        fake.now += 0.1
+        stocks(cold, fake)
+    assert fake.now - 2.0 - begun >= module.WALK_SHARE * 2.0 - 2.0 - 0.2
+
+
+def test_cgroups_that_are_gone_leave_nothing_behind(fake: SimulatedKernel) -> None:
+    """On a host of containers they come and go for as long as the daemon runs."""
+    cold = coldness(fake)
+    for number in range(300):
+        fake.cgroups.clear()
+        fake.stock(f"/kubepods/pod{number}", 5000, memcg=number)
+        stocks(cold, fake)
+        fake.now += LONGEST_INTERVAL
+    assert sum(len(value) for value in vars(cold).values() if isinstance(value, dict)) <= 10
+
+
+def test_a_door_that_is_closed_is_an_error(fake: SimulatedKernel) -> None:
+    from tierd.kernel.generations import Generations
+
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        Coldness(Generations(-1), fake.clock, between=lambda: None).stocks(ALL, {DRAM}, fake.now)

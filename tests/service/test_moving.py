@@ -1,0 +1,199 @@
+"""Carrying a plan out on a simulated kernel: slice by slice, above the floor, everything counted."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.kernel.fixtures import MIB
+from tests.kernel.fixtures.simulated import (
+    CGROUP,
+    DRAM,
+    MEMCG,
+    PID,
+    START,
+    GenerationsDoor,
+    SimulatedKernel,
+    simulate,
+)
+from tierd.core.heat import HeatMap, HotPages
+from tierd.core.model import PAGE_SIZE
+from tierd.core.planner import ColdStock, Demotion, Plan, floor_bytes
+from tierd.core.policy import ProcessSelection
+from tierd.kernel.topology import read_topology
+from tierd.service.moving import SLICE, Executor, Moved
+from tierd.service.placed import PlacedProcesses
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimulatedKernel:
+    return simulate(tmp_path, monkeypatch)
+
+
+class Round:
+    """One call of the executor, and what it was given."""
+
+    def __init__(self, fake: SimulatedKernel, *, floor: int = 0) -> None:
+        self.fake, self.floor = fake, floor
+        self.placed = PlacedProcesses(fake.machine.root)
+        self.placed.refresh(ProcessSelection(), 64 * MIB)
+        self.heat = HeatMap(20.0)
+        self.between = 0
+
+    @property
+    def floor_bytes(self) -> int:
+        return floor_bytes(read_topology(self.fake.machine.root).dram[0], self.floor)
+
+    def room(self, pages: int) -> None:
+        """Leave room for so many pages above the floor."""
+        self.fake.machine.write_free(DRAM, self.floor_bytes + pages * PAGE_SIZE)
+
+    def hot(self, slot: int = 1) -> HotPages:
+        pages = np.array(self.fake.hot, dtype=np.uint64)
+        return HotPages(np.full(len(pages), slot), pages, np.ones(len(pages)))
+
+    def run(self, promote: int, *demote: int, seconds: float = 30.0, hot: HotPages | None = None) -> Moved:
+        stock = ColdStock(CGROUP, MEMCG, DRAM, 40, 10.0, 1 << 20)
+        plan = Plan(
+            tuple(Demotion(stock, pages, "cold") for pages in demote),
+            promote,
+            DRAM,
+            demote_pages=sum(demote),
+        )
+
+        def between() -> None:
+            self.between += 1
+
+        executor = Executor(self.fake.machine.root, GenerationsDoor(self.fake), self.placed, between=between)
+        topology = read_topology(self.fake.machine.root)
+        moved = executor.execute(plan, hot or self.hot(), self.heat, topology, self.floor, seconds)
+        assert moved.promoted.planned == promote, "every page of the plan has one fate"
+        assert moved.promoted.moved == self.fake.promoted
+        assert moved.demoted == self.fake.demoted, "by the kernel's own count"
+        assert moved.pages == moved.promoted.moved + moved.demoted
+        return moved
+
+
+def test_into_free_room(fake: SimulatedKernel) -> None:
+    fake.place(5000)
+    moved = Round(fake).run(5000)
+    assert (moved.promoted.moved, moved.demoted, fake.commands) == (5000, 0, [])
+
+
+def test_an_empty_plan_does_nothing(fake: SimulatedKernel) -> None:
+    assert Round(fake).run(0) == Moved()
+    assert not fake.commands and not fake.moves
+
+
+def test_only_what_the_plan_says_goes_up_and_the_hottest_first(fake: SimulatedKernel) -> None:
+    fake.place(3000)
+    Round(fake).run(1000)
+    assert {page for page, node in fake.where.items() if node == DRAM} == set(fake.hot[:1000])
+
+
+@pytest.mark.parametrize("count", [100, SLICE, 3 * SLICE + 17])
+def test_room_is_made_first_and_the_floor_is_kept(fake: SimulatedKernel, count: int) -> None:
+    fake.place(count)
+    fake.stock(CGROUP, 20_000)
+    this = Round(fake)
+    this.room(0)
+    moved = this.run(count, count)
+    assert moved.promoted.moved > count - 64, "all but less than one smallest batch"
+    assert fake.demoted <= count + SLICE
+    assert fake.least_free >= this.floor_bytes
+    assert fake.machine.nodes[DRAM][1] >= this.floor_bytes
+
+
+def test_the_floor_of_the_policy_counts_as_well(fake: SimulatedKernel) -> None:
+    fake.place(1000)
+    this = Round(fake, floor=50 * MIB)
+    this.room(300)
+    moved = this.run(1000)
+    assert 0 < moved.promoted.moved <= 300 and fake.least_free >= this.floor_bytes
+
+
+def test_no_slice_of_demotion_is_larger_than_a_slice(fake: SimulatedKernel) -> None:
+    fake.place(10_000)
+    fake.stock(CGROUP, 20_000)
+    this = Round(fake)
+    this.room(0)
+    this.run(10_000, 10_000)
+    assert max(int(command.split()[-1]) for command in fake.demotions) <= SLICE
+    assert this.between >= len(fake.demotions), "the rings are read in between"
+
+
+def test_no_demotion_when_room_turned_up_meanwhile(fake: SimulatedKernel) -> None:
+    fake.place(1000)
+    fake.stock(CGROUP, 20_000)
+    assert Round(fake).run(1000, 1000).demoted == 0
+
+
+def test_no_more_is_demoted_than_planned(fake: SimulatedKernel) -> None:
+    """Even if it brings no room: somebody else may be filling the node."""
+    fake.place(1000)
+    fake.stock(CGROUP, 20_000)
+    this = Round(fake)
+    this.room(-10_000)
+    moved = this.run(1000, 700, 300)
+    assert (moved.demoted, moved.promoted.moved, moved.promoted.deferred) == (1000, 0, 1000)
+
+
+def test_a_plan_of_demotions_only(fake: SimulatedKernel) -> None:
+    """Below the floor with a small budget: room comes before anything else."""
+    fake.stock(CGROUP, 20_000)
+    this = Round(fake)
+    this.room(-5000)
+    assert this.run(0, 3000).demoted == 3000
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EEXIST, errno.ENOENT])
+def test_a_cgroup_that_is_gone_stops_nothing(fake: SimulatedKernel, code: int) -> None:
+    fake.place(500)
+    fake.refuses = code
+    this = Round(fake)
+    this.room(200)
+    moved = this.run(500, 100, 200)
+    assert len(fake.demotions) == 2, "each is tried once"
+    assert 0 < moved.promoted.moved <= 200
+
+
+def test_a_process_that_is_no_longer_placed(fake: SimulatedKernel) -> None:
+    fake.place(500)
+    this = Round(fake)
+    moved = this.run(500, hot=this.hot(slot=77))
+    assert moved.promoted.deferred == 500 and not fake.moves
+
+
+def test_a_process_that_was_replaced(fake: SimulatedKernel) -> None:
+    fake.place(500)
+    this = Round(fake)
+    fake.machine.add_process(PID, CGROUP, start=START + 1)
+    assert this.run(500).promoted.deferred == 500 and not fake.moves
+
+
+def test_no_time_no_moves(fake: SimulatedKernel) -> None:
+    fake.place(500)
+    fake.stock(CGROUP, 20_000)
+    moved = Round(fake).run(500, 500, seconds=0.0)
+    assert moved.promoted.deferred == 500 and not fake.moves and not fake.demotions
+
+
+def test_promoted_pages_are_not_hot_candidates_any_more(fake: SimulatedKernel) -> None:
+    fake.place(200)
+    this = Round(fake)
+    pages = np.array(fake.hot, dtype=np.uint64)
+    for time in (1.0, 1.2, 1.4, 1.6):
+        this.heat.observe(np.ones(200, dtype=np.int64), pages, np.full(200, time))
+    assert len(this.heat.hottest(1.7, 0.1, 1000)) == 200
+    this.run(150)
+    assert set(this.heat.hottest(1.7, 0.1, 1000).page.tolist()) == set(fake.hot[150:])
+
+
+def test_what_kswapd_demotes_is_not_counted(fake: SimulatedKernel) -> None:
+    fake.place(100)
+    fake.machine.vmstat["pgdemote_kswapd"] = 999_999
+    fake.machine.write_vmstat()
+    assert Round(fake).run(100).demoted == 0

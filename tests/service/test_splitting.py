@@ -1,0 +1,156 @@
+"""Huge pages are split only where DRAM is contended for, and only with what the policy selected."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.fixtures import MIB, Machine, numa_stat
+from tierd.core.model import HUGE_PAGE_SIZE, ProcessId, ProcessView
+from tierd.errors import DeniedError, GoneError, MalformedError, UnsupportedError
+from tierd.kernel import huge_pages
+from tierd.kernel.huge_pages import Range
+from tierd.service.splitting import Splitter
+
+DRAM, SLOW = frozenset({0}), frozenset({1})
+CONTENDED, FITTING = "/contended", "/fitting"
+
+
+class Pages:
+    """Huge pages of processes; a write of the door splits those in its range."""
+
+    def __init__(self) -> None:
+        self.ranges: dict[int, set[int]] = {}
+        self.commands: list[tuple[int, Range]] = []
+        self.raises: Exception | None = None
+
+    def huge_ranges(self, root: object, pid: int) -> tuple[Range, ...]:
+        if self.raises:
+            raise self.raises
+        return tuple(Range(start, start + HUGE_PAGE_SIZE) for start in sorted(self.ranges[pid]))
+
+    def huge_bytes(self, root: object, pid: int) -> int:
+        return HUGE_PAGE_SIZE * len(self.ranges[pid])
+
+    def split(self, descriptor: int, pid: int, target: Range) -> None:
+        self.commands.append((pid, target))
+        self.ranges[pid] = {s for s in self.ranges[pid] if not target.start <= s < target.end}
+
+
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> Pages:
+    fake = Pages()
+    for name in ("huge_ranges", "huge_bytes", "split"):
+        monkeypatch.setattr(huge_pages, name, getattr(fake, name))
+    for pid in (100, 101):
+        fake.ranges[pid] = {0x7F0000000000 + n * HUGE_PAGE_SIZE for n in range(50)}
+    return fake
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    made = Machine(tmp_path)
+    contended = numa_stat({0: 200 * MIB, 1: 300 * MIB}, huge={0: 100 * MIB, 1: 0})
+    made.put(made.root.cgroup / "contended/memory.numa_stat", contended)
+    fitting = numa_stat({0: 200 * MIB}, huge={0: 100 * MIB})
+    made.put(made.root.cgroup / "fitting/memory.numa_stat", fitting)
+    return made
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Iterator[int]:
+    descriptor = os.open(tmp_path / "split_huge_pages", os.O_WRONLY | os.O_CREAT)
+    yield descriptor
+    os.close(descriptor)
+
+
+def view(pid: int, cgroup: str) -> ProcessView:
+    return ProcessView(ProcessId(pid, 1), "x", 0, cgroup, 500 * MIB)
+
+
+def test_without_a_door_it_is_not_available(machine: Machine, door: int) -> None:
+    assert not Splitter(machine.root, None).available
+    assert Splitter(machine.root, door).available
+
+
+def test_a_cgroup_that_fits_in_dram_is_left_alone(machine: Machine, pages: Pages, door: int) -> None:
+    views = (view(100, CONTENDED), view(101, FITTING))
+    assert Splitter(machine.root, door).split(views, DRAM, SLOW, 60.0) == 50
+    assert {pid for pid, _ in pages.commands} == {100}
+    assert len(pages.ranges[100]) == 0 and len(pages.ranges[101]) == 50
+
+
+def test_a_cgroup_without_huge_pages_in_dram_is_left_alone(
+    machine: Machine, pages: Pages, door: int
+) -> None:
+    text = numa_stat({0: 200 * MIB, 1: 300 * MIB}, huge={0: 0, 1: 100 * MIB})
+    machine.put(machine.root.cgroup / "contended/memory.numa_stat", text)
+    assert Splitter(machine.root, door).split((view(100, CONTENDED),), DRAM, SLOW, 60.0) == 0
+    assert not pages.commands
+
+
+def test_no_time_nothing_split(machine: Machine, pages: Pages, door: int) -> None:
+    assert Splitter(machine.root, door).split((view(100, CONTENDED),), DRAM, SLOW, -1.0) == 0
+    assert not pages.commands
+
+
+def test_only_what_is_really_split_is_counted(
+    machine: Machine, pages: Pages, door: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pinned pages stay huge: the answer comes from looking again."""
+
+    def reluctant(descriptor: int, pid: int, target: Range) -> None:
+        pages.ranges[pid].discard(target.start)
+        if len(pages.ranges[pid]) < 40:
+            pages.ranges[pid].add(target.start)
+
+    monkeypatch.setattr(huge_pages, "split", reluctant)
+    assert Splitter(machine.root, door).split((view(100, CONTENDED),), DRAM, SLOW, 60.0) == 10
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        GoneError("exited"),
+        DeniedError("permission denied"),
+        MalformedError("nonsense"),
+        OSError(22, "Invalid argument"),
+        ProcessLookupError(3, "No such process"),
+    ],
+)
+def test_one_process_that_cannot_be_split_stops_no_other(
+    machine: Machine, pages: Pages, door: int, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def ranges(root: object, pid: int) -> tuple[Range, ...]:
+        if pid == 100:
+            raise error
+        return pages.huge_ranges(root, pid)
+
+    monkeypatch.setattr(huge_pages, "huge_ranges", ranges)
+    views = (view(100, CONTENDED), view(101, CONTENDED))
+    assert Splitter(machine.root, door).split(views, DRAM, SLOW, 60.0) == 50
+
+
+def test_a_kernel_that_does_not_say_where_they_are(
+    machine: Machine, pages: Pages, door: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux 6.1: every mapping that could hold some is written to the door."""
+    pages.raises = UnsupportedError("no PAGEMAP_SCAN")
+    whole = Range(0x7F0000000000, 0x7F0000000000 + 50 * HUGE_PAGE_SIZE)
+    monkeypatch.setattr(huge_pages, "private_mappings", lambda root, pid: iter([whole]))
+    assert Splitter(machine.root, door).split((view(100, CONTENDED),), DRAM, SLOW, 60.0) == 50
+    written = sorted((target.start, target.end) for _, target in pages.commands)
+    assert written[0][0] == whole.start and written[-1][1] == whole.end
+    assert all(end - start < whole.end - whole.start for start, end in written), "a little at a time"
+
+
+@pytest.mark.parametrize("text", ["", "anon N0=many\n"])
+def test_a_cgroup_that_cannot_be_read_is_left_alone(
+    machine: Machine, pages: Pages, door: int, text: str
+) -> None:
+    machine.put(machine.root.cgroup / "contended/memory.numa_stat", text)
+    views = (view(100, CONTENDED), view(101, "/gone"))
+    assert Splitter(machine.root, door).split(views, DRAM, SLOW, 60.0) == 0
