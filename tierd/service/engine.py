@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,7 +14,7 @@ from tierd.core.budget import TokenBucket
 from tierd.core.heat import HeatMap
 from tierd.core.model import PAGE_SIZE, Topology
 from tierd.core.planner import Observation, Plan
-from tierd.core.policy import EngineMode, EnginePolicy, Policy
+from tierd.core.policy import EngineMode, EnginePolicy, Policy, ProcessMatch, ProcessSelection
 from tierd.core.sampling import ScanGovernor
 from tierd.core.state import Counters, EngineState, MissingFeature, PlanLine, State
 from tierd.errors import GoneError, TierdError
@@ -22,6 +24,7 @@ from tierd.kernel.own_cost import read_own_cost
 from tierd.kernel.paths import Root
 from tierd.kernel.perf import FaultStream
 from tierd.kernel.pressure import read_memory_pressure
+from tierd.kernel.processes import read_cgroup
 from tierd.kernel.scanning import ScanRate
 from tierd.kernel.topology import read_topology, refresh_free
 from tierd.service.coldness import Coldness
@@ -92,6 +95,7 @@ class Engine:
 
     def adopt(self, policy: Policy) -> None:
         self._policy = policy
+        self._demotable = _without_own(self._root, policy.processes)
         self._heat = HeatMap(policy.engine.heat_half_life)
         self._bucket = TokenBucket(policy.engine.bandwidth)
         self._next_processes = self._next_round = self._next_prune = self._next_topology = 0.0
@@ -135,8 +139,9 @@ class Engine:
             self._heat.prune(now, self._placed.slots)
             self._next_prune = now + PRUNE_SECONDS
         self._bucket.fill(now)
-        split = self._split(topology, engine)
-        cold = self._coldness.stocks(self._policy.processes, {n.number for n in topology.dram}, now)
+        pressed = self._pressed(engine.pressure_limit)
+        split = 0 if pressed else self._split(topology, engine)
+        cold = self._coldness.stocks(self._demotable, {n.number for n in topology.dram}, now)
         least = planner.SWAP_GAIN / max((stock.idle for stock in cold), default=planner.IDLE_WITHOUT_SWAP)
         hot = self._heat.hottest(now, max(least, 1 / planner.IDLE_WITHOUT_SWAP), MOST_HOT)
         budget = min(int(self._bucket.tokens) // PAGE_SIZE, max(LEAST_PLANNED, GROWTH * self._last_moved))
@@ -145,10 +150,8 @@ class Engine:
         )
         if engine.mode is EngineMode.OBSERVE:
             return self._publish(topology, EngineState.OBSERVING, "the policy says observe", plan)
-        pressure = read_memory_pressure(self._root)
-        if pressure > engine.pressure_limit:
-            reason = f"some task waits for memory {pressure:.0f} % of the time"
-            return self._publish(topology, EngineState.HOLDING, reason, plan)
+        if pressed:
+            return self._publish(topology, EngineState.HOLDING, pressed, plan)
         moved = self._executor.execute(
             plan, hot, self._heat, topology, engine.dram_floor, MOVE_SHARE * engine.round
         )
@@ -167,6 +170,14 @@ class Engine:
                 log.info("a node is gone: reading the topology again")
         self._next_topology = now + TOPOLOGY_SECONDS
         return read_topology(self._root)
+
+    def _pressed(self, limit: float) -> str:
+        """Why nothing may be moved or split now, empty when it may: unknown pressure is too much."""
+        try:
+            pressure = read_memory_pressure(self._root)
+        except TierdError as error:
+            return f"memory pressure is not known: {error}"
+        return f"some task waits for memory {pressure:.0f} % of the time" if pressure > limit else ""
 
     def _split(self, topology: Topology, engine: EnginePolicy) -> int:
         """Huge pages split in this round: only where DRAM is short, and only when moving is allowed."""
@@ -237,6 +248,15 @@ class Engine:
             except TierdError:
                 continue
         return sums[0], sums[1]
+
+
+def _without_own(root: Root, selection: ProcessSelection) -> ProcessSelection:
+    """The same without the daemon's own cgroup: tierd never touches itself."""
+    try:
+        own = read_cgroup(root, os.getpid())
+    except TierdError:
+        return selection
+    return replace(selection, exclude=(*selection.exclude, ProcessMatch(cgroup=glob.escape(own))))
 
 
 def _plan_lines(plan: Plan) -> tuple[PlanLine, ...]:

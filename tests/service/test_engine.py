@@ -1,0 +1,372 @@
+"""The engine on a simulated kernel: when it moves, when it must not, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kernel.fixtures import MIB
+from tests.kernel.fixtures.simulated import (
+    CGROUP,
+    DRAM,
+    PID,
+    SLOW,
+    FaultDoor,
+    GenerationsDoor,
+    SimulatedKernel,
+    simulate,
+)
+from tierd.core.model import PAGE_SIZE
+from tierd.core.planner import floor_bytes
+from tierd.core.policy import EngineMode, EnginePolicy, Policy, ProcessMatch, ProcessSelection
+from tierd.core.state import EngineState, MissingFeature
+from tierd.kernel.topology import read_topology
+from tierd.service.engine import Engine
+
+PLACE = Policy(engine=EnginePolicy(mode=EngineMode.PLACE))
+HOT = 3000
+
+
+class Scan:
+    """In the place of ScanRate."""
+
+    def __init__(self) -> None:
+        self.prepared = False
+        self.sizes: list[int] = []
+
+    def prepare(self) -> None:
+        self.prepared = True
+
+    def set_size(self, mebibytes: int) -> None:
+        self.sizes.append(mebibytes)
+
+
+class Split:
+    """In the place of Splitter: each call splits seven huge pages."""
+
+    def __init__(self) -> None:
+        self.available = True
+        self.calls = 0
+
+    def split(self, *arguments: object) -> int:
+        self.calls += 1
+        return 7
+
+
+class Bench:
+    """An engine and all that it touches; `run()` lets time pass."""
+
+    def __init__(self, fake: SimulatedKernel, policy: Policy = PLACE, **options: Any) -> None:
+        self.fake, self.scan, self.split = fake, Scan(), Split()
+        self.policy = policy
+        self.engine = Engine(
+            policy,
+            FaultDoor(fake),
+            GenerationsDoor(fake),
+            self.scan,
+            self.split,
+            fake.machine.root,
+            clock=fake.clock,
+            **options,
+        )
+
+    def run(self, seconds: float) -> None:
+        end = self.fake.now + seconds
+        while self.fake.now < end:
+            self.fake.now += self.engine.step()
+
+    @property
+    def state(self):
+        return self.engine.state
+
+    @property
+    def on_dram(self) -> int:
+        return sum(self.fake.where[page] == DRAM for page in self.fake.hot)
+
+    @property
+    def idle(self) -> bool:
+        return not self.fake.moves and not self.fake.demotions
+
+    @property
+    def floor(self) -> int:
+        return floor_bytes(read_topology(self.fake.machine.root).dram[0], self.policy.engine.dram_floor)
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimulatedKernel:
+    """3000 hot pages on the slow node, 20,000 cold ones in DRAM, and DRAM at about its floor."""
+    made = simulate(tmp_path, monkeypatch)
+    made.place(HOT)
+    made.stock(CGROUP, 10_000, 10_000)
+    made.machine.write_free(DRAM, floor_bytes(read_topology(made.machine.root).dram[0], 0) + 2 * MIB)
+    return made
+
+
+def with_engine(**changes: Any) -> Policy:
+    return replace(PLACE, engine=replace(PLACE.engine, **changes))
+
+
+def test_hot_pages_come_to_dram_and_cold_ones_make_room(fake: SimulatedKernel) -> None:
+    bench = Bench(fake)
+    bench.run(30)
+    assert bench.on_dram > 0.95 * HOT
+    assert 0.8 * HOT < fake.demoted < 2 * HOT + 4096
+    assert fake.least_free >= bench.floor
+    assert bench.state.processes == bench.state.cgroups == 1
+
+
+def test_the_counters_are_what_the_kernel_did(fake: SimulatedKernel) -> None:
+    bench = Bench(fake)
+    bench.run(30)
+    counters = bench.state.counters
+    assert counters.promoted_pages == fake.promoted == bench.on_dram
+    assert counters.demoted_pages == fake.demoted
+    assert counters.refused_pages == 0
+    assert counters.samples > 0 and counters.rounds >= 25
+    assert counters.move_seconds > 0
+    assert counters.huge_pages_split == 7 * bench.split.calls
+
+
+def test_lost_samples_are_counted(fake: SimulatedKernel) -> None:
+    bench = Bench(fake)
+    fake.lost = 123
+    bench.run(3)
+    assert bench.state.counters.samples_lost == 123
+
+
+def test_a_promoted_page_goes_up_once(fake: SimulatedKernel) -> None:
+    bench = Bench(fake)
+    bench.run(60)
+    assert fake.promoted <= HOT
+
+
+def test_observe_mode_plans_and_moves_nothing(fake: SimulatedKernel) -> None:
+    bench = Bench(fake, with_engine(mode=EngineMode.OBSERVE))
+    bench.run(30)
+    assert bench.idle and bench.split.calls == 0
+    assert bench.state.engine is EngineState.OBSERVING and "observe" in bench.state.reason
+    assert {"promote", "demote"} <= {line.action for line in bench.state.plan}
+    assert all(line.pages > 0 and line.reason for line in bench.state.plan)
+    assert bench.state.counters.promoted_pages == bench.state.counters.demoted_pages == 0
+
+
+def test_under_memory_pressure_nothing_is_moved_or_split(fake: SimulatedKernel) -> None:
+    fake.machine.pressure = "55.00"
+    fake.machine.write_pressure()
+    bench = Bench(fake, with_engine(pressure_limit=40.0))
+    bench.run(10)
+    assert bench.idle
+    assert bench.split.calls == 0, "splitting is work as well"
+    assert bench.state.engine is EngineState.HOLDING and "55" in bench.state.reason
+    fake.machine.pressure = "1.00"
+    fake.machine.write_pressure()
+    bench.run(30)
+    assert bench.on_dram > 0.9 * HOT, "and goes on when it is over"
+
+
+@pytest.mark.parametrize("text", [None, "", "some\n"])
+def test_pressure_that_cannot_be_read_counts_as_pressure(fake: SimulatedKernel, text: str | None) -> None:
+    """A kernel without PSI, or started with psi=0."""
+    bench = Bench(fake)
+    fake.machine.root.memory_pressure.unlink()
+    if text is not None:
+        fake.machine.put(fake.machine.root.memory_pressure, text)
+    bench.run(10)
+    assert bench.idle
+    assert bench.state.engine is EngineState.HOLDING and "pressure" in bench.state.reason
+
+
+def test_one_tier_only(fake: SimulatedKernel) -> None:
+    (fake.machine.root.memory_tiers / "memory_tier22/nodelist").write_text("\n")
+    bench = Bench(fake)
+    bench.run(10)
+    assert bench.idle and not fake.commands
+    assert bench.state.engine is EngineState.IDLE and "one memory tier" in bench.state.reason
+
+
+def test_memory_that_is_plugged_in_is_taken_up(fake: SimulatedKernel) -> None:
+    nodelist = fake.machine.root.memory_tiers / "memory_tier22/nodelist"
+    nodelist.write_text("\n")
+    bench = Bench(fake)
+    bench.run(10)
+    nodelist.write_text("1\n")
+    bench.run(30)
+    assert bench.on_dram > 0.9 * HOT
+
+
+def test_memory_that_is_taken_away_ends_nothing(fake: SimulatedKernel) -> None:
+    bench = Bench(fake)
+    bench.run(5)
+    fake.hot.clear()
+    (fake.machine.root.nodes / "node1/meminfo").unlink()
+    bench.run(15)
+    assert bench.state.engine is EngineState.IDLE and "one memory tier" in bench.state.reason
+
+
+def test_no_process_is_selected(fake: SimulatedKernel) -> None:
+    bench = Bench(fake, replace(PLACE, processes=ProcessSelection((ProcessMatch(cgroup="/other/*"),))))
+    bench.run(10)
+    assert bench.idle and not fake.commands
+    assert bench.state.engine is EngineState.IDLE and "process" in bench.state.reason
+
+
+def test_nothing_hot_nothing_moves(fake: SimulatedKernel) -> None:
+    """A tracker that sees no access anywhere proves nothing, however cold DRAM looks."""
+    fake.hot.clear()
+    bench = Bench(fake)
+    bench.run(60)
+    assert bench.idle
+
+
+def test_faults_of_other_processes_move_nothing(fake: SimulatedKernel) -> None:
+    fake.machine.add_process(PID, "/other", resident=MIB)
+    (fake.machine.root.cgroup / CGROUP.lstrip("/") / "cgroup.procs").write_text("")
+    fake.machine.add_process(200, CGROUP)
+    bench = Bench(fake)
+    bench.run(10)
+    assert bench.idle and bench.state.counters.samples > 0
+
+
+def test_what_the_engine_lacks_is_said_and_nothing_moves(fake: SimulatedKernel) -> None:
+    missing = (MissingFeature("lru_gen", "cold pages are not known", "mount debugfs"),)
+    bench = Bench(fake, missing=missing, lacking="without lru_gen nothing can be placed")
+    bench.run(10)
+    assert bench.idle
+    assert bench.state.engine is EngineState.DEGRADED and "lru_gen" in bench.state.reason
+    assert bench.state.missing == missing
+
+
+def test_a_full_slow_node_stops_demotion(fake: SimulatedKernel) -> None:
+    fake.machine.write_free(SLOW, 10 * MIB)
+    bench = Bench(fake)
+    bench.run(20)
+    assert not fake.demotions
+    assert fake.promoted <= 2 * MIB // PAGE_SIZE and fake.least_free >= bench.floor
+
+
+def test_dram_below_its_floor_is_brought_back_first(fake: SimulatedKernel) -> None:
+    bench = Bench(fake)
+    fake.machine.write_free(DRAM, bench.floor - 20 * MIB)
+    bench.run(40)
+    assert bench.on_dram > 0.9 * HOT
+    assert fake.least_free >= bench.floor, "nothing went up before there was room"
+
+
+def test_the_floor_of_the_policy(fake: SimulatedKernel) -> None:
+    bench = Bench(fake, with_engine(dram_floor=30 * MIB))
+    bench.run(30)
+    assert bench.on_dram > 0.9 * HOT and fake.least_free >= bench.floor
+
+
+def test_bandwidth_is_kept(fake: SimulatedKernel) -> None:
+    rate = 2 * MIB
+    bench = Bench(fake, with_engine(bandwidth=rate))
+    begun = fake.now
+    while fake.now < begun + 20:
+        bench.run(1)
+        moved = (fake.promoted + fake.demoted) * PAGE_SIZE
+        assert moved <= rate * (fake.now - begun + 2), "what was saved up, and one round ahead"
+    assert fake.promoted > 0
+
+
+def test_a_policy_is_adopted_between_steps(fake: SimulatedKernel) -> None:
+    bench = Bench(fake, with_engine(mode=EngineMode.OBSERVE))
+    bench.run(10)
+    assert bench.idle
+    bench.engine.adopt(PLACE)
+    bench.run(30)
+    assert bench.on_dram > 0.9 * HOT
+    counters = bench.state.counters
+    bench.engine.adopt(replace(PLACE, processes=ProcessSelection(())))
+    bench.run(3)
+    assert bench.state.engine is EngineState.IDLE and bench.state.processes == 0
+    assert bench.state.counters.promoted_pages == counters.promoted_pages, "counters go on"
+
+
+def test_an_adopted_policy_counts_in_the_next_step(fake: SimulatedKernel) -> None:
+    bench = Bench(fake, with_engine(round=60.0))
+    bench.run(1)
+    bench.engine.adopt(with_engine(mode=EngineMode.OBSERVE))
+    bench.engine.step()
+    assert bench.state.engine is EngineState.OBSERVING
+
+
+def test_tierd_s_own_cgroup_is_neither_aged_nor_demoted(
+    fake: SimulatedKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tierd never touches itself, with any policy."""
+    import os
+
+    own = "/system.slice/tierd.service"
+    fake.machine.add_process(os.getpid(), own)
+    fake.machine.put("proc/self/cgroup", f"0::{own}\n")
+    fake.stock(own, 50_000, memcg=77, every=100.0)
+    bench = Bench(fake)
+    bench.run(20)
+    assert bench.on_dram > 0.9 * HOT
+    assert not [command for command in fake.commands if command.split()[1] == "77"]
+
+
+def test_it_rests_when_the_picture_is_right_and_looks_again_when_it_is_not(fake: SimulatedKernel) -> None:
+    bench = Bench(fake)
+    everything = {"numa_pte_updates": 0}
+
+    def pass_by(seconds: int) -> None:
+        for _ in range(seconds):
+            everything["numa_pte_updates"] += 20_000
+            fake.machine.vmstat.update(everything)
+            fake.machine.write_vmstat()
+            bench.run(1)
+
+    pass_by(2)
+    assert bench.scan.prepared and bench.scan.sizes[0] == max(bench.scan.sizes), "first it looks hard"
+    pass_by(90)
+    assert bench.state.engine is EngineState.STEADY
+    rest = bench.scan.sizes[-1]
+    assert rest < max(bench.scan.sizes)
+    fake.place(HOT)
+    pass_by(10)
+    assert max(bench.scan.sizes[-10:]) > rest
+    pass_by(30)
+    assert bench.on_dram > 0.9 * 2 * HOT
+
+
+def test_each_round_makes_a_new_state_and_a_step_is_short(fake: SimulatedKernel) -> None:
+    bench = Bench(fake)
+    before = bench.state
+    assert before.engine is EngineState.STARTING
+    assert 0.02 <= bench.engine.step() <= 1.0
+    after = bench.state
+    assert after is not before and after.counters.rounds == 1 and after.monotonic == fake.now
+    assert after.topology.tiered and after.dram_bytes == 100 * MIB + 4096
+
+
+def test_closing_stops_the_kernel_s_looking(fake: SimulatedKernel) -> None:
+    bench = Bench(fake)
+    assert fake.enabled == [True]
+    bench.engine.close()
+    assert fake.enabled == [True, False] and fake.closed
+
+
+SPOILS: list[Callable[[SimulatedKernel], None]] = [
+    lambda fake: (fake.machine.root.cgroup / CGROUP.lstrip("/") / "memory.numa_stat").unlink(),
+    lambda fake: setattr(fake, "refuses", 22),
+    lambda fake: (fake.machine.root.proc / str(PID) / "stat").write_text("nonsense"),
+    lambda fake: fake.cgroups.clear(),
+]
+
+
+@pytest.mark.parametrize("spoil", SPOILS, ids=["numa_stat", "lru_gen commands", "stat", "lru_gen empty"])
+def test_what_goes_missing_meanwhile_ends_nothing(
+    fake: SimulatedKernel, spoil: Callable[[SimulatedKernel], None]
+) -> None:
+    bench = Bench(fake)
+    bench.run(2)
+    spoil(fake)
+    bench.run(10)
+    assert fake.least_free >= bench.floor
+    assert bench.state.counters.rounds >= 10
