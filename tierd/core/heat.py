@@ -33,6 +33,9 @@ _LONGEST_DELAY: Final = 60.0
 _WEIGHT: Final = 0.5
 """Of the newest observation in the running mean of log(delay): a change of phase shows in two faults, one
 lucky fault of a cold page does not make it hot."""
+_UNPROVEN: Final = math.log(2)
+"""Added to the first log(delay) of a page: among hundreds of thousands of cold pages some fault early by luck, so
+that a page seen once must look twice as hot; halves with each further observation."""
 _LOG_MEAN_BIAS: Final = 0.5772156649
 """E[log X] = -log(r) - gamma for X exponential with rate r (Euler's constant)."""
 
@@ -116,7 +119,9 @@ class HeatMap:
         observed = np.where(defines, (time - last[place]) / 2, observed)
 
         log_delay = np.log(np.clip(observed, _SHORTEST_DELAY, _LONGEST_DELAY))
-        delay[place] = np.where(new, log_delay, _WEIGHT * log_delay + (1 - _WEIGHT) * delay[place])
+        delay[place] = np.where(
+            new, log_delay + _UNPROVEN, _WEIGHT * log_delay + (1 - _WEIGHT) * delay[place]
+        )
         last[place] = time
         if len(self._pages) > self._capacity:
             self._forget_oldest()

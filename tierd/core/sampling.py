@@ -10,24 +10,30 @@ FULL_SIZE: Final = 256
 TRICKLE_SIZE: Final = 4
 """MiB unmapped at a time at rest: enough to notice within seconds that the hot set has changed."""
 WRONG: Final = 0.005
-"""Share of DRAM's pages that one round found hot on a slow node, above which the picture counts as wrong."""
-_SLOWDOWN: Final = 0.6
-"""Factor a round on the way to rest: from full to trickle in about eight rounds."""
+"""Share of DRAM's pages that are known to be hot on a slow node, above which the picture counts as wrong."""
 
 
 @dataclass(slots=True)
 class ScanGovernor:
-    """The scan size for the next round. Owned by the engine; `size` in MiB."""
+    """The scan size for the next round. Owned by the engine; `size` in MiB.
 
-    size: float = FULL_SIZE
+    A round that finds little proves little: the kernel may not have come by. It rests only after everything on
+    the slow nodes has been unmapped once without the picture turning out wrong.
+    """
 
-    def update(self, found: int, dram_pages: int) -> int:
-        """found: pages that were worth promoting in this round; dram_pages: base pages of all DRAM nodes."""
+    size: int = FULL_SIZE
+    _seen: int = 0
+
+    def update(self, found: int, dram_pages: int, unmapped: int, slow_pages: int) -> int:
+        """found: pages on slow nodes that are worth promoting now. dram_pages: base pages of all DRAM nodes.
+        unmapped: pages that the kernel unmapped since the last call. slow_pages: pages placed on slow nodes."""
         if found > WRONG * dram_pages:
-            self.size = FULL_SIZE
-        else:
-            self.size = max(TRICKLE_SIZE, self.size * _SLOWDOWN)
-        return int(self.size)
+            self.size, self._seen = FULL_SIZE, 0
+            return self.size
+        self._seen += unmapped
+        if self._seen >= slow_pages > 0:
+            self.size = TRICKLE_SIZE
+        return self.size
 
     @property
     def resting(self) -> bool:

@@ -20,3 +20,8 @@ def read_demoted(root: Root) -> int:
     `proactive` from 7.2 on; what kswapd demotes by itself is not in it."""
     counters = read_counters(root)
     return counters.get("pgdemote_direct", 0) + counters.get("pgdemote_proactive", 0)
+
+
+def read_unmapped(root: Root) -> int:
+    """Base pages unmapped for hint faults since boot (numa_pte_updates; a huge page counts once)."""
+    return read_counters(root).get("numa_pte_updates", 0)

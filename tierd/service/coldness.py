@@ -11,7 +11,7 @@ from tierd.kernel.generations import Generations, Lineage
 
 log = logging.getLogger(__name__)
 
-FIRST_INTERVAL = 1.0
+FIRST_INTERVAL = 2.0
 SHORTEST_INTERVAL = 0.1
 LONGEST_INTERVAL = 30.0
 WALK_SHARE = 3
@@ -31,6 +31,7 @@ class Coldness:
         self._between = between
         self._interval = FIRST_INTERVAL
         self._walk = 0.0
+        self._news = False
         self._aged: dict[tuple[str, int], float] = {}
 
     def stocks(self, selection: ProcessSelection, dram: set[int], now: float) -> tuple[ColdStock, ...]:
@@ -53,10 +54,13 @@ class Coldness:
     def steer(self, plan: Plan, cold: tuple[ColdStock, ...], moved: int) -> None:
         """The longest interval that still finds enough cold pages. The longer a page was idle, the surer it
         is cold; but where every page is used every few seconds, a long interval finds none."""
+        if not self._news:
+            return  # an interval is judged once, by what the walk at its end found
+        self._news = False
         found = sum(stock.pages for stock in cold)
         enough = max(1024, moved)
         if found > 4 * enough:
-            self._interval *= 1.2
+            self._interval *= 1.5
         elif plan.promote < plan.wanted and found < 2 * enough:
             self._interval /= 1.5
         self._interval = min(
@@ -75,6 +79,7 @@ class Coldness:
             log.debug("aging %s on node %d: %s", line.cgroup, line.node, error)
         self._walk = self._clock() - begun
         self._aged[line.cgroup, line.node] = now
+        self._news = True
         self._between()
 
 

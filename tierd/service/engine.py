@@ -18,6 +18,7 @@ from tierd.core.policy import EngineMode, EnginePolicy, Policy, ProcessMatch, Pr
 from tierd.core.sampling import ScanGovernor
 from tierd.core.state import Counters, EngineState, MissingFeature, PlanLine, State
 from tierd.errors import GoneError, TierdError
+from tierd.kernel.counters import read_unmapped
 from tierd.kernel.generations import Generations
 from tierd.kernel.occupancy import read_occupancy
 from tierd.kernel.own_cost import read_own_cost
@@ -45,10 +46,8 @@ MOST_HOT = 1 << 18
 """Pages (1 GiB) considered in one round."""
 MOVE_SHARE = 0.9
 """Of a round's length, spent on moving at most."""
-GROWTH = 4
-"""A round plans at most this many times what the last one moved, so that plans stay near what can be
-done."""
-LEAST_PLANNED = 4096
+MOST_PLANNED = 1 << 15
+"""Base pages (128 MiB) planned for one round at most: what a second of moving can do."""
 
 
 class Engine:
@@ -78,7 +77,7 @@ class Engine:
         self._coldness = Coldness(generations, clock, between=self._sample)
         self._executor = Executor(root, generations, self._placed, between=self._sample)
         self._counters = Counters()
-        self._last_moved = 0
+        self._unmapped = read_unmapped(root)
         self._lacking = lacking
         self._state = State(
             missing=missing,
@@ -144,10 +143,11 @@ class Engine:
         cold = self._coldness.stocks(self._demotable, {n.number for n in topology.dram}, now)
         least = planner.SWAP_GAIN / max((stock.idle for stock in cold), default=planner.IDLE_WITHOUT_SWAP)
         hot = self._heat.hottest(now, max(least, 1 / planner.IDLE_WITHOUT_SWAP), MOST_HOT)
-        budget = min(int(self._bucket.tokens) // PAGE_SIZE, max(LEAST_PLANNED, GROWTH * self._last_moved))
+        budget = min(int(self._bucket.tokens) // PAGE_SIZE, MOST_PLANNED)
         plan = planner.plan(
             Observation(hot, cold, topology.dram, topology.slow, max(0, budget), engine.dram_floor)
         )
+        self._steer_sampling(topology, max(plan.wanted, plan.promote))
         if engine.mode is EngineMode.OBSERVE:
             return self._publish(topology, EngineState.OBSERVING, "the policy says observe", plan)
         if pressed:
@@ -157,10 +157,16 @@ class Engine:
         )
         self._account(moved, split)
         self._coldness.steer(plan, cold, moved.pages)
-        dram_pages = sum(node.total for node in topology.dram) // PAGE_SIZE
-        self._scanning.set_size(self._governor.update(max(plan.wanted, plan.promote), dram_pages))
         steady = EngineState.STEADY if self._governor.resting else EngineState.CONVERGING
         return self._publish(topology, steady, plan.held, plan)
+
+    def _steer_sampling(self, topology: Topology, found: int) -> None:
+        before, self._unmapped = self._unmapped, read_unmapped(self._root)
+        dram_pages = sum(node.total for node in topology.dram) // PAGE_SIZE
+        size = self._governor.update(
+            found, dram_pages, self._unmapped - before, self._state.slow_bytes // PAGE_SIZE
+        )
+        self._scanning.set_size(size)
 
     def _observe_topology(self, now: float) -> Topology:
         if now < self._next_topology:
@@ -190,7 +196,6 @@ class Engine:
         return self._splitter.split(self._placed.views, dram, slow, MOVE_SHARE * engine.round)
 
     def _account(self, moved: Moved, split: int) -> None:
-        self._last_moved = moved.pages
         self._bucket.take(moved.pages * PAGE_SIZE)
         self._count(
             promoted_pages=moved.promoted.moved,
