@@ -130,6 +130,22 @@ def test_pages_that_are_no_longer_used_get_colder() -> None:
     assert rates == sorted(rates, reverse=True) and rates[-1] < rates[0] / 100
 
 
+def test_waiting_unused_since_an_unmapping_is_an_observation_too() -> None:
+    """A neighbour's faults prove that the page was unmapped again, and still nobody used it."""
+
+    def rate(neighbour_faults: bool) -> float:
+        heat = HeatMap(half_life=1000.0)
+        for step in range(10):
+            feed(heat, [FIRST_PAGE, FIRST_PAGE + 1], [1.0 + step, 1.1 + step])
+        if neighbour_faults:
+            for step in range(5):
+                feed(heat, [FIRST_PAGE + 1], [12.0 + step])
+        found = heat.hottest(60.0, 1e-9, 10)
+        return float(found.rate[found.page.tolist().index(FIRST_PAGE)])
+
+    assert rate(neighbour_faults=True) < rate(neighbour_faults=False) / 2
+
+
 def test_nothing_seen_is_nothing_hot() -> None:
     heat = HeatMap(20.0)
     feed(heat, [], [])

@@ -215,6 +215,20 @@ def test_a_call_that_ends_early_is_asked_again_what_it_did(fake: Kernel, left: i
     assert there.sum() == 1500 - left
 
 
+def test_statuses_of_a_call_that_ends_early_are_not_believed(
+    fake: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Statuses have been seen to lie; a query does not."""
+
+    def lie(pid: int, addresses: np.ndarray, node: int) -> tuple[int, np.ndarray]:
+        fake.moves.append(addresses.tolist())
+        return len(addresses), np.full(len(addresses), node, dtype=np.int32)
+
+    monkeypatch.setattr(module, "move_pages", lie)
+    outcome, there = promote(fake, fake.place(200))
+    assert (outcome.moved, outcome.refused) == (0, 200) and not there.any()
+
+
 def test_an_error_while_asking_again(fake: Kernel) -> None:
     """What happened is then not known; nothing may be counted as moved, and nothing be lost."""
     fake.ends_early = lambda call: 10

@@ -264,7 +264,7 @@ def test_the_floor_of_the_policy(fake: SimulatedKernel) -> None:
 
 def test_bandwidth_is_kept(fake: SimulatedKernel) -> None:
     rate = 2 * MIB
-    bench = Bench(fake, with_engine(bandwidth=rate))
+    bench = Bench(fake, with_engine(bandwidth=rate, round=0.2))
     begun = fake.now
     while fake.now < begun + 20:
         bench.run(1)
