@@ -23,6 +23,7 @@ from tests.kernel.fixtures.simulated import (
 from tierd.core.model import PAGE_SIZE
 from tierd.core.planner import floor_bytes
 from tierd.core.policy import EngineMode, EnginePolicy, Policy, ProcessMatch, ProcessSelection
+from tierd.core.sampling import FULL_SIZE
 from tierd.core.state import EngineState, MissingFeature
 from tierd.kernel.topology import read_topology
 from tierd.service.engine import Engine
@@ -370,3 +371,11 @@ def test_what_goes_missing_meanwhile_ends_nothing(
     bench.run(10)
     assert fake.least_free >= bench.floor
     assert bench.state.counters.rounds >= 10
+
+
+def test_it_looks_hard_until_slow_memory_has_been_looked_at(fake: SimulatedKernel) -> None:
+    """No fault in the first seconds proves nothing: the kernel has not come by yet."""
+    fake.next_faults = fake.now + 20
+    bench = Bench(fake)
+    bench.run(3)
+    assert bench.scan.sizes and set(bench.scan.sizes) == {FULL_SIZE}
