@@ -138,20 +138,32 @@ def stock(pages: int) -> tuple[ColdStock, ...]:
     return (ColdStock(CGROUP, 24, DRAM, 40, 1.0, pages),)
 
 
+def steered(fake: SimulatedKernel, rounds: int, plan: Plan, found: tuple[ColdStock, ...]) -> Coldness:
+    """After so many rounds, each of which aged, and found the same."""
+    cold = coldness(fake)
+    for _ in range(rounds):
+        fake.now += LONGEST_INTERVAL + 1
+        stocks(cold, fake)
+        cold.steer(plan, found, 10)
+    return cold
+
+
+TOO_LITTLE = Plan(promote=10, wanted=10_000), stock(10)
+ENOUGH = Plan(promote=10, wanted=10), stock(10_000_000)
+
+
 def test_the_interval_shrinks_when_too_little_is_cold_and_grows_when_enough_is(
     fake: SimulatedKernel,
 ) -> None:
     fake.stock(CGROUP, 5000)
-    short, usual, long = coldness(fake), coldness(fake), coldness(fake)
-    for _ in range(50):
-        short.steer(Plan(promote=10, wanted=10_000), stock(10), 10)
-        long.steer(Plan(promote=10, wanted=10), stock(10_000_000), 10)
-    assert interval(short, fake) < interval(usual, fake) < interval(long, fake)
-    for _ in range(500):
-        short.steer(Plan(promote=10, wanted=10_000), (), 10)
-        long.steer(Plan(promote=10, wanted=10), stock(10_000_000), 10)
-    assert interval(short, fake) >= SHORTEST_INTERVAL
-    assert interval(long, fake) <= LONGEST_INTERVAL + SHORTEST_INTERVAL
+    usual = interval(coldness(fake), fake)
+    assert interval(steered(fake, 3, *TOO_LITTLE), fake) < usual < interval(steered(fake, 3, *ENOUGH), fake)
+
+
+def test_the_interval_has_bounds(fake: SimulatedKernel) -> None:
+    fake.stock(CGROUP, 5000)
+    assert interval(steered(fake, 100, *TOO_LITTLE), fake) >= SHORTEST_INTERVAL
+    assert interval(steered(fake, 100, *ENOUGH), fake) <= LONGEST_INTERVAL + SHORTEST_INTERVAL
 
 
 def test_walks_that_take_long_are_made_less_often(fake: SimulatedKernel) -> None:
