@@ -34,8 +34,8 @@ _WEIGHT: Final = 0.5
 """Of the newest observation in the running mean of log(delay): a change of phase shows in two faults, one
 lucky fault of a cold page does not make it hot."""
 _UNPROVEN: Final = math.log(2)
-"""Added to the first log(delay) of a page: among hundreds of thousands of cold pages some fault early by luck, so
-that a page seen once must look twice as hot; halves with each further observation."""
+"""Added to the first log(delay) of a page: among hundreds of thousands of cold pages some fault early by
+luck, so that a page seen once must look twice as hot; halves with each further observation."""
 _LOG_MEAN_BIAS: Final = 0.5772156649
 """E[log X] = -log(r) - gamma for X exponential with rate r (Euler's constant)."""
 

@@ -17,16 +17,16 @@ WRONG: Final = 0.005
 class ScanGovernor:
     """The scan size for the next round. Owned by the engine; `size` in MiB.
 
-    A round that finds little proves little: the kernel may not have come by. It rests only after everything on
-    the slow nodes has been unmapped once without the picture turning out wrong.
+    A round that finds little proves little: the kernel may not have come by. It rests only after everything
+    on the slow nodes has been unmapped once without the picture turning out wrong.
     """
 
     size: int = FULL_SIZE
     _seen: int = 0
 
     def update(self, found: int, dram_pages: int, unmapped: int, slow_pages: int) -> int:
-        """found: pages on slow nodes that are worth promoting now. dram_pages: base pages of all DRAM nodes.
-        unmapped: pages that the kernel unmapped since the last call. slow_pages: pages placed on slow nodes."""
+        """found: pages on slow nodes that are worth promoting now. dram_pages: base pages of all DRAM
+        nodes. unmapped: pages that the kernel unmapped since the last call. slow_pages: pages placed on slow nodes."""
         if found > WRONG * dram_pages:
             self.size, self._seen = FULL_SIZE, 0
             return self.size
