@@ -94,7 +94,7 @@ class Server:
         return self.guest.run("journalctl -u tierd --no-pager -o cat -b").stdout
 
     def status(self) -> dict[str, Any]:
-        return dict(json.loads(self.guest.run("tierctl status --json", timeout=60).stdout))
+        return dict(json.loads(self.guest.run("tierctl status --json", timeout=180).stdout))
 
 
 def differences(before: dict[str, str], after: dict[str, str]) -> dict[str, tuple[str | None, str | None]]:
