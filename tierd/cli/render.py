@@ -108,9 +108,7 @@ def not_running(reason: str, hint: str, style: Style) -> str:
     if reason != "tierd is not running":
         lines += _field("Reason", reason, style)
     lines += _field("Try", hint, style)
-    lines += _field(
-        "Offline", "tierctl status --offline, provision plan, check-config", style
-    )
+    lines += _field("Offline", "tierctl status --offline, provision plan, check-config", style)
     return "\n".join(lines)
 
 
