@@ -285,8 +285,7 @@ def _system_ram(inventory: Inventory, device: str, node: int | None, numbers: Nu
         Action.SYSTEM_RAM,
         tuple(acts),
         f"turn {what} into {format_size(numbers.memory)} of memory{of_node}, {numbers.blocks} blocks in"
-        " ZONE_MOVABLE;"
-        " what it holds is overwritten from then on",
+        " ZONE_MOVABLE; what it holds is overwritten from then on",
         destructive=True,
     )
 
@@ -310,8 +309,7 @@ def _size_notes(request: ProvisionRequest, memory: int, block_size: int) -> tupl
         return ()
     return (
         f"{format_size(request.size)} is asked for; the free capacity gives {format_size(memory)} in whole"
-        " blocks of"
-        f" {format_size(block_size)}",
+        f" blocks of {format_size(block_size)}",
     )
 
 
@@ -323,6 +321,5 @@ def _existing_size_notes(request: ProvisionRequest, numbers: Numbers, block_size
         return []
     return [
         f"the policy asks for {format_size(request.size)}, the namespace gives"
-        f" {format_size(numbers.memory)}:"
-        " its size is not changed"
+        f" {format_size(numbers.memory)}: its size is not changed"
     ]

@@ -112,8 +112,7 @@ def of_region(inventory: Inventory, region: Region, target: int | None) -> list[
         refuse(
             "badblocks",
             f"{region.name} has {region.bad_blocks} ranges with media errors; as memory they would kill who"
-            " reads"
-            " them (`ndctl list -RM` shows them, `ndctl clear-errors` clears them)",
+            " reads them (`ndctl list -RM` shows them, `ndctl clear-errors` clears them)",
         )
     if target is None:
         refuse(
@@ -143,8 +142,7 @@ def of_layout(region: Region, extents: tuple[Span, ...]) -> list[Refusal]:
     if span.start % region.align or span.size % region.align:
         words = (
             f"{region.name} is misaligned: its start 0x{span.start:x} and size 0x{span.size:x} are to be"
-            " multiples"
-            f" of its align, {format_size(region.align)}"
+            f" multiples of its align, {format_size(region.align)}"
         )
         return [Refusal("misaligned", words)]
     seen = sum(extent.size for extent in extents)
@@ -186,9 +184,9 @@ def of_dram(inventory: Inventory, to_add: int, page_structures: int) -> list[Ref
             Refusal(
                 "dram",
                 f"too little DRAM: the page structures of {format_size(to_add)} take"
-                f" {_about(page_structures)} and"
-                f" {_about(kept)} are to stay, {_about(available)} are available; ask for less, or boot with"
-                " memory_hotplug.memmap_on_memory=1 and set memmap_on_memory of the dax device",
+                f" {_about(page_structures)} and {_about(kept)} are to stay, {_about(available)} are"
+                " available; ask for less, or boot with memory_hotplug.memmap_on_memory=1 and set"
+                " memmap_on_memory of the dax device",
             )
         )
     if slow + to_add > LARGEST_RATIO * dram:
@@ -197,8 +195,8 @@ def of_dram(inventory: Inventory, to_add: int, page_structures: int) -> list[Ref
             Refusal(
                 "ratio",
                 f"{format_size(to_add)} more would make {_about(slow + to_add)} of slow memory behind"
-                f" {_about(dram)} of"
-                f" DRAM, above {LARGEST_RATIO}:1; at most {format_size(most)} more is reasonable",
+                f" {_about(dram)} of DRAM, above {LARGEST_RATIO}:1; at most {format_size(most)} more is"
+                " reasonable",
             )
         )
     return found
