@@ -36,6 +36,8 @@ lucky fault of a cold page does not make it hot."""
 _UNPROVEN: Final = math.log(2)
 """Added to the first log(delay) of a page: among hundreds of thousands of cold pages some fault early by
 luck, so that a page seen once must look twice as hot; halves with each further observation."""
+_AWAY: Final = np.inf
+"""The delay of a page that was promoted."""
 _LOG_MEAN_BIAS: Final = 0.5772156649
 """E[log X] = -log(r) - gamma for X exponential with rate r (Euler's constant)."""
 
@@ -109,7 +111,8 @@ class HeatMap:
         unmapped_at = start[region[region_of]]
         since = np.where(time >= unmapped_at, unmapped_at, old_start[region_of])
         # not seen in the pass before: it has been waiting since then at least
-        missed = ~new & (last[place] < before[region[region_of]])
+        back = ~new & (delay[place] == _AWAY)
+        missed = ~new & ~back & (last[place] < before[region[region_of]])
         since = np.where(missed, before[region[region_of]], since)
         # never seen: waiting since the region was first unmapped, as far as anyone knows
         since = np.where(new, origin[region[region_of]], since)
@@ -120,7 +123,7 @@ class HeatMap:
 
         log_delay = np.log(np.clip(observed, _SHORTEST_DELAY, _LONGEST_DELAY))
         delay[place] = np.where(
-            new, log_delay + _UNPROVEN, _WEIGHT * log_delay + (1 - _WEIGHT) * delay[place]
+            new | back, log_delay + _UNPROVEN, _WEIGHT * log_delay + (1 - _WEIGHT) * delay[place]
         )
         last[place] = time
         if len(self._pages) > self._capacity:
@@ -151,9 +154,10 @@ class HeatMap:
         return HotPages(slots, pages, rate[hot])
 
     def forget(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> None:
-        """Pages that need no more attention (promoted, gone): their history would mislead."""
+        """Pages that were promoted: no candidates any more, and should one come back, what was seen before
+        its stay in DRAM says nothing of the time since."""
         place = self._pages.find(_key(slot, page))
-        self._page_column("delay")[place[place >= 0]] = math.log(_LONGEST_DELAY)
+        self._page_column("delay")[place[place >= 0]] = _AWAY
 
     def prune(self, now: float, live_slots: npt.NDArray[np.int64]) -> None:
         """Drop processes no longer placed, pages not seen for eight half-lives, and regions without any."""

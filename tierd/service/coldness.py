@@ -49,7 +49,9 @@ class Coldness:
             for line in due:
                 self._age(line, now)
             lineages = self._lineages(selection, dram)
-        return tuple(stock for line in lineages for stock in _stocks(line))
+        # a shorter time than the one aimed at is not the engine's own measure: the kernel aged in between
+        least = self._interval / 2
+        return tuple(stock for line in lineages for stock in _stocks(line) if stock.idle >= least)
 
     def steer(self, plan: Plan, cold: tuple[ColdStock, ...], moved: int) -> None:
         """The longest interval that still finds enough cold pages. The longer a page was idle, the surer it
