@@ -26,7 +26,8 @@ class ScanGovernor:
 
     def update(self, found: int, dram_pages: int, unmapped: int, slow_pages: int) -> int:
         """found: pages on slow nodes that are worth promoting now. dram_pages: base pages of all DRAM
-        nodes. unmapped: pages that the kernel unmapped since the last call. slow_pages: pages placed on slow nodes."""
+        nodes. unmapped: pages that the kernel unmapped since the last call. slow_pages: pages placed on slow
+        nodes."""
         if found > WRONG * dram_pages:
             self.size, self._seen = FULL_SIZE, 0
             return self.size
