@@ -16,7 +16,7 @@ from tierd.core.model import PAGE_SIZE, Node
 SWAP_GAIN: Final = 2.0
 """A page goes up against one that goes down only when it is expected to be used this often in the time for
 which the other has not been used at all. At 1 the two may well be equally good and every move is a coin
-toss; at 2, a page as hot as the one that comes up would have been idle for so long with probability exp(-2)."""
+toss; at 2, a page as hot as the one that comes up would be idle for so long with probability exp(-2)."""
 FLOOR_WATERMARKS: Final = 2
 FLOOR_EXTRA: Final = 32 << 20
 """Bytes. Promotion into a node nearer to its watermarks than 2 x high + 32 MiB stalls the machine for
