@@ -204,7 +204,8 @@ def test_mode_plan_says_what_it_would_do_and_does_nothing(server: Server) -> Non
 
 
 # ndctl makes a namespace with ten writes to sysfs (UUID, label, size, mode ...), daxctl converts with three.
-# Each leaves another state behind: a namespace with UUID alone, with size, with its device; a device without
+# Each leaves another state behind: a namespace with a UUID alone, with its size, with its device; at last a
+# device without a driver.
 # driver.
 TOOL_DEATHS = [("ndctl", "create-namespace", n) for n in (3, 4, 10)] + [("daxctl", "reconfigure-device", 3)]
 MORE_TOOL_DEATHS = [("ndctl", "create-namespace", n) for n in (1, 2, 5, 6, 7, 8, 9)]
