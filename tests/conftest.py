@@ -29,11 +29,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    slow = config.getoption("--slow")
     for item in items:
         ring = item.path.relative_to(host.ROOT).parts[1]
         if ring in ("vm", "service"):
             item.add_marker(getattr(pytest.mark, ring))
-        if item.get_closest_marker("slow") and not config.getoption("--slow"):
+        callspec = getattr(item, "callspec", None)
+        kernel = callspec.params.get("kernel") if callspec else None
+        chosen = config.getoption("--kernel") or KERNELS
+        if item.get_closest_marker("one_kernel") and kernel not in (None, chosen[-1]) and not slow:
+            item.add_marker(pytest.mark.skip(reason=f"no kernel decides it: runs on {chosen[-1]} only"))
+        if item.get_closest_marker("slow") and not slow:
             item.add_marker(pytest.mark.skip(reason="slow: ./dev test --slow"))
 
 

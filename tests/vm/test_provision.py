@@ -150,6 +150,7 @@ def test_free_capacity_becomes_memory_as_predicted_and_then_nothing_is_run(serve
     assert entry["TIERD_REQUEST"] == "test" and entry["TIERD_UUID"] == server.plan()["namespace"]
 
 
+@pytest.mark.one_kernel
 def test_all_that_is_free_and_what_it_costs(server: Server) -> None:
     server.ask("test all apply")
     predicted = server.plan()["numbers"]
@@ -161,6 +162,7 @@ def test_all_that_is_free_and_what_it_costs(server: Server) -> None:
     assert 0.9 < spent / predicted["page_structures"] < 1.1
 
 
+@pytest.mark.one_kernel
 def test_a_share_beside_a_namespace_of_others(server: Server) -> None:
     server.guest.run(
         f"ndctl create-namespace -r {server.region.name} -m fsdax -s 528M -n data && cd /tmp &&"
@@ -177,6 +179,7 @@ def test_a_share_beside_a_namespace_of_others(server: Server) -> None:
     )
 
 
+@pytest.mark.one_kernel
 def test_a_wrong_iset_id_is_refused_and_nothing_is_changed(server: Server) -> None:
     server.ask("test 1GiB apply", iset_id=server.region.iset_id ^ 1)
     # One that waits for a device waits its whole time: not here.
@@ -193,6 +196,7 @@ def test_a_wrong_iset_id_is_refused_and_nothing_is_changed(server: Server) -> No
     assert f"there is {server.region.iset_id:#x} ({server.region.name})" in said
 
 
+@pytest.mark.one_kernel
 def test_mode_plan_says_what_it_would_do_and_does_nothing(server: Server) -> None:
     server.ask("look 1GiB plan")
     before = server.shape()
@@ -218,6 +222,7 @@ def also_slow(often: list[tuple[Any, ...]], seldom: list[tuple[Any, ...]]) -> li
     return [*often, *(pytest.param(*values, marks=pytest.mark.slow) for values in seldom)]
 
 
+@pytest.mark.one_kernel
 @pytest.mark.parametrize(("tool", "command", "write"), also_slow(TOOL_DEATHS, MORE_TOOL_DEATHS))
 def test_a_tool_that_is_killed_at_any_write(server: Server, tool: str, command: str, write: int) -> None:
     server.ask("test 1GiB apply")
@@ -237,6 +242,7 @@ def test_a_tool_that_is_killed_at_any_write(server: Server, tool: str, command: 
     server.is_memory()
 
 
+@pytest.mark.one_kernel
 @pytest.mark.parametrize(("lines", "delay"), also_slow(DEATHS, MORE_DEATHS))
 def test_all_of_it_killed_at_once(server: Server, lines: int, delay: float) -> None:
     """SIGKILL to the converter and its tools, `delay` seconds after the record has `lines` lines."""

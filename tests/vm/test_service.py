@@ -69,6 +69,9 @@ class Service:
         return [json.loads(line) for line in text.splitlines()]
 
 
+pytestmark = pytest.mark.one_kernel
+
+
 @pytest.fixture(scope="module")
 def service(guest: Guest) -> Iterator[Service]:
     """tierd, running by a small policy; stopped, and the policy put back, at the end."""

@@ -126,6 +126,7 @@ def server(tiered: Server) -> Iterator[Server]:
     tiered.stop()
 
 
+@pytest.mark.one_kernel
 def test_one_tier_leaves_every_setting_alone(untiered: Server) -> None:
     before = untiered.settings()
     untiered.start()
@@ -170,6 +171,7 @@ def test_after_a_kill_every_setting_is_as_before(server: Server) -> None:
     assert differences(before, server.settings()) == {}
 
 
+@pytest.mark.one_kernel
 def test_a_killed_daemon_comes_back_and_forgets_nothing(server: Server) -> None:
     before = server.settings()
     server.start()
@@ -183,6 +185,7 @@ def test_a_killed_daemon_comes_back_and_forgets_nothing(server: Server) -> None:
     assert differences(before, server.settings()) == {}
 
 
+@pytest.mark.one_kernel
 def test_a_crash_that_nobody_cleaned_up_after_is_made_good_by_the_next_run(server: Server) -> None:
     before = server.settings()
     server.drop_in("Restart=no\nExecStopPost=")
@@ -197,6 +200,7 @@ def test_a_crash_that_nobody_cleaned_up_after_is_made_good_by_the_next_run(serve
     assert differences(before, server.settings()) == {}
 
 
+@pytest.mark.one_kernel
 def test_a_setting_that_somebody_else_changed_meanwhile_stays(server: Server) -> None:
     before = server.settings()
     server.start()
