@@ -17,7 +17,8 @@ from tierd.core.policy import ProvisionMode, ProvisionRequest
 from tierd.core.provision import Verdict
 from tierd.errors import ConfigError, TierdError
 from tierd.kernel.intents import Intents
-from tierd.service import convert
+from tierd.kernel.paths import Root
+from tierd.service import conversion, convert
 from tierd.service.conversion import ConversionError, Converter
 
 GIB = 1 << 30
@@ -285,6 +286,27 @@ def test_the_wrong_zone_of_a_run_that_was_killed_is_rolled_back(
     assert bench.machine.acts()[-1] == BACK
     bench.machine.stub("daxctl", 'exec "$SWITCH" system-ram')
     assert bench.converter.run(REQUEST).verdict is Verdict.DONE
+
+
+def test_a_node_without_kswapd_gets_it_by_a_block_that_comes_online(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel cannot start it while the task that onlines is being killed."""
+    killed_in(bench, monkeypatch, 2, True)
+    bench.machine.write("proc/50/comm", "kswapd0\n")
+    written: list[tuple[str, str]] = []
+    write = conversion.write_setting
+
+    def onlining(root: Root, path: str, value: str) -> None:
+        write(root, path, value)
+        written.append((path, value))
+        if path.endswith("memory40/state"):
+            bench.machine.write("proc/60/comm", "kswapd1\n")
+
+    monkeypatch.setattr(conversion, "write_setting", onlining)
+    bench.converter.recover()
+    assert ("devices/system/memory/memory40/state", "online_movable") in written
+    assert "node 1 has its kswapd again" in bench.reports[-1][1]
 
 
 def test_a_namespace_that_ndctl_left_half_made_is_finished(bench: Bench) -> None:

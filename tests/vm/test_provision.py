@@ -109,6 +109,7 @@ class Server:
         assert self.blocks() == ["online Movable"] * blocks
         assert self.policy() == "online"
         assert self.plan()["verdict"] == "done"
+        self.guest.run("pgrep -x kswapd1 && pgrep -x kcompactd1")
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +211,6 @@ def test_mode_plan_says_what_it_would_do_and_does_nothing(server: Server) -> Non
 # ndctl makes a namespace with ten writes to sysfs (UUID, label, size, mode ...), daxctl converts with three.
 # Each leaves another state behind: a namespace with a UUID alone, with its size, with its device; at last a
 # device without a driver.
-# driver.
 TOOL_DEATHS = [("ndctl", "create-namespace", n) for n in (3, 4, 10)] + [("daxctl", "reconfigure-device", 3)]
 MORE_TOOL_DEATHS = [("ndctl", "create-namespace", n) for n in (1, 2, 5, 6, 7, 8, 9)]
 MORE_TOOL_DEATHS += [("daxctl", "reconfigure-device", n) for n in (1, 2)]
@@ -261,24 +261,6 @@ def test_all_of_it_killed_at_once(server: Server, lines: int, delay: float) -> N
     server.is_memory()
 
 
-def test_blocks_that_come_into_the_wrong_zone_are_rolled_back(server: Server) -> None:
-    """A daxctl under which the kernel's policy is not what it was made to be."""
-    server.ask("test 1GiB apply")
-    server.replace_tool(
-        "daxctl",
-        f'\n[ "$3" != system-ram ] || echo online_kernel > {ONLINE}\n/usr/bin/daxctl.real "$@"; code=$?\n'
-        f'[ "$3" != system-ram ] || echo online_movable > {ONLINE}\nexit $code\n',
-    )
-    assert server.convert() == 1
-    server.restore_tool("daxctl")
-    assert server.blocks() == []
-    assert server.policy() == "online"
-    said = server.said()
-    assert "8 of 8 blocks came online outside ZONE_MOVABLE" in said and "was rolled back" in said
-    assert server.convert() == 0
-    server.is_memory()
-
-
 def test_after_a_reboot_the_memory_is_back_by_itself(server: Server) -> None:
     server.ask("test 1GiB apply")
     assert server.convert() == 0
@@ -311,3 +293,28 @@ def _reconnect(guest: Guest, boot: str) -> None:
             pass
         time.sleep(1)
     pytest.fail(f"the guest did not come back\n{guest.serial_tail()}")
+
+
+# The last one: memory in the wrong zone may stay there until a reboot.
+def test_blocks_that_come_into_the_wrong_zone_are_rolled_back(server: Server) -> None:
+    """A daxctl under which the kernel's policy is not what it was made to be."""
+    server.ask("test 1GiB apply")
+    server.replace_tool(
+        "daxctl",
+        f'\n[ "$3" != system-ram ] || echo online_kernel > {ONLINE}\n/usr/bin/daxctl.real "$@"; code=$?\n'
+        f'[ "$3" != system-ram ] || echo online_movable > {ONLINE}\nexit $code\n',
+    )
+    assert server.convert() == 1
+    server.restore_tool("daxctl")
+    assert server.policy() == "online"
+    said = server.said()
+    assert "8 of 8 blocks came online outside ZONE_MOVABLE" in said
+    stuck = [block for block in server.blocks() if block.startswith("online")]
+    if stuck:
+        # The kernel had put something of its own there before: nobody can move that, and it is said.
+        assert f"{len(stuck)} blocks of dax0.0 are in use and stay online until a reboot" in said
+        assert server.convert() == 69
+    else:
+        assert "was rolled back" in said
+        assert server.convert() == 0
+        server.is_memory()

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import signal
+import time
 from collections.abc import Iterator
 from types import FrameType
 
@@ -14,6 +15,10 @@ from tierd.core.inventory import MemoryBlock, Span
 from tierd.errors import DeniedError, GoneError, MalformedError, TierdError
 from tierd.kernel.files import read_int, read_text
 from tierd.kernel.paths import Root
+
+OFFLINE_ATTEMPTS = 3
+OFFLINE_PAUSE = 1.0
+"""Times that taking a block offline is tried, and seconds in between."""
 
 
 def read_block_size(root: Root) -> int:
@@ -74,18 +79,42 @@ def _read_block(root: Root, number: int) -> MemoryBlock:
 
 
 def take_offline(root: Root, blocks: tuple[MemoryBlock, ...], deadline: float) -> tuple[int, ...]:
-    """Take online blocks offline, last first, within `deadline` seconds; the numbers of those that stayed
-    online.
+    """Take online blocks offline, last first, within `deadline` seconds; those that stayed online.
 
-    The kernel tries for ever to empty a block; a signal ends that, so this is for the main thread only.
+    Each is tried several times: what is busy may be so for a moment. The kernel tries for ever to empty a
+    block; a signal ends that, so this is for the main thread only.
     """
-    stayed = [block.number for block in blocks if block.online]
+    stayed = sorted((block.number for block in blocks if block.online), reverse=True)
     with contextlib.suppress(TimeoutError), _alarm(deadline):
-        for number in sorted(stayed, reverse=True):
-            with contextlib.suppress(TierdError):
-                write_setting(root, f"devices/system/memory/memory{number}/state", "offline")
-                stayed.remove(number)
+        for attempt in range(OFFLINE_ATTEMPTS):
+            if attempt and stayed:
+                time.sleep(OFFLINE_PAUSE)
+            for number in tuple(stayed):
+                with contextlib.suppress(TierdError):
+                    write_setting(root, block_state(number), "offline")
+                    stayed.remove(number)
     return tuple(stayed)
+
+
+def block_state(number: int) -> str:
+    """The path of a memory block's state, below the sysfs root."""
+    return f"devices/system/memory/memory{number}/state"
+
+
+def lacks_kswapd(root: Root, node: int) -> bool:
+    """Whether a node is without the thread that reclaims its memory, while others have theirs.
+
+    The kernel starts it when memory of the node comes online, and cannot when the task that does it has been
+    killed: "Failed to start kswapd on node 1, ret=-EINTR" (seen on 7.3). The next block to come online starts
+    it.
+    """
+    found = set()
+    for path in root.proc.glob("[0-9]*/comm"):
+        with contextlib.suppress(TierdError):
+            name = read_text(path).strip()
+            if name.startswith("kswapd"):
+                found.add(name)
+    return bool(found) and f"kswapd{node}" not in found
 
 
 @contextlib.contextmanager

@@ -35,7 +35,13 @@ from tierd.kernel.dax import read_device
 from tierd.kernel.files import read_text
 from tierd.kernel.intents import MAKING, Intent, Intents, Value
 from tierd.kernel.inventory import read_nodes, take_inventory
-from tierd.kernel.memory_blocks import read_block_size, take_offline, write_setting
+from tierd.kernel.memory_blocks import (
+    block_state,
+    lacks_kswapd,
+    read_block_size,
+    take_offline,
+    write_setting,
+)
 from tierd.kernel.paths import Root
 from tierd.kernel.tools import ToolError, Tools
 
@@ -84,6 +90,7 @@ class Converter:
                 device = intent.facts.get("device")
                 if intent.action == Action.SYSTEM_RAM.value and isinstance(device, str):
                     done += self._roll_back_if_fixed(intent.request, device)
+                    done += self._start_kswapd(device)
             words = (
                 f"an earlier run was stopped during {intent.action};"
                 f" {', '.join(done) or 'nothing was to be put back'}"
@@ -194,6 +201,8 @@ class Converter:
                 f"node {now.target_node} came into {tier} together with DRAM: nothing could be promoted or"
                 " demoted"
             )
+        for words in self._start_kswapd(now.name):
+            self.report("restored", f"{plan.request.name}: {words}", {})
         return {"device": now.name, "online_blocks": movable, "bytes": movable * block_size}
 
     def _check_namespace(self, plan: ProvisionPlan, because: str) -> dict[str, Value]:
@@ -254,6 +263,23 @@ class Converter:
             "restored", f"{request}: {words}", {"TIERD_INTENT": intent.id, "TIERD_ARGV": "\n".join(acts)}
         )
         return [words]
+
+    def _start_kswapd(self, name: str) -> list[str]:
+        """Let the kernel start the reclaim thread of the device's node, where it could not; what was done."""
+        try:
+            now = read_device(self.root, name, read_block_size(self.root))
+        except GoneError:
+            return []
+        movable = [block for block in now.blocks if block.movable]
+        node = now.target_node
+        if not movable or node is None or not lacks_kswapd(self.root, node):
+            return []
+        last = movable[-1]
+        if not take_offline(self.root, (last,), OFFLINE_DEADLINE):
+            write_setting(self.root, block_state(last.number), MEMORY_POLICY)
+        if lacks_kswapd(self.root, node):
+            return [f"node {node} has no kswapd: its memory is reclaimed late, until a reboot"]
+        return [f"node {node} has its kswapd again"]
 
     def _put_back(self, path: str, value: str) -> bool:
         """Write `value` where one of our steps wrote MEMORY_POLICY; whether that was necessary.
