@@ -105,8 +105,8 @@ def lacks_kswapd(root: Root, node: int) -> bool:
     """Whether a node is without the thread that reclaims its memory, while others have theirs.
 
     The kernel starts it when memory of the node comes online, and cannot when the task that does it has been
-    killed: "Failed to start kswapd on node 1, ret=-EINTR" (seen on 7.3). The next block to come online starts
-    it.
+    killed: "Failed to start kswapd on node 1, ret=-EINTR" (seen on 7.3). The next block to come online
+    starts it.
     """
     found = set()
     for path in root.proc.glob("[0-9]*/comm"):

@@ -265,7 +265,7 @@ class Converter:
         return [words]
 
     def _start_kswapd(self, name: str) -> list[str]:
-        """Let the kernel start the reclaim thread of the device's node, where it could not; what was done."""
+        """Let the kernel start the reclaim thread of the device's node if it has none; what was done."""
         try:
             now = read_device(self.root, name, read_block_size(self.root))
         except GoneError:
