@@ -55,13 +55,13 @@ def test_the_record_is_on_disk_before_the_kernel_is_touched(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger, seen = reopened(tree), []
-    real = settings._write_setting
+    real = settings.write_setting
 
     def spy(path: Path, value: str) -> None:
         seen.append(json.loads(ledger.path.read_text())["settings"])
         real(path, value)
 
-    monkeypatch.setattr(settings, "_write_setting", spy)
+    monkeypatch.setattr(settings, "write_setting", spy)
     ledger.set(tree / "balancing", "3")
     assert seen == [[{"path": str(tree / "balancing"), "before": "1", "value": "3", "settled": False}]]
     assert json.loads(ledger.path.read_text())["settings"][0]["settled"] is True
@@ -121,7 +121,7 @@ def test_missing_settings_are_gone_not_fatal(tree: Path) -> None:
 
 def test_what_the_kernel_refuses_is_not_recorded(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = reopened(tree)
-    monkeypatch.setattr(settings, "_write_setting", lambda path, value: None)
+    monkeypatch.setattr(settings, "write_setting", lambda path, value: None)
     with pytest.raises(TierdError, match="took 2 and still reads 1"):
         ledger.set(tree / "balancing", "2")
     assert ledger.records == () and not ledger.path.exists()
@@ -140,7 +140,7 @@ def test_a_failed_restore_stays_in_the_ledger_for_the_next_try(
                 raise DeniedError(f"{path} may not be set")
             path.write_text(value)
 
-        patch.setattr(settings, "_write_setting", refuse)
+        patch.setattr(settings, "write_setting", refuse)
         outcomes = {Path(r.path).name: r.outcome for r in ledger.restore_all()}
     assert outcomes == {"balancing": Outcome.FAILED, "limit": Outcome.RESTORED}
     assert [r.outcome for r in reopened(tree).restore_all()] == [Outcome.RESTORED]
@@ -150,7 +150,7 @@ def test_a_failed_restore_stays_in_the_ledger_for_the_next_try(
 def test_the_kernel_may_print_a_value_otherwise(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tree / "lru").write_text("0x0000\n")
     monkeypatch.setattr(
-        settings, "_write_setting", lambda path, value: path.write_text({"y": "0x0003"}.get(value, value))
+        settings, "write_setting", lambda path, value: path.write_text({"y": "0x0003"}.get(value, value))
     )
     ledger = reopened(tree)
     ledger.set(tree / "lru", "y")
@@ -170,7 +170,7 @@ def test_a_kill_at_any_instant_loses_no_original_value(
     """Every step that touches the disk or the kernel may be the last one; the next start restores all."""
     chance = random.Random(seed)
     before = values(tree)
-    write, rename, fsync = settings._write_setting, Path.rename, os.fsync
+    write, rename, fsync = settings.write_setting, Path.rename, os.fsync
     left = 0
 
     def step() -> None:
@@ -182,7 +182,7 @@ def test_a_kill_at_any_instant_loses_no_original_value(
     for _ in range(3):
         left = chance.randrange(30)
         with monkeypatch.context() as patch:
-            patch.setattr(settings, "_write_setting", lambda p, v: (step(), write(p, v), step()))
+            patch.setattr(settings, "write_setting", lambda p, v: (step(), write(p, v), step()))
             patch.setattr(Path, "rename", lambda p, t: (step(), rename(p, t), step()))
             patch.setattr(os, "fsync", lambda d: (step(), fsync(d)))
             try:

@@ -92,7 +92,7 @@ def read_setting(path: Path) -> str:
     return chosen[0] if len(chosen) == 1 else text
 
 
-def _write_setting(path: Path, value: str) -> None:
+def write_setting(path: Path, value: str) -> None:
     """One write(2), creating nothing: sysctl, sysfs and debugfs take a value whole or not at all."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
@@ -149,7 +149,7 @@ class Ledger:
         self._put(replace(record, value=value, settled=False))
         try:
             if current != value:
-                _write_setting(path, value)
+                write_setting(path, value)
             held = read_setting(path)
             if held == current and current != value:
                 raise TierdError(f"{path} took {value} and still reads {held}")
@@ -211,7 +211,7 @@ def _restore(record: Record) -> Restored:
             return Restored(record.path, record.before, current, Outcome.UNCHANGED)
         if record.settled and current != record.value:
             return Restored(record.path, record.before, current, Outcome.FOREIGN)
-        _write_setting(path, record.before)
+        write_setting(path, record.before)
         current = read_setting(path)
     except GoneError:
         return Restored(record.path, record.before, None, Outcome.GONE)

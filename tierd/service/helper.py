@@ -29,6 +29,7 @@ from tierd.kernel.settings import (
     Outcome,
     read_setting,
     read_setting_or_none,
+    write_setting,
     write_whole,
 )
 from tierd.kernel.topology import read_topology
@@ -39,6 +40,8 @@ TIERING_BIT = 2
 
 TIERING_CONFLICT = "kernel tiering is on and not ours"
 """MissingFeature.feature when somebody else uses kernel.numa_balancing=2: the daemon then only observes."""
+
+SCAN_SIZE = "scan_size_mb"
 
 _WITHOUT = {
     "numa_balancing": "accesses to slow memory cause no hint faults, so nothing is promoted",
@@ -137,6 +140,9 @@ def apply_settings(root: Root, ledger: Ledger) -> tuple[Settings, tuple[MissingF
     missing: list[MissingFeature] = []
     for name in doors_module.SCAN_SETTINGS:
         _attempt(ledger.remember, root.scan_settings / name)
+    # What is unmapped before the engine reads the rings faults unseen, and cold pages that fault later would
+    # seem to be the first. The engine raises this when it is ready.
+    _attempt(write_setting, root.scan_settings / SCAN_SIZE, "1")
     # The balancing mode comes last: with it on and the rate limit not yet 0 the kernel would promote.
     wanted = [
         ("promote_rate_limit", root.promote_rate_limit, "0"),
