@@ -23,6 +23,9 @@ FLOOR_EXTRA: Final = 32 << 20
 seconds (measured on 6.12: calls of 4 MiB took up to 20 s below, 0.06 s at worst above)."""
 SLOW_RESERVE: Final = 32 << 20
 """Bytes of the slow node that demotion leaves free."""
+IDLE_COUNTED: Final = 10.0
+"""Seconds of idleness that count in a swap at most. Among cold pages the longest idle are the unlucky ones, and
+those of the slow node that were seen early the lucky ones: swapping the two gains nothing."""
 IDLE_WITHOUT_SWAP: Final = 60.0
 """Seconds. With room in DRAM a page is worth the trip when it is used at least once in this time."""
 
@@ -117,12 +120,14 @@ def plan(seen: Observation) -> Plan:
         lifted = min(take, shortfall)
         shortfall -= lifted
         take -= lifted
-        worth[filled : filled + take] = rates[filled : filled + take] * stock.idle
+        swapped = slice(filled, filled + take)
+        worth[swapped] = rates[swapped] * min(stock.idle, IDLE_COUNTED)
         filled += take
     gains = worth >= SWAP_GAIN
     worthwhile = len(rates) if gains.all() else int(np.argmin(gains))
     # all that would be worth moving if cold pages were known: the measure of how wrong the picture is
-    wanted = int(np.count_nonzero(rates * longest_idle >= SWAP_GAIN))
+    counted = min(longest_idle, IDLE_COUNTED) if stocks else IDLE_WITHOUT_SWAP
+    wanted = int(np.count_nonzero(rates * counted >= SWAP_GAIN))
 
     # each swap moves two pages, and what DRAM is short of its floor is moved first
     promote = min(worthwhile, seen.budget, max(room, (seen.budget + balance) // 2))
