@@ -24,8 +24,8 @@ seconds (measured on 6.12: calls of 4 MiB took up to 20 s below, 0.06 s at worst
 SLOW_RESERVE: Final = 32 << 20
 """Bytes of the slow node that demotion leaves free."""
 IDLE_COUNTED: Final = 10.0
-"""Seconds of idleness that count in a swap at most. Among cold pages the longest idle are the unlucky ones, and
-those of the slow node that were seen early the lucky ones: swapping the two gains nothing."""
+"""Seconds of idleness that count in a swap at most. Among cold pages the longest idle are the unlucky ones,
+and those of the slow node that were seen early the lucky ones: swapping the two gains nothing."""
 IDLE_WITHOUT_SWAP: Final = 60.0
 """Seconds. With room in DRAM a page is worth the trip when it is used at least once in this time."""
 
