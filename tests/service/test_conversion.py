@@ -294,6 +294,8 @@ def test_a_node_without_kswapd_gets_it_by_a_block_that_comes_online(
     """The kernel cannot start it while the task that onlines is being killed."""
     killed_in(bench, monkeypatch, 2, True)
     bench.machine.write("proc/50/comm", "kswapd0\n")
+    bench.machine.write("proc/51/comm", "kcompactd0\n")
+    bench.machine.write("proc/61/comm", "kcompactd1\n")
     written: list[tuple[str, str]] = []
     write = conversion.write_setting
 
@@ -306,7 +308,7 @@ def test_a_node_without_kswapd_gets_it_by_a_block_that_comes_online(
     monkeypatch.setattr(conversion, "write_setting", onlining)
     bench.converter.recover()
     assert ("devices/system/memory/memory40/state", "online_movable") in written
-    assert "node 1 has its kswapd again" in bench.reports[-1][1]
+    assert "started kswapd1" in bench.reports[-1][1]
 
 
 def test_a_namespace_that_ndctl_left_half_made_is_finished(bench: Bench) -> None:

@@ -243,6 +243,19 @@ def test_a_tool_that_is_killed_at_any_write(server: Server, tool: str, command: 
 
 
 @pytest.mark.one_kernel
+def test_a_daxctl_killed_while_blocks_come_online(server: Server) -> None:
+    """The kernel goes on, and cannot start the node's threads for a task that is being killed."""
+    server.ask("test 1GiB apply")
+    server.replace_tool(
+        "daxctl",
+        '\n[ "$3" = system-ram ] || exec /usr/bin/daxctl.real "$@"\n/usr/bin/daxctl.real "$@" &\n'
+        "while [ ! -e /sys/bus/dax/drivers/kmem/dax0.0 ]; do :; done; kill -9 $!; wait $!\n",
+    )
+    assert server.convert() == 0
+    server.restore_tool("daxctl")
+    server.is_memory()
+
+
 @pytest.mark.parametrize(("lines", "delay"), also_slow(DEATHS, MORE_DEATHS))
 def test_all_of_it_killed_at_once(server: Server, lines: int, delay: float) -> None:
     """SIGKILL to the converter and its tools, `delay` seconds after the record has `lines` lines."""

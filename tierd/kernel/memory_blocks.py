@@ -101,20 +101,21 @@ def block_state(number: int) -> str:
     return f"devices/system/memory/memory{number}/state"
 
 
-def lacks_kswapd(root: Root, node: int) -> bool:
-    """Whether a node is without the thread that reclaims its memory, while others have theirs.
+def missing_threads(root: Root, node: int) -> tuple[str, ...]:
+    """Which of the kernel's threads for reclaim and compaction a node lacks, while other nodes have theirs.
 
-    The kernel starts it when memory of the node comes online, and cannot when the task that does it has been
-    killed: "Failed to start kswapd on node 1, ret=-EINTR" (seen on 7.3). The next block to come online
-    starts it.
+    The kernel starts them when memory of the node comes online, and cannot when the task that does it has
+    been killed: "Failed to start kswapd on node 1, ret=-EINTR" (seen on 7.3). The next block that comes
+    online starts them.
     """
     found = set()
     for path in root.proc.glob("[0-9]*/comm"):
         with contextlib.suppress(TierdError):
             name = read_text(path).strip()
-            if name.startswith("kswapd"):
+            if name.startswith(("kswapd", "kcompactd")):
                 found.add(name)
-    return bool(found) and f"kswapd{node}" not in found
+    kinds = {name.rstrip("0123456789") for name in found}
+    return tuple(sorted(f"{kind}{node}" for kind in kinds if f"{kind}{node}" not in found))
 
 
 @contextlib.contextmanager

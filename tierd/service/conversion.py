@@ -37,7 +37,7 @@ from tierd.kernel.intents import MAKING, Intent, Intents, Value
 from tierd.kernel.inventory import read_nodes, take_inventory
 from tierd.kernel.memory_blocks import (
     block_state,
-    lacks_kswapd,
+    missing_threads,
     read_block_size,
     take_offline,
     write_setting,
@@ -90,7 +90,7 @@ class Converter:
                 device = intent.facts.get("device")
                 if intent.action == Action.SYSTEM_RAM.value and isinstance(device, str):
                     done += self._roll_back_if_fixed(intent.request, device)
-                    done += self._start_kswapd(device)
+                    done += self._start_threads(device)
             words = (
                 f"an earlier run was stopped during {intent.action};"
                 f" {', '.join(done) or 'nothing was to be put back'}"
@@ -201,7 +201,7 @@ class Converter:
                 f"node {now.target_node} came into {tier} together with DRAM: nothing could be promoted or"
                 " demoted"
             )
-        for words in self._start_kswapd(now.name):
+        for words in self._start_threads(now.name):
             self.report("restored", f"{plan.request.name}: {words}", {})
         return {"device": now.name, "online_blocks": movable, "bytes": movable * block_size}
 
@@ -264,22 +264,24 @@ class Converter:
         )
         return [words]
 
-    def _start_kswapd(self, name: str) -> list[str]:
-        """Let the kernel start the reclaim thread of the device's node if it has none; what was done."""
+    def _start_threads(self, name: str) -> list[str]:
+        """Let the kernel start the threads that the device's node lacks, if any; what was done."""
         try:
             now = read_device(self.root, name, read_block_size(self.root))
         except GoneError:
             return []
         movable = [block for block in now.blocks if block.movable]
         node = now.target_node
-        if not movable or node is None or not lacks_kswapd(self.root, node):
+        if not movable or node is None or not (missing := missing_threads(self.root, node)):
             return []
         last = movable[-1]
         if not take_offline(self.root, (last,), OFFLINE_DEADLINE):
             write_setting(self.root, block_state(last.number), MEMORY_POLICY)
-        if lacks_kswapd(self.root, node):
-            return [f"node {node} has no kswapd: its memory is reclaimed late, until a reboot"]
-        return [f"node {node} has its kswapd again"]
+        if still := missing_threads(self.root, node):
+            return [
+                f"node {node} has no {' and '.join(still)}: reclaim and compaction are late until a reboot"
+            ]
+        return [f"{' and '.join(missing)} runs again"]
 
     def _put_back(self, path: str, value: str) -> bool:
         """Write `value` where one of our steps wrote MEMORY_POLICY; whether that was necessary.
