@@ -83,6 +83,8 @@ def run(name: str, rows: Iterable[Row], stage: Stage, *, keep: Path | None) -> i
                 figure = Figure(False, f"could not be measured: {error}".splitlines()[0][:160])
             seconds = time.monotonic() - begun
             results.append((row, figure, seconds))
+            if keep:
+                _keep(keep, name, results[-1:])
             print(
                 f"  {'holds' if figure.holds else 'SHORT':6} {row.name:24} {figure.text}  [{row.bar}]",
                 flush=True,
@@ -97,13 +99,12 @@ def run(name: str, rows: Iterable[Row], stage: Stage, *, keep: Path | None) -> i
     short = [row.name for row, figure, _ in results if not figure.holds]
     ending = f"; short: {', '.join(short)}" if short else ""
     print(f"\n{len(results) - len(short)} of {len(results)} rows hold{ending}")
-    if keep:
-        _keep(keep, name, results)
     return 1 if short else 0
 
 
 def _keep(path: Path, name: str, results: list[tuple[Row, Figure, float]]) -> None:
-    """Merge into what is there, so that a run of single rows renews those rows only."""
+    """Merge into what is there, so that a run of single rows renews those rows only, and one that is cut short
+    keeps what it measured."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = json.loads(path.read_text())["rows"] if path.exists() else {}
     for row, figure, seconds in results:
