@@ -30,11 +30,11 @@ RINGS = (
     Ring(
         "lint",
         ("tests/test_linters.py", "tests/test_architecture.py"),
-        180,
+        300,
         "style, types, import directions",
     ),
-    Ring("pure", ("tests",), 300, "decisions, policy, kernel readers on recorded trees, command line"),
-    Ring("service", ("tests/service",), 180, "the daemon on a private message bus", verbose=True),
+    Ring("pure", ("tests",), 600, "decisions, policy, kernel readers on recorded trees, command line"),
+    Ring("service", ("tests/service",), 600, "the daemon on a private message bus", verbose=True),
     Ring("vm", ("tests/vm",), 1800, "the installed package on a whole server, by kernel", verbose=True),
 )
 

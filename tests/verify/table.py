@@ -103,8 +103,8 @@ def run(name: str, rows: Iterable[Row], stage: Stage, *, keep: Path | None) -> i
 
 
 def _keep(path: Path, name: str, results: list[tuple[Row, Figure, float]]) -> None:
-    """Merge into what is there, so that a run of single rows renews those rows only, and one that is cut short
-    keeps what it measured."""
+    """Merge into what is there: a run of single rows renews those rows only, and one that is cut short keeps
+    what it measured."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = json.loads(path.read_text())["rows"] if path.exists() else {}
     for row, figure, seconds in results:
