@@ -278,10 +278,8 @@ class Converter:
         if not take_offline(self.root, (last,), OFFLINE_DEADLINE):
             write_setting(self.root, block_state(last.number), MEMORY_POLICY)
         if still := missing_threads(self.root, node):
-            return [
-                f"node {node} has no {' and '.join(still)}: reclaim and compaction are late until a reboot"
-            ]
-        return [f"{' and '.join(missing)} runs again"]
+            return [f"node {node} is without {' and '.join(still)} until a reboot"]
+        return [f"started {' and '.join(missing)}, which the kernel could not"]
 
     def _put_back(self, path: str, value: str) -> bool:
         """Write `value` where one of our steps wrote MEMORY_POLICY; whether that was necessary.
