@@ -35,7 +35,7 @@ RINGS = (
     ),
     Ring("pure", ("tests",), 600, "decisions, policy, kernel readers on recorded trees, command line"),
     Ring("service", ("tests/service",), 600, "the daemon on a private message bus", verbose=True),
-    Ring("vm", ("tests/vm",), 1800, "the installed package on a whole server, by kernel", verbose=True),
+    Ring("vm", ("tests/vm",), 2700, "the installed package on a whole server, by kernel", verbose=True),
 )
 
 
