@@ -85,7 +85,6 @@ def test_a_plan_is_consistent(seen: Observation) -> None:
     assert all(step.stock in seen.cold for step in made.demotions)
     if made.promote:
         assert made.promote_to in {node.number for node in seen.dram}
-        assert made.coldest_rate == seen.hot.rate[made.promote - 1]
     assert made.reason or not made.promote, "every step carries its reason"
 
 

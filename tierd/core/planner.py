@@ -72,7 +72,7 @@ class Plan:
     """A round's work. promote: how many of `Observation.hot`, from its start, and to which node.
 
     wanted: hot pages worth moving, whether or not there is room or budget for them now. held: why less than
-    that is done, empty when nothing is held back. coldest_rate: rate of the last page promoted.
+    that is done, empty when nothing is held back.
     """
 
     demotions: tuple[Demotion, ...] = ()
@@ -81,7 +81,6 @@ class Plan:
     wanted: int = 0
     reason: str = ""
     held: str = ""
-    coldest_rate: float = 0.0
     demote_pages: int = field(default=0)
 
 
@@ -152,6 +151,5 @@ def plan(seen: Observation) -> Plan:
         wanted=wanted,
         reason=f"used {coldest:.2g} to {float(rates[0]):.2g} times a second" if promote else "",
         held=held,
-        coldest_rate=coldest,
         demote_pages=sum(d.pages for d in demotions),
     )

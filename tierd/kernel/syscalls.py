@@ -10,11 +10,10 @@ from typing import Final
 
 # arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h
 _NUMBERS: Final = {
-    "x86_64": {"move_pages": 279, "perf_event_open": 298, "process_madvise": 440},
-    "aarch64": {"move_pages": 239, "perf_event_open": 241, "process_madvise": 440},
+    "x86_64": {"move_pages": 279, "perf_event_open": 298},
+    "aarch64": {"move_pages": 239, "perf_event_open": 241},
 }
 
-MADV_COLLAPSE: Final = 25
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -48,22 +47,4 @@ def perf_event_open(attributes: bytes, pid: int, cpu: int) -> int:
         ctypes.c_int(cpu),
         ctypes.c_int(-1),
         ctypes.c_ulong(close_on_exec),
-    )
-
-
-class _IoVec(ctypes.Structure):
-    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
-
-
-def process_madvise(pidfd: int, start: int, length: int, advice: int) -> int:
-    """Advise on one range of another process; returns the bytes advised. Needs CAP_SYS_NICE. Raises
-    OSError."""
-    vector = _IoVec(start, length)
-    return call(
-        "process_madvise",
-        ctypes.c_int(pidfd),
-        ctypes.byref(vector),
-        ctypes.c_ulong(1),
-        ctypes.c_int(advice),
-        ctypes.c_uint(0),
     )
