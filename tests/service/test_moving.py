@@ -23,6 +23,7 @@ from tierd.core.heat import HeatMap, HotPages
 from tierd.core.model import PAGE_SIZE
 from tierd.core.planner import ColdStock, Demotion, Plan, floor_bytes
 from tierd.core.policy import ProcessSelection
+from tierd.kernel import mover
 from tierd.kernel.topology import read_topology
 from tierd.service.moving import SLICE, Executor, Moved
 from tierd.service.placed import PlacedProcesses
@@ -81,6 +82,29 @@ def test_into_free_room(fake: SimulatedKernel) -> None:
     fake.place(5000)
     moved = Round(fake).run(5000)
     assert (moved.promoted.moved, moved.demoted, fake.commands) == (5000, 0, [])
+
+
+def test_pages_are_forgotten_before_they_move(
+    fake: SimulatedKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The faults of those who wait for a moving page are read between two batches."""
+    fake.place(1000)
+    this = Round(fake)
+    hot = this.hot()
+    for time in (1.0, 1.1):
+        this.heat.observe(hot.slot, hot.page, np.full(1000, time))
+    known: list[int] = []
+    real = mover.move_pages
+
+    def move(pid: int, addresses: np.ndarray, node: int) -> tuple[int, np.ndarray]:
+        candidates = this.heat.hottest(1.2, 0.1, 5000).page
+        known.append(int(np.isin(addresses >> np.uint64(12), candidates).sum()))
+        return real(pid, addresses, node)
+
+    monkeypatch.setattr(mover, "move_pages", move)
+    assert len(this.heat.hottest(1.2, 0.1, 5000)) == 1000
+    this.run(1000)
+    assert known and not any(known)
 
 
 def test_an_empty_plan_does_nothing(fake: SimulatedKernel) -> None:

@@ -37,7 +37,7 @@ _UNPROVEN: Final = math.log(2)
 """Added to the first log(delay) of a page: among hundreds of thousands of cold pages some fault early by
 luck, so that a page seen once must look twice as hot; halves with each further observation."""
 _AWAY: Final = np.inf
-"""The delay of a page that was promoted."""
+"""The delay of a page that is being promoted, or was."""
 _LOG_MEAN_BIAS: Final = 0.5772156649
 """E[log X] = -log(r) - gamma for X exponential with rate r (Euler's constant)."""
 
@@ -99,8 +99,9 @@ class HeatMap:
         fresh = region[region_new]
         start[fresh] = before[fresh] = origin[fresh] = earliest[region_new]
 
+        back = ~new & (delay[place] == _AWAY)
         # a page that faults for the second time since `start` proves a new unmapping of its region
-        again = ~new & (last[place] >= start[region[region_of]])
+        again = ~new & ~back & (last[place] >= start[region[region_of]])
         unmapped = np.full(len(region_keys), np.inf)
         np.minimum.at(unmapped, region_of[again], time[again])
         renewed = np.isfinite(unmapped)
@@ -111,7 +112,6 @@ class HeatMap:
         unmapped_at = start[region[region_of]]
         since = np.where(time >= unmapped_at, unmapped_at, old_start[region_of])
         # not seen in the pass before: it has been waiting since then at least
-        back = ~new & (delay[place] == _AWAY)
         missed = ~new & ~back & (last[place] < before[region[region_of]])
         since = np.where(missed, before[region[region_of]], since)
         # never seen: waiting since the region was first unmapped, as far as anyone knows
@@ -154,8 +154,12 @@ class HeatMap:
         return HotPages(slots, pages, rate[hot])
 
     def forget(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> None:
-        """Pages that were promoted: no candidates any more, and should one come back, what was seen before
-        its stay in DRAM says nothing of the time since."""
+        """Pages that are being promoted, or were: no candidates any more, and should one come back, what was
+        seen before its stay in DRAM says nothing of the time since.
+
+        Call it before a page moves and again when it has: whoever uses a page while it moves waits for it in
+        a fault, which would otherwise pass for the proof that its region has been unmapped again.
+        """
         place = self._pages.find(_key(slot, page))
         self._page_column("delay")[place[place >= 0]] = _AWAY
 

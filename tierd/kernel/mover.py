@@ -31,10 +31,16 @@ class Mover:
         self._batch = budget.LARGEST_BATCH // 4
 
     def promote(
-        self, process: ProcessId, pages: npt.NDArray[np.uint64], node: int, floor: int
+        self,
+        process: ProcessId,
+        pages: npt.NDArray[np.uint64],
+        node: int,
+        floor: int,
+        *,
+        announce: Callable[[npt.NDArray[np.uint64]], object] = lambda pages: None,
     ) -> tuple[Outcome, npt.NDArray[np.bool_]]:
         """Move `pages` (virtual page numbers, in order of preference) to `node` while it keeps `floor` free
-        bytes.
+        bytes. announce: called with the pages of each batch before it moves.
 
         Returns the outcome and which pages are now on the node. Pages for which there is no room, and those
         of a process that is gone, are deferred. Raises nothing: what the kernel refuses is in the outcome.
@@ -48,6 +54,7 @@ class Mover:
                 break
             count = min(self._batch, room, len(pages) - done)
             order = done + np.argsort(pages[done : done + count])
+            announce(pages[order])
             outcome, arrived = self._move_batch(process.pid, pages[order] << np.uint64(12), node)
             there[order] = arrived
             total += outcome

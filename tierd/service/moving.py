@@ -6,8 +6,10 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
 from tierd.core import planner
 from tierd.core.heat import HeatMap, HotPages
@@ -105,7 +107,12 @@ class Executor:
             if view is None:
                 total += Outcome(deferred=len(chosen))
                 continue
-            outcome, there = self._mover.promote(view.id, chosen, node, floor)
-            heat.forget(np.full(int(there.sum()), slot), chosen[there])
+            leave = partial(_forget, heat, slot)
+            outcome, there = self._mover.promote(view.id, chosen, node, floor, announce=leave)
+            leave(chosen[there])
             total += outcome
         return total
+
+
+def _forget(heat: HeatMap, slot: np.int64, pages: npt.NDArray[np.uint64]) -> None:
+    heat.forget(np.full(len(pages), slot), pages)
