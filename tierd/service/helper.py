@@ -2,8 +2,8 @@
 
 Run by tierd.service as root: ``ExecStartPre=+... helper open``, ``ExecStartPost=+... helper begin`` once the
 daemon reads the rings, and ``ExecStopPost=+... helper restore``. The daemon finds the descriptors among
-those systemd passes it (tierd.kernel.doors has the names), and what could not be opened or set in doors.json,
-through `read_missing` or `read_report`.
+those systemd passes it (tierd.kernel.doors has the names). What could not be opened or set is in doors.json,
+which `read_missing` and `read_report` read.
 
 Kept light on purpose (no numpy, no GLib): it is in the way of every start.
 """
