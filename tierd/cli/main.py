@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from tierd import __version__
 from tierd.cli import Exit, render
-from tierd.errors import ConfigError, TierdError
+from tierd.errors import ConfigError, TierdError, in_words
 
 EPILOG = """\
 Without a command, tierctl shows the status.
@@ -106,8 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(render.safe(f"tierctl: {error}{hint}"), file=sys.stderr)
         return getattr(error, "status", Exit.FAILED)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(render.safe(f"tierctl: {where}{error.strerror or error}"), file=sys.stderr)
+        print(render.safe(f"tierctl: {in_words(error)}"), file=sys.stderr)
         return Exit.FAILED
     except ImportError as error:
         print(f"tierctl: {error}; install the packages that tierd depends on", file=sys.stderr)

@@ -17,7 +17,7 @@ from tierd.core.planner import Observation, Plan
 from tierd.core.policy import EngineMode, EnginePolicy, Policy, ProcessMatch, ProcessSelection
 from tierd.core.sampling import ScanGovernor
 from tierd.core.state import Counters, EngineState, MissingFeature, PlanLine, State
-from tierd.errors import GoneError, TierdError
+from tierd.errors import GoneError, TierdError, in_words
 from tierd.kernel.counters import read_unmapped
 from tierd.kernel.generations import Generations
 from tierd.kernel.occupancy import read_occupancy
@@ -49,6 +49,10 @@ MOVE_SHARE = 0.9
 MOST_PLANNED = 1 << 15
 """Base pages (128 MiB) planned for one round at most: what a second of moving can do."""
 
+FAILED_ROUNDS = 10
+"""Rounds that fail in a row before the engine counts as degraded. What was read in the middle of a change (a
+node or a cgroup that comes or goes) reads right a round or two later; ten in a row are no such race."""
+
 
 class Engine:
     """Satisfies service.worker.Stepper. Not thread-safe: everything but `state` belongs to the engine
@@ -77,7 +81,8 @@ class Engine:
         self._coldness = Coldness(generations, clock, between=self._sample)
         self._executor = Executor(root, generations, self._placed, between=self._sample)
         self._counters = Counters()
-        self._unmapped = read_unmapped(root)
+        self._unmapped: int | None = None
+        self._failed_rounds = 0
         self._lacking = lacking
         self._state = State(
             missing=missing,
@@ -111,8 +116,25 @@ class Engine:
         self._sample()
         if now >= self._next_round:
             self._next_round = now + self._policy.engine.round
-            self._round(now)
+            try:
+                self._round(now)
+            except (TierdError, OSError) as error:
+                self._skip_round(in_words(error))
+            else:
+                self._failed_rounds = 0
         return SAMPLE_SECONDS
+
+    def _skip_round(self, reason: str) -> None:
+        """Say that this round came to nothing: the kernel's files could not be read as they should be."""
+        self._failed_rounds += 1
+        if self._failed_rounds >= FAILED_ROUNDS:
+            state = EngineState.DEGRADED
+            words = f"{FAILED_ROUNDS} rounds in a row have failed, and each goes on to try: {reason}"
+        else:
+            # The first reason stands for the series: another one in each round would be news in each round.
+            state = EngineState.HOLDING
+            words = self._state.reason if self._failed_rounds > 1 else f"a round was skipped: {reason}"
+        self._publish(self._state.topology, state, words)
 
     def _sample(self) -> None:
         faults = self._faults.read()
@@ -156,16 +178,17 @@ class Engine:
             plan, hot, self._heat, topology, engine.dram_floor, MOVE_SHARE * engine.round
         )
         self._account(moved, split)
+        if moved.trouble:
+            raise moved.trouble
         self._coldness.steer(plan, cold, moved.pages)
         steady = EngineState.STEADY if self._governor.resting else EngineState.CONVERGING
         return self._publish(topology, steady, plan.held, plan)
 
     def _steer_sampling(self, topology: Topology, found: int) -> None:
         before, self._unmapped = self._unmapped, read_unmapped(self._root)
+        since = 0 if before is None else self._unmapped - before
         dram_pages = sum(node.total for node in topology.dram) // PAGE_SIZE
-        size = self._governor.update(
-            found, dram_pages, self._unmapped - before, self._state.slow_bytes // PAGE_SIZE
-        )
+        size = self._governor.update(found, dram_pages, since, self._state.slow_bytes // PAGE_SIZE)
         self._scanning.set_size(size)
 
     def _observe_topology(self, now: float) -> Topology:
@@ -174,8 +197,9 @@ class Engine:
                 return refresh_free(self._root, self._state.topology)
             except GoneError:
                 log.info("a node is gone: reading the topology again")
+        topology = read_topology(self._root)
         self._next_topology = now + TOPOLOGY_SECONDS
-        return read_topology(self._root)
+        return topology
 
     def _pressed(self, limit: float) -> str:
         """Why nothing may be moved or split now, empty when it may: unknown pressure is too much."""

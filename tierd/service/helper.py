@@ -20,7 +20,7 @@ from enum import IntEnum, StrEnum
 from pathlib import Path
 
 from tierd.core.state import MissingFeature
-from tierd.errors import GoneError, TierdError
+from tierd.errors import GoneError, TierdError, in_words
 from tierd.kernel import doors as doors_module
 from tierd.kernel.paths import Root
 from tierd.kernel.settings import (
@@ -171,7 +171,7 @@ def open_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
         settings = Settings.FAILED
         missing.append(
             MissingFeature(
-                f"kernel settings ({_words(error)})",
+                f"kernel settings ({in_words(error)})",
                 "none is changed, so hint faults and demotion are as the kernel has them",
                 getattr(error, "hint", "") or "remove the cause and restart tierd.service",
             )
@@ -277,12 +277,6 @@ def _number(text: str | None) -> int | None:
         return None
 
 
-def _words(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
-
-
 def _say(priority: int, text: str) -> None:
     """A line for the journal with its syslog priority (sd-daemon(3)), or a plain one for a terminal."""
     prefix = f"<{priority}>" if "JOURNAL_STREAM" in os.environ else ""
@@ -317,7 +311,7 @@ def main(argv: list[str] | None = None) -> int:
             case _:
                 return show_command(arguments.ledger, arguments.report)
     except (TierdError, OSError) as error:
-        _say(3, _words(error))
+        _say(3, in_words(error))
         return Exit.FAILED
 
 
