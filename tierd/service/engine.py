@@ -19,6 +19,7 @@ from tierd.core.sampling import ScanGovernor
 from tierd.core.state import Counters, EngineState, MissingFeature, PlanLine, State
 from tierd.errors import GoneError, TierdError, in_words
 from tierd.kernel.counters import read_unmapped
+from tierd.kernel.demotion import Demotion
 from tierd.kernel.generations import Generations
 from tierd.kernel.occupancy import read_occupancy
 from tierd.kernel.own_cost import read_own_cost
@@ -48,6 +49,10 @@ MOVE_SHARE = 0.9
 """Of a round's length, spent on moving at most."""
 MOST_PLANNED = 1 << 15
 """Base pages (128 MiB) planned for one round at most: what a second of moving can do."""
+DEMOTION_OFF = (
+    "the kernel's demotion is off, and pages would be swapped out or dropped instead; "
+    "systemctl reload tierd switches it on again"
+)
 
 FAILED_ROUNDS = 10
 """Rounds that fail in a row before the engine counts as degraded. What was read in the middle of a change (a
@@ -69,13 +74,16 @@ class Engine:
         missing: tuple[MissingFeature, ...] = (),
         lacking: str = "",
         clock: Callable[[], float] = time.monotonic,
+        demotion: Demotion | None = None,
     ) -> None:
-        """lacking: what keeps this engine from placing anything, in words; empty when nothing does."""
+        """lacking: what keeps this engine from placing anything, in words; empty when nothing does.
+        demotion: None where the kernel demotes without being told to."""
         self._root = root
         self._clock = clock
         self._faults = faults
         self._scanning = scanning
         self._splitter = splitter
+        self._demotion = demotion
         self._governor = ScanGovernor()
         self._placed = PlacedProcesses(root)
         self._coldness = Coldness(generations, clock, between=self._sample)
@@ -99,6 +107,8 @@ class Engine:
 
     def adopt(self, policy: Policy) -> None:
         self._policy = policy
+        if self._demotion:
+            self._demotion.follow(policy.engine.mode is EngineMode.PLACE)
         self._demotable = _without_own(self._root, policy.processes)
         self._heat = HeatMap(policy.engine.heat_half_life)
         self._bucket = TokenBucket(policy.engine.bandwidth)
@@ -160,7 +170,7 @@ class Engine:
             self._heat.prune(now, self._placed.slots)
             self._next_prune = now + PRUNE_SECONDS
         self._bucket.fill(now)
-        pressed = self._pressed(engine.pressure_limit)
+        pressed = self._undemoted() or self._pressed(engine.pressure_limit)
         split = 0 if pressed else self._split(topology, engine)
         cold = self._coldness.stocks(self._demotable, {n.number for n in topology.dram}, now)
         least = planner.SWAP_GAIN / max((stock.idle for stock in cold), default=planner.IDLE_WITHOUT_SWAP)
@@ -208,6 +218,10 @@ class Engine:
         except TierdError as error:
             return f"memory pressure is not known: {error}"
         return f"some task waits for memory {pressure:.0f} % of the time" if pressure > limit else ""
+
+    def _undemoted(self) -> str:
+        """Why nothing may be demoted now, empty when it may."""
+        return "" if self._demotion is None or self._demotion.on else DEMOTION_OFF
 
     def _split(self, topology: Topology, engine: EnginePolicy) -> int:
         """Huge pages split in this round: only where DRAM is short, and only when moving is allowed."""
@@ -317,6 +331,7 @@ def create(policy: Policy, doors: Mapping[str, int], missing: tuple[MissingFeatu
         root,
         missing,
         _lacking(doors),
+        demotion=Demotion(doors.get("demotion_enabled")),
     )
 
 
@@ -327,6 +342,7 @@ def _lacking(doors: Mapping[str, int]) -> str:
         "perf.": "hint faults cannot be read",
         "lru_gen": "cold pages cannot be found",
         "scan_size_mb": "the kernel's NUMA balancing is not ours to steer",
+        "demotion_enabled": "the kernel's demotion is not ours to switch on",
     }
     lost = [loss for need, loss in needs.items() if not any(name.startswith(need) for name in doors)]
     return "; ".join(lost)

@@ -4,6 +4,9 @@ Run by tierd.service as root: ``ExecStartPre=+... helper open`` and ``ExecStopPo
 daemon finds the descriptors among those systemd passes it (tierd.kernel.doors has the names), and what could
 not be opened or set in doors.json, through `read_missing` or `read_report`.
 
+The policy is not read here: what differs between observing and placing, the daemon sets through its doors,
+so that a reload can change it.
+
 Kept light on purpose (no numpy, no GLib): it is in the way of every start.
 """
 
@@ -46,7 +49,6 @@ SCAN_SIZE = "scan_size_mb"
 _WITHOUT = {
     "numa_balancing": "accesses to slow memory cause no hint faults, so nothing is promoted",
     "promote_rate_limit": "the kernel promotes by itself beside tierd",
-    "demotion_enabled": "no page can be moved down to make room",
     "generations_enabled": "cold pages cannot be told from warm ones, so no room is made in DRAM",
 }
 _REMEDY = {
@@ -138,25 +140,24 @@ def apply_settings(root: Root, ledger: Ledger) -> tuple[Settings, tuple[MissingF
         ledger.restore_all()
         return Settings.NOT_NEEDED, ()
     missing: list[MissingFeature] = []
-    for name in doors_module.SCAN_SETTINGS:
-        _attempt(ledger.remember, root.scan_settings / name)
+    # What the daemon sets through its doors: how hard to look, and demotion, in the mode that moves pages.
+    for path in (*(root.scan_settings / name for name in doors_module.SCAN_SETTINGS), root.demotion_enabled):
+        _attempt(ledger.remember, path)
     # What is unmapped before the engine reads the rings faults unseen, and cold pages that fault later would
     # seem to be the first. The engine raises this when it is ready.
     _attempt(write_setting, root.scan_settings / SCAN_SIZE, "1")
     # The balancing mode comes last: with it on and the rate limit not yet 0 the kernel would promote.
     wanted = [
         ("promote_rate_limit", root.promote_rate_limit, "0"),
-        ("demotion_enabled", root.demotion_enabled, "true"),
     ]
     if _number(read_setting_or_none(root.generations_enabled)) == 0:
         wanted.append(("generations_enabled", root.generations_enabled, "0x0007"))
     wanted.append(("numa_balancing", root.numa_balancing, str(mode | TIERING_BIT)))
     for name, path, value in wanted:
         error = _attempt(ledger.set, path, value)
-        if error is not None and not (isinstance(error, GoneError) and name == "demotion_enabled"):  # a door
+        if error is not None:
             remedy = _REMEDY[name] if isinstance(error, GoneError) else "let root write it"
             missing.append(MissingFeature(str(error), _WITHOUT[name], remedy))
-    _attempt(ledger.remember, root.demotion_enabled)  # has a door too, and may have been on already
     return Settings.APPLIED, tuple(missing)
 
 
