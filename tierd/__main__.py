@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(*lines: str, code: int) -> int:
-    from tierd.service.text import clean
+    from tierd.core.text import clean
 
     for line in lines:
         print(clean(line, 1024), file=sys.stderr)

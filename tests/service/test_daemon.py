@@ -136,7 +136,7 @@ def test_get_plan(daemon: DaemonProgram) -> None:
 def test_text_from_elsewhere_is_shown_and_harmless(daemon: DaemonProgram) -> None:
     daemon.order("show", engine="holding", reason="b\udcff\x1b[31mad\nname\x00")
     shown = wait_for(lambda: daemon.properties()["Reason"], "the reason")
-    assert shown == r"b\udcff\x1b[31mad\x0aname\x00"
+    assert shown == r"b\udcff\x1b[31mad\nname\x00"
     assert r"\udcff" in daemon.event("holding")["MESSAGE"]
 
 

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from tierd import __version__
 from tierd.cli import Exit, render
+from tierd.core.text import clean
 from tierd.errors import ConfigError, TierdError, in_words
 
 EPILOG = """\
@@ -103,10 +104,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.INVALID_POLICY
     except TierdError as error:
         hint = f" ({error.hint})" if error.hint else ""
-        print(render.safe(f"tierctl: {error}{hint}"), file=sys.stderr)
+        print(clean(f"tierctl: {error}{hint}", None), file=sys.stderr)
         return getattr(error, "status", Exit.FAILED)
     except OSError as error:
-        print(render.safe(f"tierctl: {in_words(error)}"), file=sys.stderr)
+        print(clean(f"tierctl: {in_words(error)}", None), file=sys.stderr)
         return Exit.FAILED
     except ImportError as error:
         print(f"tierctl: {error}; install the packages that tierd depends on", file=sys.stderr)

@@ -11,12 +11,13 @@ import json
 import os
 from pathlib import Path
 
-from tierd.cli import Exit, render
+from tierd.cli import Exit
 from tierd.core import provision
 from tierd.core.inventory import Inventory, Namespace, Region
 from tierd.core.policy import Policy, ProvisionMode, ProvisionRequest
 from tierd.core.provision import ProvisionPlan, Verdict
 from tierd.core.provision_text import plan_document, plan_lines
+from tierd.core.text import clean, size
 from tierd.errors import DeniedError
 from tierd.kernel.intents import DEFAULT_PATH, Intents
 from tierd.kernel.inventory import take_inventory
@@ -105,15 +106,13 @@ def _nothing_asked(arguments: argparse.Namespace, policy: Policy) -> int:
         print(f"{policy.origin} asks for no memory: its `provision` list is empty")
     else:
         known = ", ".join(r.name for r in policy.provision) or "none"
-        print(
-            f"{policy.origin} has no provision request named {render.safe(arguments.name)}; there is {known}"
-        )
+        print(f"{policy.origin} has no provision request named {clean(arguments.name)}; there is {known}")
     return Exit.OK if arguments.name is None else Exit.NO_SUCH_OBJECT
 
 
 def _lines(plan: ProvisionPlan, root: Root) -> list[str]:
     """The plan, and what an operator would do next."""
-    lines = [render.safe(line) for line in plan_lines(plan, str(root.sys))]
+    lines = [clean(line, None) for line in plan_lines(plan, str(root.sys))]
     following = _NEXT.get((plan.verdict, plan.request.mode))
     return [*lines, "  " + following.format(name=plan.request.name)] if following else lines
 
@@ -130,20 +129,18 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _region_lines(inventory: Inventory, region: Region) -> list[str]:
-    size = 0 if region.span is None else region.span.size
+    whole = 0 if region.span is None else region.span.size
     iset = "no iset_id" if region.iset_id is None else f"iset_id 0x{region.iset_id:x}"
     node = "no node" if region.target_node is None else f"node {region.target_node}"
-    lines = [f"{region.name}: {iset}, {render.size(size)}, {render.size(region.available)} free, {node}"]
+    lines = [f"{region.name}: {iset}, {size(whole)}, {size(region.available)} free, {node}"]
     everything = provision.plan(inventory, _everything(region))
     lines += [
         f"  tierd would not use its free capacity: {r.words}" for r in everything.refusals if region.iset_id
     ]
     for namespace in region.namespaces:
         span = 0 if namespace.span is None else namespace.span.size
-        label = f" {render.safe(namespace.label)}" if namespace.label else ""
-        lines.append(
-            f"  {namespace.name} {namespace.uuid or '-'}{label}: {render.size(span)} {_use(namespace)}"
-        )
+        label = f" {clean(namespace.label)}" if namespace.label else ""
+        lines.append(f"  {namespace.name} {namespace.uuid or '-'}{label}: {size(span)} {_use(namespace)}")
     return lines
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tierd.config.loader import load
-from tierd.config.report import printable
+from tierd.core.text import clean
 from tierd.errors import ConfigError
 
 
@@ -22,5 +22,5 @@ def check(path: Path, *, trusted: bool) -> int:
     except ConfigError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
         return error.exit_code
-    print(f"{printable(os.fspath(path), 4096)}: OK")
+    print(f"{clean(os.fspath(path), 4096)}: OK")
     return 0

@@ -12,7 +12,7 @@ import os
 import stat
 from pathlib import Path
 
-from tierd.config.report import printable
+from tierd.core.text import clean
 from tierd.errors import ConfigError
 
 MAXIMUM_SIZE = 256 * 1024
@@ -122,4 +122,4 @@ def _kind(mode: int) -> str:
 
 
 def _refused(path: Path, message: str) -> ConfigError:
-    return ConfigError((f"{printable(os.fspath(path), 4096)}: {message}",))
+    return ConfigError((f"{clean(os.fspath(path), 4096)}: {message}",))
