@@ -62,8 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.check_config is not None:
             from tierd.config.check import check
 
-            # What is not the policy in force is a draft: its owner may be anyone.
-            return check(arguments.check_config, trusted=arguments.check_config == DEFAULT_PATH)
+            return check(arguments.check_config)
         return run(arguments.policy or DEFAULT_PATH)
     except ConfigError as error:
         return _fail(*error.problems, code=error.exit_code)

@@ -116,7 +116,7 @@ def test_the_errors_shown_are_those_that_are_told(
 
     draft = tmp_path / "draft.yaml"
     draft.write_text("version: 1\nengine:\n  mode: fast\n  bandwidth: 512\n")
-    assert check(draft, trusted=False) == 78
+    assert check(draft) == 78
     told = [line.removeprefix(f"{tmp_path}/") for line in capsys.readouterr().err.splitlines()]
     assert len(told) == 2
     for line in told:

@@ -82,7 +82,7 @@ def test_an_ordinary_user_is_told_what_is_missing_in_one_line(tmp_path: Path) ->
     [
         (TierdError("it failed", hint="try this"), 1, ["tierd: it failed; try this"]),
         (DeniedError("no"), 77, ["tierd: no"]),
-        (UnsupportedError("two\nlines \x1b[31m"), 1, [r"tierd: two\x0alines \x1b[31m"]),
+        (UnsupportedError("two\nlines \x1b[31m"), 1, [r"tierd: two\nlines \x1b[31m"]),
         (ConfigError(("a:1:1: x", "a:2:1: y")), 78, ["a:1:1: x", "a:2:1: y"]),
         (ImportError("No module named 'gi'"), 1, None),
         (KeyboardInterrupt(), 130, []),

@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from pathlib import Path
 
 from tierd.cli import Exit
+from tierd.cli.arguments import add_draft, add_json
+from tierd.config import load_chosen
 from tierd.core import provision
 from tierd.core.inventory import Inventory, Namespace, Region
 from tierd.core.policy import Policy, ProvisionMode, ProvisionRequest
@@ -54,15 +55,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="Exit status: 0 done or ready, 1 one is refused, 4 not root, 5 no such request, 78 policy",
     )
     plan.add_argument("name", nargs="?", metavar="NAME", help="one request (default: all)")
-    plan.add_argument("--policy", type=Path, metavar="FILE", help="a draft (default: the policy in force)")
-    plan.add_argument("--json", action="store_true", help="print one JSON object; sizes are bytes")
+    add_draft(plan, "--policy")
+    add_json(plan)
     plan.set_defaults(handler=_plan)
     listing = commands.add_parser(
         "list",
         help="regions, what is free in them, and their namespaces",
         description="Show the regions of persistent memory, each with its iset_id and its namespaces.",
     )
-    listing.add_argument("--json", action="store_true", help="print one JSON object; sizes are bytes")
+    add_json(listing)
     listing.set_defaults(handler=_list)
 
 
@@ -80,7 +81,7 @@ class NotRootError(DeniedError):
 
 def _plan(arguments: argparse.Namespace) -> int:
     root = Root()
-    policy = _policy(arguments.policy)
+    policy = load_chosen(arguments.policy)
     requests = [r for r in policy.provision if arguments.name in (None, r.name)]
     if not requests:
         return _nothing_asked(arguments, policy)
@@ -91,12 +92,6 @@ def _plan(arguments: argparse.Namespace) -> int:
     else:
         print("\n\n".join("\n".join(_lines(plan, root)) for plan in plans))
     return Exit.FAILED if any(plan.verdict is Verdict.REFUSED for plan in plans) else Exit.OK
-
-
-def _policy(draft: Path | None) -> Policy:
-    from tierd import config
-
-    return config.load(config.DEFAULT_PATH) if draft is None else config.load(draft, trusted=False)
 
 
 def _nothing_asked(arguments: argparse.Namespace, policy: Policy) -> int:
