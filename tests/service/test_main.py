@@ -58,6 +58,11 @@ def test_check_config(tmp_path: Path) -> None:
     assert [line.split(": ")[0].rsplit("/", 1)[1] for line in lines] == ["tierd.yaml:3:9", "tierd.yaml:4:3"]
 
 
+def test_check_config_of_the_policy_that_would_be_used(tmp_path: Path) -> None:
+    done = run("--policy", str(policy(tmp_path, BAD)), "--check-config")
+    assert done.returncode == 78 and len(done.stderr.splitlines()) == 2
+
+
 def test_a_bad_policy_keeps_the_daemon_from_starting(tmp_path: Path) -> None:
     done = run("--policy", str(policy(tmp_path, BAD)))
     assert done.returncode == 78 and len(done.stderr.splitlines()) == 2

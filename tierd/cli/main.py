@@ -28,7 +28,6 @@ Exit status:
    4  not permitted
    5  no such object
    6  tierd did not answer in time
-   7  nothing to do
   78  the policy is invalid
 
 Environment:
@@ -47,12 +46,13 @@ def parser(*, light: bool = False) -> argparse.ArgumentParser:
     """
     found = argparse.ArgumentParser(
         prog="tierctl",
+        usage="tierctl [-h] [--version] [COMMAND ...]",
         description="Show what tierd does with this machine's memory tiers, and why.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     found.add_argument("--version", action="version", version=f"tierctl {__version__}")
-    commands = found.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = found.add_subparsers(prog="tierctl", dest="command", metavar="COMMAND", required=True)
 
     status = commands.add_parser(
         "status", help="state, tiers, what was moved, what is missing", description="Show tierd's state."

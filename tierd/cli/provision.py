@@ -19,7 +19,7 @@ from tierd.core.policy import Policy, ProvisionMode, ProvisionRequest
 from tierd.core.provision import ProvisionPlan, Verdict
 from tierd.core.provision_text import plan_document, plan_lines
 from tierd.core.text import clean, size
-from tierd.errors import DeniedError
+from tierd.errors import DeniedError, GoneError
 from tierd.kernel.intents import DEFAULT_PATH, Intents
 from tierd.kernel.inventory import take_inventory
 from tierd.kernel.paths import Root
@@ -79,6 +79,12 @@ class NotRootError(DeniedError):
     status = Exit.NOT_AUTHORISED
 
 
+class NoRequestError(GoneError):
+    """The policy has no request of that name."""
+
+    status = Exit.NO_SUCH_OBJECT
+
+
 def _plan(arguments: argparse.Namespace) -> int:
     root = Root()
     policy = load_chosen(arguments.policy)
@@ -95,14 +101,14 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _nothing_asked(arguments: argparse.Namespace, policy: Policy) -> int:
+    if arguments.name is not None:
+        known = ", ".join(r.name for r in policy.provision) or "none"
+        raise NoRequestError(f"{policy.origin} has no request named {arguments.name}; there is {known}")
     if arguments.json:
         print(json.dumps({"requests": []}, indent=2))
-    elif arguments.name is None:
-        print(f"{policy.origin} asks for no memory: its `provision` list is empty")
     else:
-        known = ", ".join(r.name for r in policy.provision) or "none"
-        print(f"{policy.origin} has no provision request named {clean(arguments.name)}; there is {known}")
-    return Exit.OK if arguments.name is None else Exit.NO_SUCH_OBJECT
+        print(f"{policy.origin} asks for no memory: its `provision` list is empty")
+    return Exit.OK
 
 
 def _lines(plan: ProvisionPlan, root: Root) -> list[str]:

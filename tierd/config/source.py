@@ -102,9 +102,7 @@ def _check_owner(path: Path, part: Path, status: os.stat_result) -> None:
 
 def _open_message(error: OSError) -> str:
     if error.errno == errno.ENOENT:
-        return (
-            "does not exist; the least policy is the line `version: 1`, which observes and changes nothing"
-        )
+        return "does not exist; the least policy is the line `version: 1`, which observes and moves nothing"
     if error.errno == errno.ELOOP:
         return "is a symbolic link; name the file it points to"
     return f"cannot be opened: {error.strerror}"
