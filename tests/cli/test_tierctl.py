@@ -231,19 +231,6 @@ def test_the_exit_statuses_are_documented_everywhere() -> None:
         assert f".B {status.value}\n" in man
 
 
-def test_completion_knows_every_command_and_option() -> None:
-    import argparse
-
-    from tierd.cli.main import parser
-
-    text = (ROOT / "debian/completions/tierctl").read_text()
-    (commands,) = (a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
-    for name, sub in commands.choices.items():
-        assert name in text
-        for option in (o for a in sub._actions for o in a.option_strings if o.startswith("--")):
-            assert option in text, (name, option)
-
-
 def test_asking_the_daemon_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys, tierd.cli.main; assert tierd.cli.main.main(['plan']) == 3;"
