@@ -14,7 +14,6 @@ from tierd.core.state import Counters, EngineState, MissingFeature, State
 from tierd.service import events
 from tierd.service.events import EVENT_TYPES, Event, Priority, events_between, movement_between, status_line
 from tierd.service.journal import FIELD_LIMIT, MESSAGE_LIMIT, Reporter, capture_logging, entry
-from tierd.service.text import clean, size
 
 GIB = 1 << 30
 DRAM = Tier("memory_tier4", TierKind.DRAM, (Node(0, 2 * GIB, GIB // 2, 1 << 20, True, False, 80),))
@@ -135,14 +134,6 @@ def test_status_line() -> None:
     assert status_line(replace(State(), processes=1, cgroups=1)) == "starting: 1 process in 1 cgroup, 0 MB/s"
 
 
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (412 << 20, "412 MiB"), (5 << 40, "5.0 TiB")],
-)
-def test_size(count: int, text: str) -> None:
-    assert size(count) == text
-
-
 class Lines:
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -215,31 +206,6 @@ def test_the_queue_is_bounded() -> None:
     assert len([event for event in lines.events if event.type.name == "tier-appeared"]) <= 50 + 64
 
 
-@given(st.text(alphabet=st.characters()), st.integers(4, 300))
-def test_clean_text_is_one_printable_line(text: str, limit: int) -> None:
-    shown = clean(text, limit)
-    assert len(shown) <= limit and shown.isprintable() and "\n" not in shown
-    shown.encode("utf-8")
-    if text.isprintable() and len(text) <= limit:
-        assert clean(text, limit) == text
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("\x1b[31mred", r"\x1b[31mred"),
-        ("two\nlines", r"two\x0alines"),
-        ("nul\0", r"nul\x00"),
-        ("lone\udcff", r"lone\udcff"),
-        ("right\u202eleft", r"right\u202eleft"),
-        ("sep\u2028arator", r"sep\u2028arator"),
-        ("ümlaut 漢字", "ümlaut 漢字"),
-    ],
-)
-def test_clean_escapes(text: str, shown: str) -> None:
-    assert clean(text) == shown
-
-
 @given(st.text(alphabet=st.characters()), st.text(alphabet=st.characters()))
 def test_a_journal_entry_is_always_valid(message: str, value: str) -> None:
     fields = entry(Event(events.INTERNAL, message, fields={"TIERD_REASON": value}))
@@ -270,7 +236,7 @@ def test_libraries_logging_becomes_one_line_without_a_traceback() -> None:
         root.handlers[:], root.level = before
         logging.captureWarnings(False)
         logging.getLogger("pydbus.registration").disabled = False
-    assert [event.message for event in reported] == [r"some.library: it failed\x0abadly", "some.library: %d"]
+    assert [event.message for event in reported] == [r"some.library: it failed\nbadly", "some.library: %d"]
 
 
 def test_message_ids_are_distinct_and_well_formed() -> None:

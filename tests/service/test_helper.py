@@ -70,9 +70,10 @@ def test_settings_are_applied_and_put_back(root: Root, ledger_path: Path) -> Non
     assert begin(root, Ledger(ledger_path)) is None
     assert read_setting(root.numa_balancing) == "2"
     assert read_setting(root.promote_rate_limit) == "0"
-    assert read_setting(root.demotion_enabled) == "true"
+    assert read_setting(root.demotion_enabled) == "false", "the daemon's to set"
+    root.demotion_enabled.write_text("true\n")
     assert read_setting(root.generations_enabled) == "0x0007"
-    (root.scan_settings / "scan_size_mb").write_text("32\n")  # as the daemon does through its door
+    (root.scan_settings / "scan_size_mb").write_text("32\n")  # as the daemon does through its doors
     Ledger(ledger_path).restore_all()
     assert facts(root) == before
 

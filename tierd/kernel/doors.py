@@ -5,7 +5,8 @@ The daemon runs as an ordinary user. What it may do as root is exactly this list
 lru_gen: debugfs; read generations, age them, demote the oldest (multi-generational LRU).
 split_huge_pages: debugfs; split a range's huge pages.
 scan_*, hot_threshold_ms: debugfs, sched/numa_balancing; how fast the kernel unmaps pages to see who comes.
-demotion_enabled: sysfs; whether reclaim moves pages to the slow tier instead of dropping them.
+demotion_enabled: sysfs; whether reclaim moves pages to the slow tier instead of dropping them. On while the
+policy says place.
 perf.N: the page-fault event of CPU N, not yet enabled; opening it takes CAP_SYS_ADMIN on Debian.
 
 kernel.numa_balancing is not among them: the kernel checks who writes, not who opened, so the helper does.

@@ -17,8 +17,9 @@ from tierd.core.planner import Observation, Plan
 from tierd.core.policy import EngineMode, EnginePolicy, Policy, ProcessMatch, ProcessSelection
 from tierd.core.sampling import ScanGovernor
 from tierd.core.state import Counters, EngineState, MissingFeature, PlanLine, State
-from tierd.errors import GoneError, TierdError
+from tierd.errors import GoneError, TierdError, in_words
 from tierd.kernel.counters import read_unmapped
+from tierd.kernel.demotion import Demotion
 from tierd.kernel.generations import Generations
 from tierd.kernel.occupancy import read_occupancy
 from tierd.kernel.own_cost import read_own_cost
@@ -48,6 +49,14 @@ MOVE_SHARE = 0.9
 """Of a round's length, spent on moving at most."""
 MOST_PLANNED = 1 << 15
 """Base pages (128 MiB) planned for one round at most: what a second of moving can do."""
+DEMOTION_OFF = (
+    "the kernel's demotion is off, and pages would be swapped out or dropped instead; "
+    "systemctl reload tierd switches it on again"
+)
+
+FAILED_ROUNDS = 10
+"""Rounds that fail in a row before the engine counts as degraded. What was read in the middle of a change (a
+node or a cgroup that comes or goes) reads right a round or two later; ten in a row are no such race."""
 
 
 class Engine:
@@ -65,19 +74,23 @@ class Engine:
         missing: tuple[MissingFeature, ...] = (),
         lacking: str = "",
         clock: Callable[[], float] = time.monotonic,
+        demotion: Demotion | None = None,
     ) -> None:
-        """lacking: what keeps this engine from placing anything, in words; empty when nothing does."""
+        """lacking: what keeps this engine from placing anything, in words; empty when nothing does.
+        demotion: None where the kernel demotes without being told to."""
         self._root = root
         self._clock = clock
         self._faults = faults
         self._scanning = scanning
         self._splitter = splitter
+        self._demotion = demotion
         self._governor = ScanGovernor()
         self._placed = PlacedProcesses(root)
         self._coldness = Coldness(generations, clock, between=self._sample)
         self._executor = Executor(root, generations, self._placed, between=self._sample)
         self._counters = Counters()
-        self._unmapped = read_unmapped(root)
+        self._unmapped: int | None = None
+        self._failed_rounds = 0
         self._lacking = lacking
         self._state = State(
             missing=missing,
@@ -94,6 +107,8 @@ class Engine:
 
     def adopt(self, policy: Policy) -> None:
         self._policy = policy
+        if self._demotion:
+            self._demotion.follow(policy.engine.mode is EngineMode.PLACE)
         self._demotable = _without_own(self._root, policy.processes)
         self._heat = HeatMap(policy.engine.heat_half_life)
         self._bucket = TokenBucket(policy.engine.bandwidth)
@@ -111,8 +126,25 @@ class Engine:
         self._sample()
         if now >= self._next_round:
             self._next_round = now + self._policy.engine.round
-            self._round(now)
+            try:
+                self._round(now)
+            except (TierdError, OSError) as error:
+                self._skip_round(in_words(error))
+            else:
+                self._failed_rounds = 0
         return SAMPLE_SECONDS
+
+    def _skip_round(self, reason: str) -> None:
+        """Say that this round came to nothing: the kernel's files could not be read as they should be."""
+        self._failed_rounds += 1
+        if self._failed_rounds >= FAILED_ROUNDS:
+            state = EngineState.DEGRADED
+            words = f"{FAILED_ROUNDS} rounds in a row have failed, and each goes on to try: {reason}"
+        else:
+            # The first reason stands for the series: another one in each round would be news in each round.
+            state = EngineState.HOLDING
+            words = self._state.reason if self._failed_rounds > 1 else f"a round was skipped: {reason}"
+        self._publish(self._state.topology, state, words)
 
     def _sample(self) -> None:
         faults = self._faults.read()
@@ -138,7 +170,7 @@ class Engine:
             self._heat.prune(now, self._placed.slots)
             self._next_prune = now + PRUNE_SECONDS
         self._bucket.fill(now)
-        pressed = self._pressed(engine.pressure_limit)
+        pressed = self._undemoted() or self._pressed(engine.pressure_limit)
         split = 0 if pressed else self._split(topology, engine)
         cold = self._coldness.stocks(self._demotable, {n.number for n in topology.dram}, now)
         least = planner.SWAP_GAIN / max((stock.idle for stock in cold), default=planner.IDLE_WITHOUT_SWAP)
@@ -156,16 +188,17 @@ class Engine:
             plan, hot, self._heat, topology, engine.dram_floor, MOVE_SHARE * engine.round
         )
         self._account(moved, split)
+        if moved.trouble:
+            raise moved.trouble
         self._coldness.steer(plan, cold, moved.pages)
         steady = EngineState.STEADY if self._governor.resting else EngineState.CONVERGING
         return self._publish(topology, steady, plan.held, plan)
 
     def _steer_sampling(self, topology: Topology, found: int) -> None:
         before, self._unmapped = self._unmapped, read_unmapped(self._root)
+        since = 0 if before is None else self._unmapped - before
         dram_pages = sum(node.total for node in topology.dram) // PAGE_SIZE
-        size = self._governor.update(
-            found, dram_pages, self._unmapped - before, self._state.slow_bytes // PAGE_SIZE
-        )
+        size = self._governor.update(found, dram_pages, since, self._state.slow_bytes // PAGE_SIZE)
         self._scanning.set_size(size)
 
     def _observe_topology(self, now: float) -> Topology:
@@ -174,8 +207,9 @@ class Engine:
                 return refresh_free(self._root, self._state.topology)
             except GoneError:
                 log.info("a node is gone: reading the topology again")
+        topology = read_topology(self._root)
         self._next_topology = now + TOPOLOGY_SECONDS
-        return read_topology(self._root)
+        return topology
 
     def _pressed(self, limit: float) -> str:
         """Why nothing may be moved or split now, empty when it may: unknown pressure is too much."""
@@ -184,6 +218,10 @@ class Engine:
         except TierdError as error:
             return f"memory pressure is not known: {error}"
         return f"some task waits for memory {pressure:.0f} % of the time" if pressure > limit else ""
+
+    def _undemoted(self) -> str:
+        """Why nothing may be demoted now, empty when it may."""
+        return "" if self._demotion is None or self._demotion.on else DEMOTION_OFF
 
     def _split(self, topology: Topology, engine: EnginePolicy) -> int:
         """Huge pages split in this round: only where DRAM is short, and only when moving is allowed."""
@@ -293,6 +331,7 @@ def create(policy: Policy, doors: Mapping[str, int], missing: tuple[MissingFeatu
         root,
         missing,
         _lacking(doors),
+        demotion=Demotion(doors.get("demotion_enabled")),
     )
 
 
@@ -303,6 +342,7 @@ def _lacking(doors: Mapping[str, int]) -> str:
         "perf.": "hint faults cannot be read",
         "lru_gen": "cold pages cannot be found",
         "scan_size_mb": "the kernel's NUMA balancing is not ours to steer",
+        "demotion_enabled": "the kernel's demotion is not ours to switch on",
     }
     lost = [loss for need, loss in needs.items() if not any(name.startswith(need) for name in doors)]
     return "; ".join(lost)

@@ -11,7 +11,7 @@ from enum import IntEnum
 
 from tierd.core.model import PAGE_SIZE, Tier, Topology
 from tierd.core.state import EngineState, State
-from tierd.service.text import clean, plural, sentence, size
+from tierd.core.text import clean, plural, sentence, size
 
 
 class Priority(IntEnum):
@@ -220,7 +220,7 @@ def status_line(state: State) -> str:
     facts = sentence(
         [
             plural(len(state.topology.tiers), "tier") if state.topology.tiers else "",
-            f"{plural(state.processes, 'process', 'processes')} in {plural(state.cgroups, 'cgroup')}",
+            f"{plural(state.processes, 'process')} in {plural(state.cgroups, 'cgroup')}",
             f"{state.bytes_per_second / 1e6:.0f} MB/s",
             f"DRAM {100 * (total - free) / total:.0f} % full" if total else "",
             f"{size(promoted * PAGE_SIZE)} promoted" if promoted else "",

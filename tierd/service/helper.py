@@ -5,6 +5,9 @@ daemon reads the rings, and ``ExecStopPost=+... helper restore``. The daemon fin
 those systemd passes it (tierd.kernel.doors has the names). What could not be opened or set is in doors.json,
 which `read_missing` and `read_report` read.
 
+The policy is not read here: what differs between observing and placing, the daemon sets through its doors,
+so that a reload can change it.
+
 Kept light on purpose (no numpy, no GLib): it is in the way of every start.
 """
 
@@ -21,7 +24,7 @@ from enum import IntEnum, StrEnum
 from pathlib import Path
 
 from tierd.core.state import MissingFeature
-from tierd.errors import GoneError, TierdError
+from tierd.errors import GoneError, TierdError, in_words
 from tierd.kernel import doors as doors_module
 from tierd.kernel.paths import Root
 from tierd.kernel.settings import (
@@ -44,7 +47,6 @@ TIERING_CONFLICT = "kernel tiering is on and not ours"
 _WITHOUT = {
     "numa_balancing": "accesses to slow memory cause no hint faults, so nothing is promoted",
     "promote_rate_limit": "the kernel promotes by itself beside tierd",
-    "demotion_enabled": "no page can be moved down to make room",
     "generations_enabled": "cold pages cannot be told from warm ones, so no room is made in DRAM",
 }
 _REMEDY = {
@@ -135,21 +137,18 @@ def apply_settings(root: Root, ledger: Ledger) -> tuple[Settings, tuple[MissingF
         ledger.restore_all()
         return Settings.NOT_NEEDED, ()
     missing: list[MissingFeature] = []
-    for name in doors_module.SCAN_SETTINGS:
-        _attempt(ledger.remember, root.scan_settings / name)
-    wanted = [
-        ("promote_rate_limit", root.promote_rate_limit, "0"),
-        ("demotion_enabled", root.demotion_enabled, "true"),
-    ]
+    # What the daemon sets through its doors: how hard to look, and demotion, in the mode that moves pages.
+    for path in (*(root.scan_settings / name for name in doors_module.SCAN_SETTINGS), root.demotion_enabled):
+        _attempt(ledger.remember, path)
+    wanted = [("promote_rate_limit", root.promote_rate_limit, "0")]
     if _number(read_setting_or_none(root.generations_enabled)) == 0:
         wanted.append(("generations_enabled", root.generations_enabled, "0x0007"))
     for name, path, value in wanted:
         error = _attempt(ledger.set, path, value)
-        if error is not None and not (isinstance(error, GoneError) and name == "demotion_enabled"):  # a door
+        if error is not None:
             missing.append(_unset(name, error))
     if mode is None:
         missing.append(_unset("numa_balancing", GoneError(f"{root.numa_balancing} does not exist")))
-    _attempt(ledger.remember, root.demotion_enabled)  # has a door too, and may have been on already
     return Settings.APPLIED, tuple(missing)
 
 
@@ -188,7 +187,7 @@ def open_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
         settings = Settings.FAILED
         missing.append(
             MissingFeature(
-                f"kernel settings ({_words(error)})",
+                f"kernel settings ({in_words(error)})",
                 "none is changed, so hint faults and demotion are as the kernel has them",
                 getattr(error, "hint", "") or "remove the cause and restart tierd.service",
             )
@@ -305,12 +304,6 @@ def _number(text: str | None) -> int | None:
         return None
 
 
-def _words(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
-
-
 def _say(priority: int, text: str) -> None:
     """A line for the journal with its syslog priority (sd-daemon(3)), or a plain one for a terminal."""
     prefix = f"<{priority}>" if "JOURNAL_STREAM" in os.environ else ""
@@ -347,7 +340,7 @@ def main(argv: list[str] | None = None) -> int:
             case _:
                 return show_command(arguments.ledger, arguments.report)
     except (TierdError, OSError) as error:
-        _say(3, _words(error))
+        _say(3, in_words(error))
         return Exit.FAILED
 
 

@@ -16,10 +16,10 @@ from pydbus.generic import signal
 from tierd import __version__
 from tierd.core.model import Tier
 from tierd.core.state import Counters, PlanLine, State
+from tierd.core.text import clean
 from tierd.errors import TierdError, UnsupportedError
 from tierd.service.bus import slow
 from tierd.service.events import status_line
-from tierd.service.text import clean
 
 BUS_NAME = "org.tierd1"
 OBJECT_PATH = "/org/tierd1"

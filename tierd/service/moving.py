@@ -16,6 +16,7 @@ from tierd.core.heat import HeatMap, HotPages
 from tierd.core.model import PAGE_SIZE, Topology
 from tierd.core.outcome import Outcome
 from tierd.core.planner import ColdStock, Plan
+from tierd.errors import TierdError
 from tierd.kernel.counters import read_demoted
 from tierd.kernel.generations import Generations, Lineage
 from tierd.kernel.mover import Mover
@@ -32,11 +33,13 @@ SLICE = 2048
 @dataclass(frozen=True, slots=True)
 class Moved:
     """What a round moved. promoted: the fate of each page of the plan. demoted: base pages, by the kernel's
-    count. seconds: wall time."""
+    count. seconds: wall time. trouble: the reading that failed and ended it early; what was moved until then
+    counts."""
 
     promoted: Outcome = Outcome()
     demoted: int = 0
     seconds: float = 0.0
+    trouble: TierdError | None = None
 
     @property
     def pages(self) -> int:
@@ -59,7 +62,7 @@ class Executor:
         self, plan: Plan, hot: HotPages, heat: HeatMap, topology: Topology, floor: int, seconds: float
     ) -> Moved:
         """Do as much of `plan` as fits into `seconds`. floor: the policy's extra bytes. Raises
-        MalformedError."""
+        TierdError when it could not begin."""
         if not plan.promote and not plan.demotions:
             return Moved()
         begun = time.monotonic()
@@ -67,21 +70,23 @@ class Executor:
         node = next(n for n in topology.dram if n.number == plan.promote_to)
         least_free = planner.floor_bytes(node, floor)
         stocks = [(demotion.stock, demotion.pages) for demotion in plan.demotions]
-        promoted, done = Outcome(), 0
-        while time.monotonic() < begun + seconds:
-            count = min(SLICE, plan.promote - done)
-            if stocks and read_free(self._root, node.number) < least_free + count * PAGE_SIZE:
-                stocks = self._demote_slice(stocks)
-                continue
-            if not count:
-                break
-            promoted += self._promote(hot, done, done + count, heat, node.number, least_free)
-            done += count
-        return Moved(
-            promoted + Outcome(deferred=plan.promote - done),
-            max(0, read_demoted(self._root) - demoted_before),
-            time.monotonic() - begun,
-        )
+        promoted, done, demoted = Outcome(), 0, 0
+        trouble: TierdError | None = None
+        try:
+            while time.monotonic() < begun + seconds:
+                count = min(SLICE, plan.promote - done)
+                if stocks and read_free(self._root, node.number) < least_free + count * PAGE_SIZE:
+                    stocks = self._demote_slice(stocks)
+                    continue
+                if not count:
+                    break
+                promoted += self._promote(hot, done, done + count, heat, node.number, least_free)
+                done += count
+            demoted = max(0, read_demoted(self._root) - demoted_before)
+        except TierdError as error:
+            trouble = error
+        promoted += Outcome(deferred=plan.promote - done)
+        return Moved(promoted, demoted, time.monotonic() - begun, trouble)
 
     def _demote_slice(self, stocks: list[tuple[ColdStock, int]]) -> list[tuple[ColdStock, int]]:
         """Demote one slice of the first stock; returns what is left of all."""
