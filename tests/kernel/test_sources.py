@@ -110,6 +110,17 @@ def test_what_a_cache_served_gains_nothing_in_dram(
     source.stop()
 
 
+def test_an_address_that_the_kernel_did_not_find_is_on_no_node(
+    machine: Machine, cpus: list[FakeKernel], enabled: list[tuple[int, int]]
+) -> None:
+    """Block 0, with which it would be taken for memory, may be slow."""
+    (machine.root.nodes / "node0/memory0").rename(machine.root.nodes / "node1/memory0")
+    source = hardware(machine, cpus)
+    cpus[0].write(memory_sample(0x10000, 0) + memory_sample(0x20000, 64))
+    assert source.read().page.tolist() == [0x20]
+    source.stop()
+
+
 @pytest.mark.parametrize("level", [0, UNKNOWN, 9, 0xC])
 def test_a_level_that_the_cpu_does_not_tell_counts(
     machine: Machine, cpus: list[FakeKernel], enabled: list[tuple[int, int]], level: int

@@ -6,6 +6,7 @@ opens the events, with the sample types whose layouts are here.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import struct
@@ -113,9 +114,8 @@ class SampleStream:
         try:
             for descriptor in descriptors:
                 self._rings.append(Ring(descriptor, layout))
-        except OSError:
-            self.close()
-            raise
+        except ValueError as error:  # a file that is too short
+            raise OSError(errno.EINVAL, f"not an event: {error}") from error
 
     def enable(self, on: bool) -> None:
         """Raises OSError."""
