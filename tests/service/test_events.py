@@ -44,6 +44,11 @@ HOLD = replace(STEADY, engine=EngineState.HOLDING, reason="memory pressure 45 %"
         ),
         (HOLD, STEADY, ["state-changed: steady (was holding)"]),
         (
+            State(),
+            State(source="hint faults", source_reason="page-exact; not used: \x1b[31mDAMON"),
+            ["source-chosen: accesses are seen through: hint faults (page-exact; not used: \\x1b[31mDAMON)"],
+        ),
+        (
             STEADY,
             replace(STEADY, engine=EngineState.DEGRADED, reason="no source"),
             ["degraded: degraded (was steady): no source"],
@@ -85,7 +90,8 @@ def test_events_between(before: State, after: State, expected: list[str]) -> Non
 
 
 def test_fields_of_events() -> None:
-    state, tier = events_between(State(), replace(HOLD, topology=Topology((DRAM,))))
+    before = State(source="hint-faults")
+    state, tier = events_between(before, replace(HOLD, topology=Topology((DRAM,))))
     assert dict(state.fields) == {
         "TIERD_STATE": "holding",
         "TIERD_STATE_BEFORE": "starting",
@@ -157,6 +163,7 @@ def test_one_line_a_second_at_info_and_warnings_at_once() -> None:
         lines.round(replace(first, monotonic=float(second)), float(second))
         assert len(lines.events) - before <= 1
     assert [event.type.name for event in lines.events[2:]] == [
+        "source-chosen",
         "tier-appeared",
         "tier-appeared",
     ]  # none is lost

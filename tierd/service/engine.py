@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import logging
 import os
@@ -9,13 +10,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from tierd.core import planner
+from tierd.core.access import AccessSource, Heat
 from tierd.core.budget import TokenBucket
 from tierd.core.heat import HeatMap
 from tierd.core.model import PAGE_SIZE, Topology
-from tierd.core.planner import Observation, Plan
+from tierd.core.planner import ColdStock, Observation, Plan
 from tierd.core.policy import EngineMode, EnginePolicy, Policy, ProcessMatch, ProcessSelection
-from tierd.core.sampling import ScanGovernor
+from tierd.core.sampled_heat import SampledHeat
+from tierd.core.sampling import FULL_SIZE, ScanGovernor
+from tierd.core.silence import NOTHING_SEEN, Silence, proves_nothing
 from tierd.core.state import Counters, EngineState, MissingFeature, PlanLine, State
 from tierd.errors import GoneError, TierdError, in_words
 from tierd.kernel.counters import read_unmapped
@@ -24,14 +30,13 @@ from tierd.kernel.generations import Generations
 from tierd.kernel.occupancy import read_occupancy
 from tierd.kernel.own_cost import read_own_cost
 from tierd.kernel.paths import Root
-from tierd.kernel.perf import FaultStream
 from tierd.kernel.pressure import read_memory_pressure
 from tierd.kernel.processes import read_cgroup
-from tierd.kernel.scanning import ScanRate
 from tierd.kernel.topology import read_topology, refresh_free
 from tierd.service.coldness import Coldness
 from tierd.service.moving import Executor, Moved
 from tierd.service.placed import PlacedProcesses
+from tierd.service.sources import NoSource, Selection, find_sources, select
 from tierd.service.splitting import Splitter
 
 log = logging.getLogger(__name__)
@@ -58,6 +63,9 @@ FAILED_ROUNDS = 10
 """Rounds that fail in a row before the engine counts as degraded. What was read in the middle of a change (a
 node or a cgroup that comes or goes) reads right a round or two later; ten in a row are no such race."""
 
+IN_GENERATIONS = ("anon", "shmem")
+"""What memory.numa_stat calls the memory that the counts of cold pages cover."""
+
 
 class Engine:
     """Satisfies service.worker.Stepper. Not thread-safe: everything but `state` belongs to the engine
@@ -66,9 +74,8 @@ class Engine:
     def __init__(
         self,
         policy: Policy,
-        faults: FaultStream,
+        select_source: Callable[[], Selection],
         generations: Generations,
-        scanning: ScanRate,
         splitter: Splitter,
         root: Root,
         missing: tuple[MissingFeature, ...] = (),
@@ -76,15 +83,19 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
         demotion: Demotion | None = None,
     ) -> None:
-        """lacking: what keeps this engine from placing anything, in words; empty when nothing does.
-        demotion: None where the kernel demotes without being told to."""
+        """select_source: called in the first step, and takes less than a second. lacking: what keeps this
+        engine from placing anything, in words; empty when nothing does. demotion: None where the kernel
+        demotes without being told to."""
         self._root = root
         self._clock = clock
-        self._faults = faults
-        self._scanning = scanning
+        self._select_source: Callable[[], Selection] | None = select_source
+        self._source: AccessSource = NoSource()
         self._splitter = splitter
         self._demotion = demotion
         self._governor = ScanGovernor()
+        self._silence = Silence()
+        self._silent = True
+        self._accesses = 0
         self._placed = PlacedProcesses(root)
         self._coldness = Coldness(generations, clock, between=self._sample)
         self._executor = Executor(root, generations, self._placed, between=self._sample)
@@ -92,14 +103,8 @@ class Engine:
         self._unmapped: int | None = None
         self._failed_rounds = 0
         self._lacking = lacking
-        self._state = State(
-            missing=missing,
-            source="hint faults",
-            source_reason="page-exact, and every kernel from 6.1 on has them",
-        )
+        self._state = State(missing=missing)
         self.adopt(policy)
-        scanning.prepare()
-        faults.enable(True)
 
     @property
     def state(self) -> State:
@@ -110,15 +115,17 @@ class Engine:
         if self._demotion:
             self._demotion.follow(policy.engine.mode is EngineMode.PLACE)
         self._demotable = _without_own(self._root, policy.processes)
-        self._heat = HeatMap(policy.engine.heat_half_life)
+        self._heat = _heat(policy.engine.heat_half_life, self._source)
         self._bucket = TokenBucket(policy.engine.bandwidth)
         self._next_processes = self._next_round = self._next_prune = self._next_topology = 0.0
 
     def close(self) -> None:
-        self._faults.enable(False)
-        self._faults.close()
+        self._source.stop()
 
     def step(self) -> float:
+        if self._select_source is not None:
+            self._take_source(self._select_source())
+            self._select_source = None
         now = self._clock()
         if now >= self._next_processes:
             self._placed.refresh(self._policy.processes, self._policy.engine.minimum_process)
@@ -146,12 +153,24 @@ class Engine:
             words = self._state.reason if self._failed_rounds > 1 else f"a round was skipped: {reason}"
         self._publish(self._state.topology, state, words)
 
+    def _take_source(self, selection: Selection) -> None:
+        self._source = selection.source
+        self._heat = _heat(self._policy.engine.heat_half_life, self._source)
+        self._lacking = "; ".join(filter(None, (selection.lacking, self._lacking)))
+        self._state = replace(
+            self._state,
+            source=self._source.name,
+            source_reason=selection.reason,
+            missing=(*self._state.missing, *selection.missing),
+        )
+
     def _sample(self) -> None:
-        faults = self._faults.read()
-        self._count(samples=len(faults), samples_lost=faults.lost)
-        slots = self._placed.slots_of(faults.pid)
+        seen = self._source.read()
+        self._count(samples=len(seen), samples_lost=seen.lost)
+        slots = self._placed.slots_of(seen.pid)
         ours = slots > 0
-        self._heat.observe(slots[ours], faults.page[ours], faults.time[ours])
+        self._accesses += int(np.count_nonzero(ours))
+        self._heat.observe(slots[ours], seen.page[ours], seen.time[ours])
 
     def _round(self, now: float) -> None:
         engine = self._policy.engine
@@ -182,8 +201,9 @@ class Engine:
         self._steer_sampling(topology, max(plan.wanted, plan.promote))
         if engine.mode is EngineMode.OBSERVE:
             return self._publish(topology, EngineState.OBSERVING, "the policy says observe", plan)
-        if pressed:
-            return self._publish(topology, EngineState.HOLDING, pressed, plan)
+        held = pressed or self._unproven(plan, cold, topology)
+        if held:
+            return self._publish(topology, EngineState.HOLDING, held, plan)
         moved = self._executor.execute(
             plan, hot, self._heat, topology, engine.dram_floor, MOVE_SHARE * engine.round
         )
@@ -198,8 +218,23 @@ class Engine:
         before, self._unmapped = self._unmapped, read_unmapped(self._root)
         since = 0 if before is None else self._unmapped - before
         dram_pages = sum(node.total for node in topology.dram) // PAGE_SIZE
-        size = self._governor.update(found, dram_pages, since, self._state.slow_bytes // PAGE_SIZE)
-        self._scanning.set_size(size)
+        slow_pages = self._state.slow_bytes // PAGE_SIZE
+        size = self._governor.update(found, dram_pages, since, slow_pages)
+        self._source.steer(size / FULL_SIZE)
+        self._silent = self._silence.update(self._accesses, since, slow_pages)
+        self._accesses = 0
+
+    def _unproven(self, plan: Plan, cold: tuple[ColdStock, ...], topology: Topology) -> str:
+        """Why what would be moved may not be idle at all, empty when something was seen to be used."""
+        if not self._silent or not (plan.promote or plan.demotions):
+            return ""
+        dram = {node.number for node in topology.dram}
+        covered = 0
+        for cgroup in {stock.cgroup for stock in cold}:
+            with contextlib.suppress(TierdError):
+                held = read_occupancy(self._root, cgroup, IN_GENERATIONS)
+                covered += sum(amount for node, amount in held.items() if node in dram) // PAGE_SIZE
+        return NOTHING_SEEN if proves_nothing(True, sum(stock.pages for stock in cold), covered) else ""
 
     def _observe_topology(self, now: float) -> Topology:
         if now < self._next_topology:
@@ -293,6 +328,10 @@ class Engine:
         return sums[0], sums[1]
 
 
+def _heat(half_life: float, source: AccessSource) -> Heat:
+    return HeatMap(half_life) if source.period is None else SampledHeat(half_life, source.period)
+
+
 def _without_own(root: Root, selection: ProcessSelection) -> ProcessSelection:
     """The same without the daemon's own cgroup: tierd never touches itself."""
     try:
@@ -316,17 +355,12 @@ def _plan_lines(plan: Plan) -> tuple[PlanLine, ...]:
 
 
 def create(policy: Policy, doors: Mapping[str, int], missing: tuple[MissingFeature, ...]) -> Engine:
-    """The engine of this machine, from the descriptors that the helper opened. Called by the daemon.
-
-    Raises OSError when a descriptor is not what its name says.
-    """
+    """The engine of this machine, from the descriptors that the helper opened. Called by the daemon."""
     root = Root()
-    rings = [descriptor for name, descriptor in sorted(doors.items()) if name.startswith("perf.")]
     return Engine(
         policy,
-        FaultStream(rings),
+        lambda: select(find_sources(root, doors)),
         Generations(doors.get("lru_gen", -1)),
-        ScanRate(doors),
         Splitter(root, doors.get("split_huge_pages")),
         root,
         missing,
@@ -336,13 +370,9 @@ def create(policy: Policy, doors: Mapping[str, int], missing: tuple[MissingFeatu
 
 
 def _lacking(doors: Mapping[str, int]) -> str:
-    """Why nothing can be placed with these doors. The helper hands out the scan rate only where the kernel's
-    settings are ours to change."""
+    """Why nothing can be placed with these doors, apart from what the sources of accesses lack."""
     needs = {
-        "perf.": "hint faults cannot be read",
         "lru_gen": "cold pages cannot be found",
-        "scan_size_mb": "the kernel's NUMA balancing is not ours to steer",
         "demotion_enabled": "the kernel's demotion is not ours to switch on",
     }
-    lost = [loss for need, loss in needs.items() if not any(name.startswith(need) for name in doors)]
-    return "; ".join(lost)
+    return "; ".join(loss for need, loss in needs.items() if need not in doors)

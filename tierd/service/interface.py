@@ -87,7 +87,7 @@ def properties(view: View) -> dict[str, Any]:
         "Reason": clean(state.reason),
         "StatusText": status_text(view),
         "Source": clean(state.source),
-        "SourceReason": clean(state.source_reason),
+        "SourceReason": clean(state.source_reason, 512),
         "ConfigState": "rejected" if view.config_problems else "current",
         "ConfigProblems": [clean(problem, 1024) for problem in view.config_problems[:100]],
         "PolicyOrigin": clean(view.policy_origin, 4096),

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tierd.core import planner
-from tierd.core.heat import HeatMap, HotPages
+from tierd.core.access import Heat
+from tierd.core.heat import HotPages
 from tierd.core.model import PAGE_SIZE, Topology
 from tierd.core.outcome import Outcome
 from tierd.core.planner import ColdStock, Plan
@@ -59,7 +60,7 @@ class Executor:
         self._mover = Mover(root, between=between)
 
     def execute(
-        self, plan: Plan, hot: HotPages, heat: HeatMap, topology: Topology, floor: int, seconds: float
+        self, plan: Plan, hot: HotPages, heat: Heat, topology: Topology, floor: int, seconds: float
     ) -> Moved:
         """Do as much of `plan` as fits into `seconds`. floor: the policy's extra bytes. Raises
         TierdError when it could not begin."""
@@ -103,7 +104,7 @@ class Executor:
         self._between()
         return [(stock, left - pages), *stocks[1:]] if left > pages else stocks[1:]
 
-    def _promote(self, hot: HotPages, begin: int, end: int, heat: HeatMap, node: int, floor: int) -> Outcome:
+    def _promote(self, hot: HotPages, begin: int, end: int, heat: Heat, node: int, floor: int) -> Outcome:
         total = Outcome()
         slots, pages = hot.slot[begin:end], hot.page[begin:end]
         for slot in np.unique(slots):
@@ -119,5 +120,5 @@ class Executor:
         return total
 
 
-def _forget(heat: HeatMap, slot: np.int64, pages: npt.NDArray[np.uint64]) -> None:
+def _forget(heat: Heat, slot: np.int64, pages: npt.NDArray[np.uint64]) -> None:
     heat.forget(np.full(len(pages), slot), pages)
