@@ -68,6 +68,16 @@ def test_promoted_pages_are_no_candidates_until_they_are_seen_again() -> None:
     assert rates(heat, 2.0)[1] == pytest.approx(PERIOD * np.log(2) / HALF_LIFE)
 
 
+def test_a_page_that_came_up_does_so_again_only_after_the_cooldown() -> None:
+    heat = SampledHeat(HALF_LIFE, PERIOD, cooldown=10.0)
+    feed(heat, [1, 2], [1.0, 1.0])
+    heat.forget(np.array([1]), np.array([FIRST + 1], dtype=np.uint64))
+    feed(heat, [1], [10.9])
+    assert set(rates(heat, 10.9)) == {2}
+    feed(heat, [1], [11.0])
+    assert rates(heat, 11.0)[1] == pytest.approx(PERIOD * np.log(2) / HALF_LIFE)
+
+
 def test_the_most_are_the_hottest() -> None:
     heat = SampledHeat(HALF_LIFE, PERIOD)
     pages = [n for n in range(50) for _ in range(n)]

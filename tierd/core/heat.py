@@ -60,10 +60,13 @@ class HeatMap:
     Times are seconds on one monotonic clock. Fed and read by the engine thread only.
     """
 
-    def __init__(self, half_life: float, capacity: int = 1 << 22) -> None:
-        """half_life: seconds after which a page that is not sampled again starts to be forgotten.
-        capacity: pages remembered at most; the ones not seen for longest go first."""
+    def __init__(self, half_life: float, cooldown: float = 0.0, capacity: int = 1 << 22) -> None:
+        """half_life: seconds after which a page that is not sampled again starts to be forgotten. cooldown:
+        seconds for which a page that came up, and went down again, does not come up once more; counted from
+        the access that brought it up. capacity: pages remembered at most; the ones not seen for longest go
+        first."""
         self.half_life = half_life
+        self.cooldown = cooldown
         self._capacity = capacity
         self._pages = Table({"last": np.float64, "delay": np.float32})
         self._regions = Table({"start": np.float64, "before": np.float64, "origin": np.float64})
@@ -99,9 +102,10 @@ class HeatMap:
         fresh = region[region_new]
         start[fresh] = before[fresh] = origin[fresh] = earliest[region_new]
 
-        back = ~new & (delay[place] == _AWAY)
+        away = ~new & (delay[place] == _AWAY)
+        back = away & (time - last[place] >= self.cooldown)
         # a page that faults for the second time since `start` proves a new unmapping of its region
-        again = ~new & ~back & (last[place] >= start[region[region_of]])
+        again = ~new & ~away & (last[place] >= start[region[region_of]])
         unmapped = np.full(len(region_keys), np.inf)
         np.minimum.at(unmapped, region_of[again], time[again])
         renewed = np.isfinite(unmapped)
@@ -112,7 +116,7 @@ class HeatMap:
         unmapped_at = start[region[region_of]]
         since = np.where(time >= unmapped_at, unmapped_at, old_start[region_of])
         # not seen in the pass before: it has been waiting since then at least
-        missed = ~new & ~back & (last[place] < before[region[region_of]])
+        missed = ~new & ~away & (last[place] < before[region[region_of]])
         since = np.where(missed, before[region[region_of]], since)
         # never seen: waiting since the region was first unmapped, as far as anyone knows
         since = np.where(new, origin[region[region_of]], since)
@@ -122,10 +126,12 @@ class HeatMap:
         observed = np.where(defines, (time - last[place]) / 2, observed)
 
         log_delay = np.log(np.clip(observed, _SHORTEST_DELAY, _LONGEST_DELAY))
-        delay[place] = np.where(
+        log_delay = np.where(
             new | back, log_delay + _UNPROVEN, _WEIGHT * log_delay + (1 - _WEIGHT) * delay[place]
         )
-        last[place] = time
+        resting = away & ~back
+        delay[place] = np.where(resting, _AWAY, log_delay)
+        last[place] = np.where(resting, last[place], time)
         if len(self._pages) > self._capacity:
             self._forget_oldest()
 

@@ -20,16 +20,21 @@ Floats = npt.NDArray[np.float64]
 _PAGE_BITS = np.uint64(45)
 """57-bit virtual addresses (5-level paging) have 45-bit page numbers; the process's slot stands above
 them."""
+_AWAY = -np.inf
+"""The sum of a page that is being promoted, or was."""
 
 
 class SampledHeat:
     """Takes the place of core.heat.HeatMap for sources that sample. Times are seconds on one monotonic
     clock; used by the engine thread only."""
 
-    def __init__(self, half_life: float, period: int, capacity: int = 1 << 22) -> None:
-        """half_life: seconds. period: accesses for which a sample stands. capacity: pages remembered at
-        most; the ones not seen for longest go first."""
+    def __init__(
+        self, half_life: float, period: int, cooldown: float = 0.0, capacity: int = 1 << 22
+    ) -> None:
+        """half_life: seconds. period: accesses for which a sample stands. cooldown: as core.heat has it.
+        capacity: pages remembered at most; the ones not seen for longest go first."""
         self.half_life = half_life
+        self.cooldown = cooldown
         self._period = period
         self._capacity = capacity
         self._pages = Table({"last": np.float64, "sum": np.float32})
@@ -50,8 +55,11 @@ class SampledHeat:
         place, _ = self._pages.insert(keys)
         last, sums = self._column("last"), self._column("sum")
         latest = np.maximum(latest, last[place])
-        sums[place] = sums[place] * self._decay(latest - last[place]) + counts
-        last[place] = latest
+        away = np.isneginf(sums[place])
+        resting = away & (latest - last[place] < self.cooldown)
+        kept = np.where(away, 0.0, sums[place]) * self._decay(latest - last[place])
+        sums[place] = np.where(resting, _AWAY, kept + counts)
+        last[place] = np.where(resting, last[place], latest)
         if len(self._pages) > self._capacity:
             self._forget_oldest()
 
@@ -67,9 +75,10 @@ class SampledHeat:
         return HotPages(_slots(keys), keys & ((np.uint64(1) << _PAGE_BITS) - np.uint64(1)), rate[hot])
 
     def forget(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> None:
-        """Pages that were promoted: no candidates any more until they are seen on a slow node again."""
+        """Pages that are being promoted, or were: no candidates any more until they are seen on a slow node
+        again, the cooldown later."""
         place = self._pages.find(_key(slot, page))
-        self._column("sum")[place[place >= 0]] = 0
+        self._column("sum")[place[place >= 0]] = _AWAY
 
     def prune(self, now: float, live_slots: npt.NDArray[np.int64]) -> None:
         """Drop processes no longer placed, and pages not seen for eight half-lives."""

@@ -115,7 +115,7 @@ class Engine:
         if self._demotion:
             self._demotion.follow(policy.engine.mode is EngineMode.PLACE)
         self._demotable = _without_own(self._root, policy.processes)
-        self._heat = _heat(policy.engine.heat_half_life, self._source)
+        self._heat = _heat(policy.engine, self._source)
         self._bucket = TokenBucket(policy.engine.bandwidth)
         self._next_processes = self._next_round = self._next_prune = self._next_topology = 0.0
 
@@ -155,7 +155,7 @@ class Engine:
 
     def _take_source(self, selection: Selection) -> None:
         self._source = selection.source
-        self._heat = _heat(self._policy.engine.heat_half_life, self._source)
+        self._heat = _heat(self._policy.engine, self._source)
         self._lacking = "; ".join(filter(None, (selection.lacking, self._lacking)))
         self._state = replace(
             self._state,
@@ -328,8 +328,10 @@ class Engine:
         return sums[0], sums[1]
 
 
-def _heat(half_life: float, source: AccessSource) -> Heat:
-    return HeatMap(half_life) if source.period is None else SampledHeat(half_life, source.period)
+def _heat(engine: EnginePolicy, source: AccessSource) -> Heat:
+    if source.period is None:
+        return HeatMap(engine.heat_half_life, engine.cooldown)
+    return SampledHeat(engine.heat_half_life, source.period, engine.cooldown)
 
 
 def _without_own(root: Root, selection: ProcessSelection) -> ProcessSelection:
