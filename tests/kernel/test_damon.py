@@ -1,4 +1,4 @@
-"""DAMON: who uses it, and the records of its tracepoint."""
+"""DAMON: who uses it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import pytest
 from tests.kernel.fixtures import fail_reading
 from tierd.kernel.damon import MODULES, damon_trouble
 from tierd.kernel.paths import Root
-
-# the `format` file as the fields of 6.12's TRACE_EVENT(damon_aggregated) are printed
 
 
 @pytest.fixture
