@@ -75,9 +75,10 @@ class BackOff:
         return cast(npt.NDArray[np.float64], self._table.columns[name])
 
     def refuse(self, keys: Keys, now: float) -> None:
-        """Leave `keys` alone: for the first time `first` seconds, then twice as long each time."""
-        keys = np.unique(keys)
-        place, _ = self._table.insert(keys)
+        """Leave `keys` alone: for the first time `first` seconds, then twice as long each time. What is being
+        left alone already was tried in the same round, and that counts once."""
+        place, new = self._table.insert(np.unique(keys))
+        place = place[new | (self._column("until")[place] <= now)]
         wait = self._column("wait")
         wait[place] = np.clip(2 * wait[place], self._first, self._longest)
         self._column("until")[place] = now + wait[place]
@@ -117,8 +118,8 @@ class BackOff:
 def failed_ranges(keys: Keys, refused: npt.NDArray[np.bool_]) -> tuple[Keys, Keys]:
     """The ranges that gave no more pages than they refused, and those that gave more.
 
-    One page of a range refuses for many passing reasons, and its neighbours should not wait for it. keys: the
-    range of each page that was tried; refused: whether the kernel refused it.
+    One page of a range refuses for many passing reasons, and its neighbours should not wait for it.
+    keys: the range of each page that was tried; refused: whether the kernel refused it.
     """
     ranges, which = np.unique(keys, return_inverse=True)
     balance = np.zeros(len(ranges), dtype=np.int64)

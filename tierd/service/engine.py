@@ -75,7 +75,7 @@ class Engine:
         self._governor = ScanGovernor()
         self._placed = PlacedProcesses(root)
         self._coldness = Coldness(generations, clock, between=self._sample)
-        self._executor = Executor(root, generations, self._placed, between=self._sample)
+        self._executor = Executor(root, generations, self._placed, between=self._sample, clock=clock)
         self._counters = Counters()
         self._unmapped = read_unmapped(root)
         self._lacking = lacking
@@ -143,6 +143,7 @@ class Engine:
         cold = self._coldness.stocks(self._demotable, {n.number for n in topology.dram}, now)
         least = planner.SWAP_GAIN / max((stock.idle for stock in cold), default=planner.IDLE_WITHOUT_SWAP)
         hot = self._heat.hottest(now, max(least, 1 / planner.IDLE_WITHOUT_SWAP), MOST_HOT)
+        hot = self._executor.movable(hot)
         budget = min(int(self._bucket.tokens) // PAGE_SIZE, MOST_PLANNED)
         plan = planner.plan(
             Observation(hot, cold, topology.dram, topology.slow, max(0, budget), engine.dram_floor)
@@ -198,7 +199,7 @@ class Engine:
     def _account(self, moved: Moved, split: int) -> None:
         self._bucket.take(moved.pages * PAGE_SIZE)
         self._count(
-            promoted_pages=moved.promoted.moved,
+            promoted_pages=moved.promoted.carried,
             demoted_pages=moved.demoted,
             refused_pages=moved.promoted.refused,
             deferred_pages=moved.promoted.deferred,
