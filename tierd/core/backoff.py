@@ -75,8 +75,8 @@ class BackOff:
         return cast(npt.NDArray[np.float64], self._table.columns[name])
 
     def refuse(self, keys: Keys, now: float) -> None:
-        """Leave `keys` alone: for the first time `first` seconds, then twice as long each time. What is being
-        left alone already was tried in the same round, and that counts once."""
+        """Leave `keys` alone: for the first time `first` seconds, then twice as long each time. What is
+        being left alone already was tried in the same round, and that counts once."""
         place, new = self._table.insert(np.unique(keys))
         place = place[new | (self._column("until")[place] <= now)]
         wait = self._column("wait")

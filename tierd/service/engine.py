@@ -13,7 +13,7 @@ from tierd.core import planner
 from tierd.core.budget import TokenBucket
 from tierd.core.heat import HeatMap
 from tierd.core.model import PAGE_SIZE, Topology
-from tierd.core.planner import Observation, Plan
+from tierd.core.planner import ColdStock, Observation, Plan
 from tierd.core.policy import EngineMode, EnginePolicy, Policy, ProcessMatch, ProcessSelection
 from tierd.core.sampling import ScanGovernor
 from tierd.core.state import Counters, EngineState, MissingFeature, PlanLine, State
@@ -31,6 +31,7 @@ from tierd.kernel.topology import read_topology, refresh_free
 from tierd.service.coldness import Coldness
 from tierd.service.moving import Executor, Moved
 from tierd.service.placed import PlacedProcesses
+from tierd.service.rebuilding import Rebuilder
 from tierd.service.splitting import Splitter
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class Engine:
         self._placed = PlacedProcesses(root)
         self._coldness = Coldness(generations, clock, between=self._sample)
         self._executor = Executor(root, generations, self._placed, between=self._sample, clock=clock)
+        self._rebuilder = Rebuilder(root, self._placed, self._executor, clock)
         self._counters = Counters()
         self._unmapped = read_unmapped(root)
         self._lacking = lacking
@@ -120,6 +122,7 @@ class Engine:
         slots = self._placed.slots_of(faults.pid)
         ours = slots > 0
         self._heat.observe(slots[ours], faults.page[ours], faults.time[ours])
+        self._rebuilder.observe(slots[ours], faults.page[ours])
 
     def _round(self, now: float) -> None:
         engine = self._policy.engine
@@ -157,6 +160,7 @@ class Engine:
             plan, hot, self._heat, topology, engine.dram_floor, MOVE_SHARE * engine.round
         )
         self._account(moved, split)
+        self._rebuild(plan, moved, cold, topology, engine)
         self._coldness.steer(plan, cold, moved.pages)
         steady = EngineState.STEADY if self._governor.resting else EngineState.CONVERGING
         return self._publish(topology, steady, plan.held, plan)
@@ -194,7 +198,29 @@ class Engine:
             return 0
         dram = frozenset(node.number for node in topology.dram)
         slow = frozenset(node.number for node in topology.slow)
-        return self._splitter.split(self._placed.views, dram, slow, MOVE_SHARE * engine.round)
+        seconds = MOVE_SHARE * engine.round
+        return self._splitter.split(self._placed.views, dram, slow, seconds, self._rebuilder)
+
+    def _rebuild(
+        self,
+        plan: Plan,
+        moved: Moved,
+        cold: tuple[ColdStock, ...],
+        topology: Topology,
+        engine: EnginePolicy,
+    ) -> None:
+        rebuilt = self._rebuilder.rebuild(
+            plan,
+            moved,
+            cold,
+            topology,
+            engine.dram_floor,
+            self._state.slow_bytes // PAGE_SIZE,
+            int(self._bucket.tokens),
+            MOVE_SHARE * engine.round - moved.seconds,
+        )
+        self._bucket.take(rebuilt.bytes)
+        self._count(huge_pages_rebuilt=rebuilt.huge_pages, demoted_pages=rebuilt.demoted)
 
     def _account(self, moved: Moved, split: int) -> None:
         self._bucket.take(moved.pages * PAGE_SIZE)
