@@ -92,14 +92,13 @@ def test_the_same_range_twice_in_one_round_counts_once() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 10_000), min_size=1, max_size=300))
+@given(st.lists(st.integers(1, 10_000), min_size=100, max_size=300, unique=True))
 def test_memory_is_bounded_and_the_longest_waiting_stay(numbers: list[int]) -> None:
     back_off = BackOff(capacity=64)
-    back_off.refuse(keys(99_999), 0.0)
-    back_off.refuse(keys(99_999), 4.0)
-    back_off.refuse(keys(99_999), 12.0)
+    for now in (0.0, 4.0, 12.0):
+        back_off.refuse(keys(99_999), now)
     for now, number in enumerate(numbers):
-        back_off.refuse(keys(number), now / 1000)
+        back_off.refuse(keys(number), 12.0 + now / 1000)
         assert len(back_off) <= 64
     assert not back_off.ready(keys(99_999), 13.0)[0]
     assert back_off.nbytes < 1 << 20

@@ -144,6 +144,9 @@ def test_many_small_calls_do_not_collapse_the_batch() -> None:
     """The last batch of a process, and the room that is left, are often a few pages."""
     kernel, size = Kernel(0.003, 25e-6, Random(1)), BatchSize()
     kernel.play(size, 30)
+    for pages in (5, 9, 17) * 6:
+        size.learn(pages, kernel.seconds(pages))
+    assert size.pages > 500
     for _ in range(20):
         size.learn(5, kernel.seconds(5))
     assert size.pages > 500

@@ -331,6 +331,13 @@ def test_a_page_that_several_processes_map_ends_nothing(fake: Kernel) -> None:
     assert (outcome.moved, outcome.errors) == (4999, {errno.EACCES: 1})
 
 
+def test_a_call_that_was_interrupted_ends_nothing(fake: Kernel) -> None:
+    """EINTR from Linux 7.2 on, while the process starts another program."""
+    fake.move_error = lambda call: errno.EINTR if call == 2 else 0
+    outcome, _ = promote(fake, fake.place(5000))
+    assert outcome.deferred == 0 and outcome.errors == {errno.EINTR: len(fake.moves[1])}
+
+
 def test_no_room_for_one_page_is_no_room_for_the_next(fake: Kernel) -> None:
     pages = fake.place(5000)
     fake.stays[int(pages[7]) << 12] = -errno.ENOMEM

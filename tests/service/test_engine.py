@@ -404,6 +404,25 @@ def test_ranges_that_are_hot_throughout_become_huge_pages_again(fake: SimulatedK
     assert bench.split.kept == sorted(fake.huge) and first + 5 not in fake.huge
     assert bench.state.counters.demoted_pages == fake.demoted, "what made room for them as well"
     assert fake.least_free >= bench.floor
+    rebuilt = bench.state.counters.huge_pages_rebuilt
+    went_down = bench.split.kept[0]
+    fake.where.update(dict.fromkeys(range(went_down * 512, went_down * 512 + 512), SLOW))
+    fake.huge.discard(went_down)
+    bench.run(30)
+    assert bench.state.counters.huge_pages_rebuilt == rebuilt + 1, "as a new case"
+
+
+def test_what_is_rebuilt_counts_against_the_bandwidth(fake: SimulatedKernel) -> None:
+    bench = Bench(fake, with_engine(bandwidth=PAGE_SIZE * HOT // 4))
+    bench.split.which = [FIRST_PAGE // 512 + n for n in range(6)]
+    begun = fake.now
+    while fake.now < begun + 60:
+        bench.run(1)
+        rebuilt = bench.state.counters.huge_pages_rebuilt * HUGE_PAGE_SIZE
+        spent = (fake.promoted + fake.demoted) * PAGE_SIZE + rebuilt
+        rate = bench.policy.engine.bandwidth
+        assert spent <= rate * (fake.now - begun + 2) + HUGE_PAGE_SIZE
+    assert bench.state.counters.huge_pages_rebuilt >= 4
 
 
 def test_where_huge_pages_are_to_stay_none_is_touched(fake: SimulatedKernel) -> None:
@@ -421,3 +440,4 @@ def test_pages_that_several_processes_map_are_not_planned_again_and_again(fake: 
     assert bench.on_dram > 0.95 * (HOT - len(shared))
     assert fake.tried.count(shared[0]) <= 8
     assert bench.state.counters.refused_pages <= 8 * len(shared)
+    assert bench.state.counters.deferred_pages < HOT, "what is left alone is not in the plan"

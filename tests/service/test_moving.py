@@ -245,6 +245,14 @@ def test_memory_that_is_shared_no_longer_moves(fake: SimulatedKernel) -> None:
     fake.stays.clear()
     this.rounds(20)
     assert all(node == DRAM for node in fake.where.values())
+    fake.where.update(dict.fromkeys(fake.hot, SLOW))
+    fake.stays = {page: errno.EACCES for page in fake.hot[:1]}
+    this.rounds(1)
+    fake.where.update(dict.fromkeys(fake.hot, SLOW))
+    fake.stays = dict.fromkeys(fake.hot, errno.EACCES)
+    fake.tried.clear()
+    this.rounds(6)
+    assert fake.tried.count(fake.hot[0]) == 2, "the wait begins anew"
 
 
 def test_one_busy_page_does_not_hold_up_its_neighbours(fake: SimulatedKernel) -> None:

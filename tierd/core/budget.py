@@ -71,11 +71,13 @@ class BatchSize:
         affordable = max(CALL_SECONDS - fixed, CALL_SECONDS / 2)
         fitting = int(affordable / each) if each * LARGEST_BATCH > affordable else LARGEST_BATCH
         # a line says little far outside its points
-        most = max(self.pages, 2 * max(pages for pages, _ in self._calls))
+        most = 2 * max(pages for pages, _ in self._calls)
         self.pages = max(SMALLEST_BATCH, min(LARGEST_BATCH, most, fitting))
 
     def _line(self) -> tuple[float, float] | None:
         """Seconds a call, and seconds a page; None when these calls do not say."""
+        if 2 * max(pages for pages, _ in self._calls) < self.pages:
+            return None  # the last batch of a process, and what little room there is, are a few pages
         slopes = [
             (late - early) / (more - fewer)
             for (fewer, early), (more, late) in combinations(sorted(self._calls), 2)
