@@ -152,6 +152,13 @@ def test_many_small_calls_do_not_collapse_the_batch() -> None:
     assert size.pages > 500
 
 
+def test_two_small_calls_before_the_first_large_one_do_not_collapse_the_batch() -> None:
+    size = BatchSize()
+    for pages in (5, 6, 256):
+        size.learn(pages, 0.003 + 25e-6 * pages)
+    assert size.pages >= 256
+
+
 def test_an_empty_call_teaches_nothing() -> None:
     size = BatchSize()
     for _ in range(10):

@@ -13,6 +13,7 @@ from tierd.core.rebuild import (
     FIRST_LOOK,
     FIRST_TRUCE,
     LONGEST_LOOK,
+    LONGEST_LOOK_HOT,
     SURVIVED,
     THROUGHOUT,
     TOUCHED,
@@ -178,6 +179,16 @@ def test_looks_are_far_apart_where_nothing_changes() -> None:
             looks += 1
             book.choose(seen(keys(1), "both"), float(second), 0.0)
     assert looks <= np.log2(LONGEST_LOOK / FIRST_LOOK) + 2 + 3600 / LONGEST_LOOK
+
+
+def test_a_range_of_which_a_few_pages_are_missing_is_looked_at_more_often() -> None:
+    book, looks = split(1), []
+    promote(book, 1, 500)
+    for second in range(600):
+        if len(book.due(float(second), 10)):
+            looks.append(second)
+            book.choose(seen(keys(1), "both", share=0.97), float(second), 0.0)
+    assert max(np.diff(looks)) <= LONGEST_LOOK_HOT and len(looks) <= 20
 
 
 def test_those_with_most_promoted_pages_are_looked_at_first() -> None:

@@ -254,6 +254,14 @@ def test_the_floor_is_kept(fake: Kernel, room: int) -> None:
     assert fake.least_free >= FLOOR
 
 
+@pytest.mark.parametrize(("room", "moved"), [(1, 0), (40, 0), (41, 41), (63, 41)])
+def test_the_last_pages_need_no_more_room_than_they_take(fake: Kernel, room: int, moved: int) -> None:
+    """Else fewer pages than the smallest batch would wait for ever for room that nobody makes."""
+    fake.machine.write_free(DRAM, FLOOR + room * PAGE_SIZE)
+    outcome, _ = promote(fake, fake.place(41))
+    assert outcome.moved == moved
+
+
 @pytest.mark.parametrize("free", [0, FLOOR - 1, FLOOR])
 def test_nothing_moves_at_or_below_the_floor(fake: Kernel, free: int) -> None:
     fake.machine.write_free(DRAM, free)

@@ -297,8 +297,28 @@ def test_when_dram_is_short_rebuilt_ranges_are_given_back(fake: SimulatedKernel)
         bench.round(plan=SHORT)
     assert bench.kept, "not yet: they were just made"
     fake.now += LEAST_AGE
+    bench.round()
+    for _ in range(RELEASE_AFTER - 1):
+        bench.round(plan=SHORT)
+    assert bench.kept, "not yet: DRAM was not short for long"
     bench.round(plan=SHORT)
     assert not bench.kept
+
+
+@pytest.mark.parametrize(
+    ("plan", "most"), [(SHORT, 0), (Plan(wanted=50_000, promote=8000), 1 << 30), (Plan(wanted=500), 1 << 30)]
+)
+def test_waiting_for_bandwidth_or_for_little_is_not_being_short(
+    fake: SimulatedKernel, plan: Plan, most: int
+) -> None:
+    bench = Bench(fake)
+    bench.split(*range(4))
+    bench.bring_up(*range(4))
+    bench.later()
+    fake.now += LEAST_AGE
+    for _ in range(RELEASE_AFTER + 1):
+        bench.round(plan=plan, most=most)
+    assert bench.kept == [0, 1, 2, 3]
 
 
 def test_nothing_is_rebuilt_while_dram_is_short(fake: SimulatedKernel) -> None:

@@ -158,14 +158,8 @@ class HugePageFinder:
 
 
 def _bounds(ranges: Iterable[Range]) -> npt.NDArray[np.uint64]:
-    """Start and end of each range, those of adjacent ranges merged, in order of address."""
-    bounds: list[int] = []
-    for part in ranges:
-        if bounds and bounds[-1] == part.start:
-            bounds[-1] = part.end
-        else:
-            bounds += (part.start, part.end)
-    return np.array(bounds, dtype=np.uint64)
+    """Start and end of each range, in order of address."""
+    return np.array([bound for part in ranges for bound in (part.start, part.end)], dtype=np.uint64)
 
 
 def _scan(descriptor: int, mapping: Range) -> Iterator[Range]:

@@ -120,7 +120,7 @@ class Mover:
         total, done = Outcome(), 0
         while done < len(chosen):
             room = self._room(node, floor)
-            if room < SMALLEST_BATCH or not same_process(self._root, process):
+            if room < min(SMALLEST_BATCH, len(chosen) - done) or not same_process(self._root, process):
                 break
             batch = chosen[done : done + min(self._batch.pages, room)]
             batch = batch[np.argsort(pages[batch])]

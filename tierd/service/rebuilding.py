@@ -126,7 +126,8 @@ class Rebuilder:
         begun, now = time.monotonic(), self._clock()
         self._note(moved, topology, slow_pages, now)
         dram_pages = sum(node.total for node in topology.dram) // PAGE_SIZE
-        short = plan.wanted > 4 * plan.promote and plan.wanted - plan.promote > WRONG * dram_pages
+        # where the bandwidth or the time of a round is what holds pages up, room is not
+        short = most > 0 and plan.wanted > max(WRONG * dram_pages, 16 * plan.promote)
         self._short = self._short + 1 if short else 0
         if self._short >= RELEASE_AFTER and (given := self._book.release(MOST_REBUILT, now, LEAST_AGE)):
             log.debug("%d rebuilt huge pages may be split again: DRAM is short", given)
