@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.vm import host, image, machine
 from tests.vm.guest import Guest
 
 KERNELS = tuple(kernel.name for kernel in image.RECIPE.kernels)
 _guests: list[Guest] = []
+
+# How long an example takes says something of the machine, and nothing of the code.
+settings.register_profile("tierd", deadline=None)
+settings.load_profile("tierd")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,12 +10,13 @@ from tierd.core.outcome import Outcome
 COUNTS = st.integers(0, 1 << 40)
 OUTCOMES = st.builds(
     Outcome,
-    COUNTS,
-    COUNTS,
-    COUNTS,
-    COUNTS,
-    st.dictionaries(st.integers(0, 133), COUNTS, max_size=6),
-    st.integers(0, 1 << 20).map(float),
+    moved=COUNTS,
+    already_there=COUNTS,
+    refused=COUNTS,
+    deferred=COUNTS,
+    along=COUNTS,
+    errors=st.dictionaries(st.integers(0, 133), COUNTS, max_size=6),
+    seconds=st.integers(0, 1 << 20).map(float),
 )
 
 
@@ -24,6 +25,7 @@ def test_a_sum_holds_every_page_of_both(one: Outcome, other: Outcome) -> None:
     total = one + other
     assert total.planned == one.planned + other.planned
     assert total.moved == one.moved + other.moved
+    assert total.carried == one.carried + other.carried
     assert total.already_there == one.already_there + other.already_there
     assert total.refused == one.refused + other.refused
     assert total.deferred == one.deferred + other.deferred

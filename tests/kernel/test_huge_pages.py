@@ -6,16 +6,29 @@ import ctypes
 import errno
 import mmap
 import os
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.kernel.fixtures import Machine, fail_reading
 from tierd.core.model import HUGE_PAGE_SIZE
 from tierd.errors import DeniedError, GoneError, UnsupportedError
 from tierd.kernel import huge_pages
-from tierd.kernel.huge_pages import Range, huge_bytes, huge_ranges, private_mappings, split
+from tierd.kernel.huge_pages import (
+    HugePageFinder,
+    Range,
+    collapse,
+    huge_bytes,
+    huge_ranges,
+    is_private,
+    perhaps_huge,
+    private_mappings,
+    split,
+)
 from tierd.kernel.paths import Root
 
 MAPS = (Path(__file__).parent / "recorded/maps.txt").read_text()
@@ -61,6 +74,7 @@ READERS: list[tuple[str, Callable[[Root, int], object]]] = [
     ("maps", lambda root, pid: list(private_mappings(root, pid))),
     ("maps", huge_ranges),
     ("smaps_rollup", huge_bytes),
+    ("smaps", perhaps_huge),
 ]
 
 
@@ -122,6 +136,157 @@ def test_no_descriptor_is_left_open(machine: Machine) -> None:
         with pytest.raises((GoneError, UnsupportedError)):
             huge_ranges(machine.root, pid)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@contextmanager
+def memory_of_this_process(ranges: int) -> Iterator[tuple[int, mmap.mmap, int]]:
+    """Anonymous memory of so many 2 MiB, aligned: its address, the mapping, and the place of the address in
+    it."""
+    area = mmap.mmap(-1, (ranges + 1) * HUGE_PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    view = (ctypes.c_char * len(area)).from_buffer(area)
+    base = ctypes.addressof(view)
+    first = -(-base // HUGE_PAGE_SIZE) * HUGE_PAGE_SIZE
+    try:
+        yield first, area, first - base
+    finally:
+        del view
+        area.close()
+
+
+def test_making_a_huge_page_in_this_very_process() -> None:
+    """Where madvise forbids huge pages at first, small ones are made; then they become one."""
+    with memory_of_this_process(2) as (address, area, offset):
+        area.madvise(mmap.MADV_NOHUGEPAGE)
+        for page in range(512):
+            area[offset + page * 4096] = page % 251
+        assert is_private(Root(), os.getpid(), address)
+        assert not is_private(Root(), os.getpid(), address + HUGE_PAGE_SIZE), "never touched"
+        process = os.pidfd_open(os.getpid())
+        try:
+            with pytest.raises(OSError, match="process_madvise") as caught:
+                collapse(process, address)
+            if caught.value.errno in (errno.EPERM, errno.ENOSYS):
+                pytest.skip(f"not possible here: {caught.value}")
+            assert caught.value.errno == errno.EINVAL, "the mapping may not have huge pages"
+            area.madvise(mmap.MADV_HUGEPAGE)
+            before = huge_bytes(Root(), os.getpid())
+            try:
+                collapse(process, address)
+            except OSError as error:
+                assert error.errno in (errno.ENOMEM, errno.EAGAIN, errno.EBUSY), error
+                pytest.skip(f"no huge page was free: {error}")
+        finally:
+            os.close(process)
+        assert huge_bytes(Root(), os.getpid()) == before + HUGE_PAGE_SIZE
+        assert [area[offset + page * 4096] for page in range(512)] == [page % 251 for page in range(512)]
+        try:
+            pages = np.array([address >> 12, (address >> 12) + 511, (address >> 12) + 512], dtype=np.uint64)
+            found = HugePageFinder(Root()).among(os.getpid(), pages)
+            assert found.tolist() == [True, True, False]
+        except UnsupportedError as missing:
+            pytest.skip(str(missing))
+
+
+def test_memory_that_a_child_maps_as_well_is_not_private() -> None:
+    with memory_of_this_process(1) as (address, area, offset):
+        area.madvise(mmap.MADV_NOHUGEPAGE)
+        for page in range(512):
+            area[offset + page * 4096] = 1
+        assert is_private(Root(), os.getpid(), address)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(writing)
+            os.read(reading, 1)
+            os._exit(0)
+        try:
+            assert not is_private(Root(), os.getpid(), address)
+        finally:
+            os.close(writing)
+            os.close(reading)
+            os.waitpid(child, 0)
+
+
+def pagemap(machine: Machine, *entries: int) -> None:
+    machine.put("proc/100/pagemap", struct.pack(f"<{len(entries)}Q", *entries))
+
+
+PRESENT, FILE, EXCLUSIVE, SWAPPED = 1 << 63, 1 << 61, 1 << 56, 1 << 62
+
+
+@pytest.mark.parametrize(
+    ("odd", "expected"),
+    [
+        (PRESENT | EXCLUSIVE | 1 << 55, True),  # soft-dirty
+        (PRESENT, False),
+        (EXCLUSIVE, False),
+        (SWAPPED | EXCLUSIVE, False),
+        (PRESENT | EXCLUSIVE | FILE, False),
+        (0, False),
+    ],
+)
+def test_one_page_of_512_decides(machine: Machine, odd: int, expected: bool) -> None:
+    usual = PRESENT | EXCLUSIVE
+    pagemap(machine, *[0] * 512, *[usual] * 300, odd, *[usual] * 211)
+    assert is_private(machine.root, 100, HUGE_PAGE_SIZE) is expected
+    assert not is_private(machine.root, 100, 2 * HUGE_PAGE_SIZE), "beyond the end"
+
+
+SMAPS = """\
+55d0c9000000-55d0d1000000 rw-p 00000000 00:00 0                          [heap]
+Size:             131072 kB
+AnonHugePages:         0 kB
+ShmemPmdMapped:        0 kB
+VmFlags: rd wr mr mw me ac
+7f0000000000-7f0000400000 rw-p 00000000 00:00 0
+AnonHugePages:      2048 kB
+ShmemPmdMapped:        0 kB
+7f0000400000-7f0000800000 rw-s 00000000 00:01 7  /dev/shm/AnonHugePages: 4096 kB
+AnonHugePages:         0 kB
+ShmemPmdMapped:     2048 kB
+7f0001000000-7f0001400000 rw-s 00000000 00:01 8  /dev/shm/AnonHugePages:
+AnonHugePages:         0 kB
+"""
+
+
+def test_mappings_that_hold_huge_pages(machine: Machine) -> None:
+    machine.put("proc/100/smaps", SMAPS)
+    assert perhaps_huge(machine.root, 100) == (
+        Range(0x7F0000000000, 0x7F0000400000),
+        Range(0x7F0000400000, 0x7F0000800000),
+    )
+
+
+def test_where_the_kernel_does_not_say_a_mapping_that_holds_some_counts_whole(machine: Machine) -> None:
+    """A plain file knows no PAGEMAP_SCAN, as on Linux 6.1. smaps is not read for every batch."""
+    machine.put("proc/100/smaps", SMAPS)
+    finder = HugePageFinder(machine.root)
+    addresses = [0x55D0C9000000, 0x7EFFFFFFF000, 0x7F0000000000, 0x7F00003FF000, 0x7F0000400000]
+    pages = np.array([*addresses, 0x7F00007FF000, 0x7F0000800000], dtype=np.uint64) >> np.uint64(12)
+    expected = [False, False, True, True, True, True, False]
+    assert finder.among(100, pages).tolist() == expected
+    (machine.root.proc / "100/smaps").unlink()
+    assert finder.among(100, pages).tolist() == expected
+    with pytest.raises(GoneError):
+        finder.among(101, pages)
+
+
+def test_pages_of_huge_pages_are_found(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Range] = []
+
+    def scan(root: Root, pid: int, within: list[Range]) -> tuple[Range, ...]:
+        asked.extend(within)
+        return (Range(0x7F0000200000, 0x7F0000600000), Range(0x7F0000600000, 0x7F0000800000))
+
+    monkeypatch.setattr(huge_pages, "huge_ranges", scan)
+    pages = np.array([0x7F0000FFF, 0x7F00001FF, 0x7F0000200, 0x7F00007FF, 0x7F0000800], dtype=np.uint64)
+    found = HugePageFinder(machine.root).among(100, pages)
+    assert found.tolist() == [False, False, True, True, False]
+    assert asked == [
+        Range(0x7F0000000000, 0x7F0000400000),
+        Range(0x7F0000600000, 0x7F0000A00000),
+        Range(0x7F0000E00000, 0x7F0001000000),
+    ], "only where the pages are, and neighbours at once"
 
 
 def test_huge_pages_of_this_very_process() -> None:

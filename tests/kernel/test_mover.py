@@ -15,6 +15,7 @@ from tests.kernel.fixtures import MIB, Machine, fail_reading
 from tierd.core.budget import LARGEST_BATCH, SMALLEST_BATCH
 from tierd.core.model import PAGE_SIZE, ProcessId
 from tierd.core.outcome import Outcome
+from tierd.errors import DeniedError, GoneError
 from tierd.kernel import mover as module
 from tierd.kernel.mover import Mover
 from tierd.kernel.page_calls import STATUS_UNKNOWN
@@ -92,10 +93,14 @@ def install(made: Kernel, monkeypatch: pytest.MonkeyPatch) -> Kernel:
     return made
 
 
-def promote(fake: Kernel, pages: np.ndarray, floor: int = FLOOR) -> tuple[Outcome, np.ndarray]:
-    outcome, there = Mover(fake.machine.root).promote(PROCESS, pages, DRAM, floor)
+def promote(
+    fake: Kernel, pages: np.ndarray, floor: int = FLOOR, *, huge: bool = False
+) -> tuple[Outcome, np.ndarray]:
+    done = Mover(fake.machine.root).promote(PROCESS, pages, DRAM, floor, huge=huge)
+    outcome, there = done.outcome, done.there
     assert outcome.planned == len(pages) == len(there), "every page has one fate"
     assert there.sum() == outcome.moved + outcome.already_there
+    assert done.refused.sum() == outcome.refused and not (there & done.refused).any()
     now = np.array([fake.where.get(int(page) << 12, -1) == DRAM for page in pages], dtype=bool)
     assert not (there & ~now).any(), "only confirmed moves count"
     return outcome, there
@@ -164,7 +169,9 @@ def test_pages_that_are_absent_are_refused_with_their_errno(fake: Kernel) -> Non
     assert not there[:15].any() and there[15:].all()
 
 
-@pytest.mark.parametrize("code", [errno.EBUSY, errno.EFAULT, errno.EIO, errno.EINVAL, errno.ENOENT])
+@pytest.mark.parametrize(
+    "code", [errno.EBUSY, errno.EFAULT, errno.EIO, errno.EINVAL, errno.ENOENT, errno.EACCES]
+)
 def test_a_page_that_is_refused(fake: Kernel, code: int) -> None:
     pages = fake.place(300)
     fake.stays[int(pages[7]) << 12] = -code
@@ -201,7 +208,8 @@ def test_every_errno(fake: Kernel, in_query: bool) -> None:
             fake.move_error = lambda call, code=code: code
         outcome, there = promote(fake, pages)
         assert outcome.moved == outcome.already_there == 0 and not there.any()
-        assert fake.queries <= 1 or code not in FATAL, errno.errorcode[code]
+        assert fake.queries + len(fake.moves) <= 3 or code not in FATAL, errno.errorcode[code]
+        fake.moves.clear()
 
 
 @pytest.mark.parametrize("code", [errno.ESRCH, errno.EINVAL])
@@ -257,6 +265,14 @@ def test_the_floor_is_kept(fake: Kernel, room: int) -> None:
     assert fake.least_free >= FLOOR
 
 
+@pytest.mark.parametrize(("room", "moved"), [(1, 0), (40, 0), (41, 41), (63, 41)])
+def test_the_last_pages_need_no_more_room_than_they_take(fake: Kernel, room: int, moved: int) -> None:
+    """Else fewer pages than the smallest batch would wait for ever for room that nobody makes."""
+    fake.machine.write_free(DRAM, FLOOR + room * PAGE_SIZE)
+    outcome, _ = promote(fake, fake.place(41))
+    assert outcome.moved == moved
+
+
 @pytest.mark.parametrize("free", [0, FLOOR - 1, FLOOR])
 def test_nothing_moves_at_or_below_the_floor(fake: Kernel, free: int) -> None:
     fake.machine.write_free(DRAM, free)
@@ -270,7 +286,8 @@ def test_somebody_else_fills_the_node_in_the_middle(fake: Kernel) -> None:
     def grab() -> None:
         fake.machine.write_free(DRAM, FLOOR // 2)
 
-    outcome, _ = Mover(fake.machine.root, between=grab).promote(PROCESS, fake.place(5000), DRAM, FLOOR)
+    mover = Mover(fake.machine.root, between=grab)
+    outcome = mover.promote(PROCESS, fake.place(5000), DRAM, FLOOR).outcome
     assert len(fake.moves) == 1
     assert outcome.moved + outcome.deferred == 5000
 
@@ -311,7 +328,8 @@ def test_the_process_is_replaced_in_the_middle(fake: Kernel) -> None:
     def replace() -> None:
         fake.machine.add_process(PID, "/db", start=START + 1)
 
-    outcome, _ = Mover(fake.machine.root, between=replace).promote(PROCESS, fake.place(5000), DRAM, FLOOR)
+    mover = Mover(fake.machine.root, between=replace)
+    outcome = mover.promote(PROCESS, fake.place(5000), DRAM, FLOOR).outcome
     assert len(fake.moves) == 1
     assert (outcome.moved, outcome.deferred) == (len(fake.moves[0]), 5000 - len(fake.moves[0]))
 
@@ -322,6 +340,41 @@ def test_the_rings_are_read_after_each_batch(fake: Kernel) -> None:
         PROCESS, fake.place(5000), DRAM, FLOOR
     )
     assert calls == list(range(1, len(fake.moves) + 1))
+
+
+def test_a_page_that_several_processes_map_ends_nothing(fake: Kernel) -> None:
+    """EACCES of one page is not the EACCES of a call, which the next call would get as well."""
+    pages = fake.place(5000)
+    fake.stays[int(pages[7]) << 12] = -errno.EACCES
+    outcome, _ = promote(fake, pages)
+    assert (outcome.moved, outcome.errors) == (4999, {errno.EACCES: 1})
+
+
+def test_a_call_that_was_interrupted_ends_nothing(fake: Kernel) -> None:
+    """EINTR from Linux 7.2 on, while the process starts another program."""
+    fake.move_error = lambda call: errno.EINTR if call == 2 else 0
+    outcome, _ = promote(fake, fake.place(5000))
+    assert outcome.deferred == 0 and outcome.errors == {errno.EINTR: len(fake.moves[1])}
+
+
+def test_no_room_for_one_page_is_no_room_for_the_next(fake: Kernel) -> None:
+    pages = fake.place(5000)
+    fake.stays[int(pages[7]) << 12] = -errno.ENOMEM
+    outcome, _ = promote(fake, pages)
+    assert len(fake.moves) == 1 and outcome.deferred > 0
+
+
+def test_what_moved_before_a_call_failed_is_counted(fake: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel moves a part, finds no room for the rest, and returns nothing but ENOMEM."""
+
+    def half(pid: int, addresses: np.ndarray, node: int) -> tuple[int, np.ndarray]:
+        fake.move_pages(pid, addresses[: len(addresses) // 2], node)
+        raise OSError(errno.ENOMEM, "move")
+
+    monkeypatch.setattr(module, "move_pages", half)
+    outcome, there = promote(fake, fake.place(200))
+    assert (outcome.moved, outcome.refused, outcome.errors) == (100, 100, {errno.ENOMEM: 100})
+    assert there[:100].all() and not there[100:].any()
 
 
 def test_a_slow_kernel_gets_smaller_batches(fake: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,8 +390,129 @@ def test_a_slow_kernel_gets_smaller_batches(fake: Kernel, monkeypatch: pytest.Mo
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     outcome, _ = promote(fake, fake.place(5000))
     assert outcome.moved == 5000
-    assert all(len(call) <= 200 for call in fake.moves[1:])
+    assert all(len(call) <= 200 for call in fake.moves[3:])
     assert outcome.seconds == pytest.approx(0.5)
+
+
+class HugeKernel(Kernel):
+    """Some ranges of 2 MiB are huge pages: they move whole, by the first address of them in a call."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__(machine)
+        self.huge: set[int] = set()  # numbers of 2 MiB ranges
+        self.looked = 0
+
+    def place_huge(self, count: int, node: int = SLOW) -> np.ndarray:
+        begin = 0x7F0000000 + len(self.where)
+        pages = np.arange(begin, begin + 512 * count, dtype=np.uint64)
+        self.where.update({int(page) << 12: node for page in pages})
+        self.huge.update((pages >> np.uint64(9)).tolist())
+        return pages
+
+    def move_pages(self, pid: int, addresses: np.ndarray, node: int) -> tuple[int, np.ndarray]:
+        heads = [a for a in addresses.tolist() if a >> 21 in self.huge]
+        assert len({head >> 21 for head in heads}) == len(heads), "one address per huge page"
+        result, status = super().move_pages(pid, addresses, node)
+        total, free = self.machine.nodes[node]
+        for head in heads:
+            if self.where[head] == node:
+                rest = [(head >> 21 << 21) + 4096 * n for n in range(512)]
+                free -= PAGE_SIZE * sum(self.where[a] != node for a in rest)
+                self.where.update(dict.fromkeys(rest, node))
+        self.machine.write_free(node, free)
+        self.least_free = min(self.least_free, free)
+        return result, status
+
+    def among(self, pid: int, pages: np.ndarray) -> np.ndarray:
+        self.looked += 1
+        return np.isin(pages >> np.uint64(9), np.array(sorted(self.huge), dtype=np.uint64))
+
+
+@pytest.fixture
+def big(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> HugeKernel:
+    made = HugeKernel(machine)
+    monkeypatch.setattr(module.HugePageFinder, "among", lambda self, pid, pages: made.among(pid, pages))
+    install(made, monkeypatch)
+    return made
+
+
+def test_a_huge_page_moves_by_one_address(big: HugeKernel) -> None:
+    pages = big.place_huge(3)
+    outcome, there = promote(big, pages, huge=True)
+    assert (outcome.moved, outcome.along, there.all()) == (3 * 512, 0, True)
+    assert sum(map(len, big.moves)) == 3 and max(map(len, big.moves)) * 512 <= LARGEST_BATCH
+
+
+def test_pages_that_come_along_are_counted_and_not_planned(big: HugeKernel) -> None:
+    pages = big.place_huge(2)
+    outcome, there = promote(big, pages[[5, 700, 7]], huge=True)
+    assert (outcome.planned, outcome.moved, outcome.along, outcome.carried) == (3, 3, 1021, 1024)
+    assert there.all() and not big.machine.nodes[DRAM][1] % 4096
+
+
+def test_small_pages_go_before_huge_ones(big: HugeKernel) -> None:
+    """It takes 2 MiB of room to bring one page of a huge page."""
+    huge, small = big.place_huge(2), big.place_huge(1)
+    big.huge -= set((small >> np.uint64(9)).tolist())
+    big.machine.write_free(DRAM, FLOOR + 900 * PAGE_SIZE)
+    outcome, there = promote(big, np.concatenate([huge[:2], small[:300]]), huge=True)
+    assert (outcome.moved, outcome.along, outcome.deferred) == (301, 511, 1) or outcome.moved == 302
+    assert there[2:].all() and big.least_free >= FLOOR
+
+
+@pytest.mark.parametrize("room", [0, 100, 511, 512, 600, 1024, 1500])
+def test_the_floor_is_kept_with_huge_pages(big: HugeKernel, room: int) -> None:
+    pages = big.place_huge(5)
+    big.machine.write_free(DRAM, FLOOR + room * PAGE_SIZE)
+    outcome, _ = promote(big, pages[::512], huge=True)
+    assert outcome.carried == room // 512 * 512 and outcome.deferred == 5 - room // 512
+    assert min(big.least_free, big.machine.nodes[DRAM][1]) >= FLOOR
+
+
+def test_a_huge_page_that_is_refused(big: HugeKernel) -> None:
+    pages = big.place_huge(2)
+    big.stays[int(pages[0]) << 12] = -errno.EACCES
+    outcome, there = promote(big, pages[[0, 3, 600]], huge=True)
+    assert (outcome.moved, outcome.along, outcome.refused) == (1, 511, 2)
+    assert outcome.errors == {errno.EACCES: 2}, "the pages of a huge page have one fate"
+    assert there.tolist() == [False, False, True]
+
+
+def test_a_range_taken_for_a_huge_page_that_is_none(
+    big: HugeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux 6.1 names mappings only: one page moves, and the others are for the next round."""
+    pages = big.place_huge(2)
+    big.huge.clear()
+    monkeypatch.setattr(
+        module.HugePageFinder, "among", lambda self, pid, pages: np.ones(len(pages), dtype=bool)
+    )
+    outcome, there = promote(big, pages[:1000], huge=True)
+    assert (outcome.moved, outcome.along, outcome.refused, outcome.deferred) == (2, 0, 0, 998)
+    assert there[[0, 512]].all()
+
+
+def test_a_huge_page_that_is_there_already(big: HugeKernel) -> None:
+    pages = big.place_huge(2, DRAM)
+    outcome, _ = promote(big, pages[:600], huge=True)
+    assert (outcome.already_there, outcome.along) == (600, 0) and not big.moves
+
+
+@pytest.mark.parametrize("error", [GoneError("exited"), DeniedError("no")])
+def test_what_is_not_known_may_be_huge(
+    big: HugeKernel, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(self: object, pid: int, pages: np.ndarray) -> np.ndarray:
+        raise error
+
+    monkeypatch.setattr(module.HugePageFinder, "among", fail)
+    outcome, there = promote(big, big.place_huge(2)[::100], huge=True)
+    assert there.all() and outcome.carried == 1024
+
+
+def test_nobody_looks_for_huge_pages_where_there_are_none(big: HugeKernel) -> None:
+    promote(big, big.place(300))
+    assert not big.looked
 
 
 FATES = st.sampled_from(["slow", "slow", "slow", "dram", "absent", "busy", "stays"])
@@ -352,6 +526,7 @@ CALL_ERRORS = st.sampled_from([0, 0, 0, 0, *FATAL, errno.EINVAL, errno.EINTR, er
     errors=st.lists(CALL_ERRORS, max_size=4),
     query_errors=st.lists(CALL_ERRORS, max_size=4),
     early=st.lists(st.integers(0, 64), max_size=4),
+    taken_for_huge=st.booleans(),
 )
 def test_every_planned_page_has_one_fate(
     machine: Machine,
@@ -361,8 +536,12 @@ def test_every_planned_page_has_one_fate(
     errors: list[int],
     query_errors: list[int],
     early: list[int],
+    taken_for_huge: bool,
 ) -> None:
     fake = install(Kernel(machine), monkeypatch)
+    monkeypatch.setattr(
+        module.HugePageFinder, "among", lambda self, pid, pages: np.arange(len(pages)) % 3 == 0
+    )
     machine.write_free(DRAM, FLOOR + room * PAGE_SIZE)
     pages = fake.place(len(fates))
     for page, fate in zip(pages, fates, strict=True):
@@ -376,7 +555,7 @@ def test_every_planned_page_has_one_fate(
     fake.move_error = lambda call: errors[call - 1] if call <= len(errors) else 0
     fake.query_error = lambda call: query_errors[call - 1] if call <= len(query_errors) else 0
     fake.ends_early = lambda call: min(early[call - 1], len(fake.moves[-1])) if call <= len(early) else 0
-    outcome, _ = promote(fake, pages)
+    outcome, _ = promote(fake, pages, huge=taken_for_huge)
     assert min(outcome.moved, outcome.already_there, outcome.refused, outcome.deferred) >= 0
     assert sum(outcome.errors.values()) == outcome.refused, "each refusal has its errno"
     assert outcome.moved <= max(0, room)

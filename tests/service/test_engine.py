@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.kernel.fixtures import MIB, numa_stat
 from tests.kernel.fixtures.simulated import (
     CGROUP,
     DRAM,
+    FIRST_PAGE,
     PID,
     SLOW,
+    START,
     GenerationsDoor,
     SimulatedKernel,
     SourceDoor,
     simulate,
 )
-from tierd.core.model import PAGE_SIZE
+from tierd.core.model import HUGE_PAGE_SIZE, PAGE_SIZE, ProcessId
 from tierd.core.planner import floor_bytes
 from tierd.core.policy import EngineMode, EnginePolicy, Policy, ProcessMatch, ProcessSelection
 from tierd.core.silence import NOTHING_SEEN
@@ -28,20 +32,29 @@ from tierd.core.state import EngineState, MissingFeature
 from tierd.kernel.topology import read_topology
 from tierd.service.engine import Engine
 from tierd.service.sources import NoSource, Selection
+from tierd.service.splitting import Keeper
 
 PLACE = Policy(engine=EnginePolicy(mode=EngineMode.PLACE))
 HOT = 3000
 
 
 class Split:
-    """In the place of Splitter: each call splits seven huge pages."""
+    """In the place of Splitter: each call splits seven huge pages. `which`: numbers of 2 MiB that the first
+    call says it has split."""
 
     def __init__(self) -> None:
         self.available = True
         self.calls = 0
+        self.which: list[int] = []
+        self.kept: list[int] = []
 
-    def split(self, *arguments: object) -> int:
+    def split(self, views: object, dram: object, slow: object, seconds: float, keeper: Keeper) -> int:
         self.calls += 1
+        process = ProcessId(PID, START)
+        if self.which:
+            keeper.note_split(process, np.array(self.which, dtype=np.uint64))
+            self.which = []
+        self.kept = [part.start // HUGE_PAGE_SIZE for part in keeper.kept(process)]
         return 7
 
 
@@ -439,3 +452,53 @@ def test_nothing_moves_on_an_all_idle_reading(fake: SimulatedKernel) -> None:
 
 def test_idle_pages_count_where_others_are_seen_to_be_used(fake: SimulatedKernel) -> None:
     assert not fall_silent(fake, young=5000).idle
+
+
+def test_ranges_that_are_hot_throughout_become_huge_pages_again(fake: SimulatedKernel) -> None:
+    """3000 hot pages are five whole ranges of 2 MiB and a part of a sixth."""
+    bench = Bench(fake)
+    first = FIRST_PAGE // 512
+    bench.split.which = [first + n for n in range(6)]
+    bench.run(60)
+    assert bench.state.counters.huge_pages_rebuilt == len(fake.huge) >= 4
+    assert bench.split.kept == sorted(fake.huge) and first + 5 not in fake.huge
+    assert bench.state.counters.demoted_pages == fake.demoted, "what made room for them as well"
+    assert fake.least_free >= bench.floor
+    rebuilt = bench.state.counters.huge_pages_rebuilt
+    went_down = bench.split.kept[0]
+    fake.where.update(dict.fromkeys(range(went_down * 512, went_down * 512 + 512), SLOW))
+    fake.huge.discard(went_down)
+    bench.run(30)
+    assert bench.state.counters.huge_pages_rebuilt == rebuilt + 1, "as a new case"
+
+
+def test_what_is_rebuilt_counts_against_the_bandwidth(fake: SimulatedKernel) -> None:
+    rate = 6 * MIB // 5 * 2
+    bench = Bench(fake, with_engine(bandwidth=rate, round=0.2))
+    bench.split.which = [FIRST_PAGE // 512 + n for n in range(6)]
+    spent = [0]
+    for _ in range(90):
+        bench.run(1)
+        rebuilt = bench.state.counters.huge_pages_rebuilt * HUGE_PAGE_SIZE
+        spent.append((fake.promoted + fake.demoted) * PAGE_SIZE + rebuilt)
+    assert bench.state.counters.huge_pages_rebuilt >= 4
+    each = np.diff(spent)
+    assert each.max() <= 2 * rate + HUGE_PAGE_SIZE, "what was saved up, and one too many"
+
+
+def test_where_huge_pages_are_to_stay_none_is_touched(fake: SimulatedKernel) -> None:
+    bench = Bench(fake, with_engine(huge_pages=False))
+    bench.run(30)
+    assert not bench.split.calls and not fake.collapses
+
+
+def test_pages_that_several_processes_map_are_not_planned_again_and_again(fake: SimulatedKernel) -> None:
+    """Hot for good, and refused for good: it comes to rest, and the other pages come up."""
+    shared = fake.hot[:1024]
+    fake.stays = dict.fromkeys(shared, errno.EACCES)
+    bench = Bench(fake)
+    bench.run(120)
+    assert bench.on_dram > 0.95 * (HOT - len(shared))
+    assert fake.tried.count(shared[0]) <= 8
+    assert bench.state.counters.refused_pages <= 8 * len(shared)
+    assert bench.state.counters.deferred_pages < HOT, "what is left alone is not in the plan"

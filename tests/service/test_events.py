@@ -111,11 +111,20 @@ def moved(state: State, at: float, **counters: int) -> State:
 
 
 def test_movement_between() -> None:
-    later = moved(STEADY, 30.0, promoted_pages=25600, demoted_pages=256, huge_pages_split=1, refused_pages=2)
+    later = moved(
+        STEADY,
+        30.0,
+        promoted_pages=25600,
+        demoted_pages=256,
+        huge_pages_split=1,
+        huge_pages_rebuilt=3,
+        refused_pages=2,
+    )
     event = movement_between(STEADY, later)
     assert event is not None
     assert event.message == (
-        "promoted 100 MiB, demoted 1.0 MiB, split 1 huge page, 2 pages refused by the kernel in 30 s"
+        "promoted 100 MiB, demoted 1.0 MiB, split 1 huge page, rebuilt 3 huge pages, 2 pages refused by the"
+        " kernel in 30 s"
     )
     assert event.fields["TIERD_PROMOTED_PAGES"] == "25600" and event.fields["TIERD_SECONDS"] == "30.000"
     assert movement_between(later, replace(later, monotonic=90.0)) is None

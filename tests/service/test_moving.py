@@ -14,6 +14,7 @@ from tests.kernel.fixtures.simulated import (
     DRAM,
     MEMCG,
     PID,
+    SLOW,
     START,
     GenerationsDoor,
     SimulatedKernel,
@@ -43,6 +44,7 @@ class Round:
         self.placed.refresh(ProcessSelection(), 64 * MIB)
         self.heat = HeatMap(20.0)
         self.between = 0
+        self.executor: Executor | None = None
 
     @property
     def floor_bytes(self) -> int:
@@ -56,8 +58,20 @@ class Round:
         pages = np.array(self.fake.hot, dtype=np.uint64)
         return HotPages(np.full(len(pages), slot), pages, np.ones(len(pages)))
 
+    def rounds(self, seconds: int) -> None:
+        """A round a second, each with all that may be tried."""
+        self.run(0)
+        for _ in range(seconds):
+            assert self.executor is not None
+            hot = self.executor.movable(self.hot())
+            away = np.array([self.fake.where[page] == SLOW for page in hot.page.tolist()], dtype=bool)
+            hot = HotPages(hot.slot[away], hot.page[away], hot.rate[away])
+            self.run(len(hot), hot=hot)
+            self.fake.now += 1
+
     def run(self, promote: int, *demote: int, seconds: float = 30.0, hot: HotPages | None = None) -> Moved:
         stock = ColdStock(CGROUP, MEMCG, DRAM, 40, 10.0, 1 << 20)
+        promoted_before = self.fake.promoted
         plan = Plan(
             tuple(Demotion(stock, pages, "cold") for pages in demote),
             promote,
@@ -68,13 +82,20 @@ class Round:
         def between() -> None:
             self.between += 1
 
-        executor = Executor(self.fake.machine.root, GenerationsDoor(self.fake), self.placed, between=between)
+        if self.executor is None:
+            self.executor = Executor(
+                self.fake.machine.root,
+                GenerationsDoor(self.fake),
+                self.placed,
+                between=between,
+                clock=self.fake.clock,
+            )
         topology = read_topology(self.fake.machine.root)
-        moved = executor.execute(plan, hot or self.hot(), self.heat, topology, self.floor, seconds)
+        moved = self.executor.execute(plan, hot or self.hot(), self.heat, topology, self.floor, seconds)
         assert moved.promoted.planned == promote, "every page of the plan has one fate"
-        assert moved.promoted.moved == self.fake.promoted
+        assert moved.promoted.carried == self.fake.promoted - promoted_before
         assert moved.demoted == self.fake.demoted, "by the kernel's own count"
-        assert moved.pages == moved.promoted.moved + moved.demoted
+        assert moved.pages == moved.promoted.carried + moved.demoted
         return moved
 
 
@@ -222,3 +243,101 @@ def test_what_kswapd_demotes_is_not_counted(fake: SimulatedKernel) -> None:
     fake.machine.vmstat["pgdemote_kswapd"] = 999_999
     fake.machine.write_vmstat()
     assert Round(fake).run(100).demoted == 0
+
+
+def test_pages_that_several_processes_map_are_tried_seldom(
+    fake: SimulatedKernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """PostgreSQL's buffers: hot, refused, and hot again in the next round."""
+    caplog.set_level("DEBUG")
+    fake.place(2048)
+    shared = fake.hot[512:1024]
+    fake.stays = dict.fromkeys(shared, errno.EACCES)
+    this = Round(fake)
+    this.rounds(600)
+    assert all(fake.where[page] == DRAM for page in fake.hot if page not in fake.stays)
+    assert fake.tried.count(shared[0]) <= 9, "at 0, 4, 12, 28, ... seconds"
+    named = [record for record in caplog.records if "several processes" in record.getMessage()]
+    assert [record.levelname for record in named].count("INFO") == 1
+    assert f"process {PID} (workload)" in named[0].getMessage() and hex(shared[0])[2:] not in caplog.text
+
+
+def test_memory_that_is_shared_no_longer_moves(fake: SimulatedKernel) -> None:
+    fake.place(512)
+    fake.stays = dict.fromkeys(fake.hot, errno.EACCES)
+    this = Round(fake)
+    this.rounds(20)
+    fake.stays.clear()
+    this.rounds(20)
+    assert all(node == DRAM for node in fake.where.values())
+    fake.where.update(dict.fromkeys(fake.hot, SLOW))
+    fake.stays = {page: errno.EACCES for page in fake.hot[:1]}
+    this.rounds(1)
+    fake.where.update(dict.fromkeys(fake.hot, SLOW))
+    fake.stays = dict.fromkeys(fake.hot, errno.EACCES)
+    fake.tried.clear()
+    this.rounds(6)
+    assert fake.tried.count(fake.hot[0]) == 2, "the wait begins anew"
+
+
+def test_one_busy_page_does_not_hold_up_its_neighbours(fake: SimulatedKernel) -> None:
+    fake.place(512)
+    fake.stays = {fake.hot[7]: errno.EBUSY}
+    this = Round(fake)
+    this.rounds(1)
+    fake.place(400, SLOW)
+    fake.stays.clear()
+    this.rounds(1)
+    assert all(node == DRAM for node in fake.where.values())
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM])
+def test_a_process_that_may_not_use_the_node_is_left_alone(fake: SimulatedKernel, code: int) -> None:
+    """A cpuset without DRAM fails the whole call, for any page."""
+    fake.place(20_000)
+    fake.forbids = code
+    this = Round(fake)
+    this.rounds(3)
+    assert len(fake.tried) <= SLICE * 2, "one call, and then none for some seconds"
+    fake.forbids = 0
+    this.rounds(10)
+    assert all(node == DRAM for node in fake.where.values())
+
+
+def test_a_full_node_is_nobody_s_fault(fake: SimulatedKernel) -> None:
+    fake.place(512)
+    fake.forbids = errno.ENOMEM
+    this = Round(fake)
+    this.rounds(2)
+    fake.forbids = 0
+    this.rounds(1)
+    assert all(node == DRAM for node in fake.where.values())
+
+
+def test_what_is_left_alone_is_not_planned(fake: SimulatedKernel) -> None:
+    fake.place(1024)
+    fake.stays = dict.fromkeys(fake.hot[:512], errno.EBUSY)
+    this = Round(fake)
+    this.run(1024)
+    assert this.executor is not None
+    assert set(this.executor.movable(this.hot()).page.tolist()) == set(fake.hot[512:])
+
+
+def test_a_huge_page_moves_whole_and_is_counted_whole(fake: SimulatedKernel) -> None:
+    assert 0x7F0000000 % 512 == 0
+    fake.place(2048)
+    fake.make_huge()
+    hot = HotPages(np.ones(3, dtype=np.int64), np.array(fake.hot, dtype=np.uint64)[[3, 5, 600]], np.ones(3))
+    moved = Round(fake).run(3, hot=hot)
+    assert (moved.promoted.moved, moved.promoted.along, moved.pages) == (3, 1021, 1024)
+    assert len(fake.tried) == 2, "one address for each huge page"
+
+
+def test_room_made_outside_a_plan(fake: SimulatedKernel) -> None:
+    fake.stock(CGROUP, 20_000)
+    this = Round(fake)
+    this.run(0)
+    assert this.executor is not None
+    assert this.executor.make_room(ColdStock(CGROUP, MEMCG, DRAM, 40, 10.0, 1 << 20), 700) == 700
+    fake.refuses = errno.EINVAL
+    assert this.executor.make_room(ColdStock(CGROUP, MEMCG, DRAM, 40, 10.0, 1 << 20), 700) == 0

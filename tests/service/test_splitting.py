@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.kernel.fixtures import MIB, Machine, numa_stat
@@ -13,10 +14,12 @@ from tierd.core.model import HUGE_PAGE_SIZE, ProcessId, ProcessView
 from tierd.errors import DeniedError, GoneError, MalformedError, UnsupportedError
 from tierd.kernel import huge_pages
 from tierd.kernel.huge_pages import Range
+from tierd.service import splitting
 from tierd.service.splitting import Splitter
 
 DRAM, SLOW = frozenset({0}), frozenset({1})
 CONTENDED, FITTING = "/contended", "/fitting"
+FIRST = 0x7F0000000000
 
 
 class Pages:
@@ -26,11 +29,18 @@ class Pages:
         self.ranges: dict[int, set[int]] = {}
         self.commands: list[tuple[int, Range]] = []
         self.raises: Exception | None = None
+        self.looks: list[int] = []
 
-    def huge_ranges(self, root: object, pid: int) -> tuple[Range, ...]:
+    def huge_ranges(
+        self, root: object, pid: int, within: Iterable[Range] | None = None
+    ) -> tuple[Range, ...]:
+        self.looks.append(pid)
         if self.raises:
             raise self.raises
-        return tuple(Range(start, start + HUGE_PAGE_SIZE) for start in sorted(self.ranges[pid]))
+        found = tuple(Range(start, start + HUGE_PAGE_SIZE) for start in sorted(self.ranges[pid]))
+        if within is None:
+            return found
+        return tuple(r for part in within for r in found if part.start <= r.start < part.end)
 
     def huge_bytes(self, root: object, pid: int) -> int:
         return HUGE_PAGE_SIZE * len(self.ranges[pid])
@@ -38,6 +48,25 @@ class Pages:
     def split(self, descriptor: int, pid: int, target: Range) -> None:
         self.commands.append((pid, target))
         self.ranges[pid] = {s for s in self.ranges[pid] if not target.start <= s < target.end}
+
+
+class Memory:
+    """In the place of Rebuilder: keeps some ranges, and hears what was split."""
+
+    def __init__(self) -> None:
+        self.keeps: dict[int, tuple[Range, ...]] = {}
+        self.heard: dict[int, list[int]] = {}
+
+    def kept(self, process: ProcessId) -> tuple[Range, ...]:
+        return self.keeps.get(process.pid, ())
+
+    def note_split(self, process: ProcessId, ranges: np.ndarray) -> None:
+        self.heard.setdefault(process.pid, []).extend(ranges.tolist())
+
+
+@pytest.fixture
+def memory() -> Memory:
+    return Memory()
 
 
 @pytest.fixture
@@ -76,39 +105,40 @@ def test_without_a_door_it_is_not_available(machine: Machine, door: int) -> None
     assert Splitter(machine.root, door).available
 
 
-def test_a_cgroup_that_fits_in_dram_is_left_alone(machine: Machine, pages: Pages, door: int) -> None:
+def test_a_cgroup_that_fits_in_dram_is_left_alone(
+    machine: Machine, pages: Pages, door: int, memory: Memory
+) -> None:
     views = (view(100, CONTENDED), view(101, FITTING))
-    assert Splitter(machine.root, door).split(views, DRAM, SLOW, 60.0) == 50
+    assert Splitter(machine.root, door).split(views, DRAM, SLOW, 60.0, memory) == 50
     assert {pid for pid, _ in pages.commands} == {100}
     assert len(pages.ranges[100]) == 0 and len(pages.ranges[101]) == 50
 
 
 def test_a_cgroup_without_huge_pages_in_dram_is_left_alone(
-    machine: Machine, pages: Pages, door: int
+    machine: Machine, pages: Pages, door: int, memory: Memory
 ) -> None:
     text = numa_stat({0: 200 * MIB, 1: 300 * MIB}, huge={0: 0, 1: 100 * MIB})
     machine.put(machine.root.cgroup / "contended/memory.numa_stat", text)
-    assert Splitter(machine.root, door).split((view(100, CONTENDED),), DRAM, SLOW, 60.0) == 0
+    assert Splitter(machine.root, door).split((view(100, CONTENDED),), DRAM, SLOW, 60.0, memory) == 0
     assert not pages.commands
 
 
-def test_no_time_nothing_split(machine: Machine, pages: Pages, door: int) -> None:
-    assert Splitter(machine.root, door).split((view(100, CONTENDED),), DRAM, SLOW, -1.0) == 0
+def test_no_time_nothing_split(machine: Machine, pages: Pages, door: int, memory: Memory) -> None:
+    assert Splitter(machine.root, door).split((view(100, CONTENDED),), DRAM, SLOW, -1.0, memory) == 0
     assert not pages.commands
 
 
 def test_only_what_is_really_split_is_counted(
-    machine: Machine, pages: Pages, door: int, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, pages: Pages, door: int, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pinned pages stay huge: the answer comes from looking again."""
 
     def reluctant(descriptor: int, pid: int, target: Range) -> None:
-        pages.ranges[pid].discard(target.start)
-        if len(pages.ranges[pid]) < 40:
-            pages.ranges[pid].add(target.start)
+        inside = [start for start in pages.ranges[pid] if target.start <= start < target.end]
+        pages.ranges[pid] -= {start for start in inside if start < FIRST + 10 * HUGE_PAGE_SIZE}
 
     monkeypatch.setattr(huge_pages, "split", reluctant)
-    assert Splitter(machine.root, door).split((view(100, CONTENDED),), DRAM, SLOW, 60.0) == 10
+    assert Splitter(machine.root, door).split((view(100, CONTENDED),), DRAM, SLOW, 60.0, memory) == 10
 
 
 @pytest.mark.parametrize(
@@ -122,26 +152,31 @@ def test_only_what_is_really_split_is_counted(
     ],
 )
 def test_one_process_that_cannot_be_split_stops_no_other(
-    machine: Machine, pages: Pages, door: int, monkeypatch: pytest.MonkeyPatch, error: Exception
+    machine: Machine,
+    pages: Pages,
+    door: int,
+    memory: Memory,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
 ) -> None:
-    def ranges(root: object, pid: int) -> tuple[Range, ...]:
+    def ranges(root: object, pid: int, within: Iterable[Range] | None = None) -> tuple[Range, ...]:
         if pid == 100:
             raise error
-        return pages.huge_ranges(root, pid)
+        return pages.huge_ranges(root, pid, within)
 
     monkeypatch.setattr(huge_pages, "huge_ranges", ranges)
     views = (view(100, CONTENDED), view(101, CONTENDED))
-    assert Splitter(machine.root, door).split(views, DRAM, SLOW, 60.0) == 50
+    assert Splitter(machine.root, door).split(views, DRAM, SLOW, 60.0, memory) == 50
 
 
 def test_a_kernel_that_does_not_say_where_they_are(
-    machine: Machine, pages: Pages, door: int, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, pages: Pages, door: int, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Linux 6.1: every mapping that could hold some is written to the door."""
     pages.raises = UnsupportedError("no PAGEMAP_SCAN")
     whole = Range(0x7F0000000000, 0x7F0000000000 + 50 * HUGE_PAGE_SIZE)
     monkeypatch.setattr(huge_pages, "private_mappings", lambda root, pid: iter([whole]))
-    assert Splitter(machine.root, door).split((view(100, CONTENDED),), DRAM, SLOW, 60.0) == 50
+    assert Splitter(machine.root, door).split((view(100, CONTENDED),), DRAM, SLOW, 60.0, memory) == 50
     written = sorted((target.start, target.end) for _, target in pages.commands)
     assert written[0][0] == whole.start and written[-1][1] == whole.end
     assert all(end - start < whole.end - whole.start for start, end in written), "a little at a time"
@@ -149,8 +184,60 @@ def test_a_kernel_that_does_not_say_where_they_are(
 
 @pytest.mark.parametrize("text", ["", "anon N0=many\n"])
 def test_a_cgroup_that_cannot_be_read_is_left_alone(
-    machine: Machine, pages: Pages, door: int, text: str
+    machine: Machine, pages: Pages, door: int, memory: Memory, text: str
 ) -> None:
     machine.put(machine.root.cgroup / "contended/memory.numa_stat", text)
     views = (view(100, CONTENDED), view(101, "/gone"))
-    assert Splitter(machine.root, door).split(views, DRAM, SLOW, 60.0) == 0
+    assert Splitter(machine.root, door).split(views, DRAM, SLOW, 60.0, memory) == 0
+
+
+def test_what_was_rebuilt_is_left_whole(machine: Machine, pages: Pages, door: int, memory: Memory) -> None:
+    """Three huge pages in the middle of others."""
+    kept = Range(FIRST + 10 * HUGE_PAGE_SIZE, FIRST + 13 * HUGE_PAGE_SIZE)
+    memory.keeps[100] = (kept,)
+    assert Splitter(machine.root, door).split((view(100, CONTENDED),), DRAM, SLOW, 60.0, memory) == 47
+    assert pages.ranges[100] == {kept.start + n * HUGE_PAGE_SIZE for n in range(3)}
+
+
+def test_it_is_remembered_which_were_split(
+    machine: Machine, pages: Pages, door: int, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned = FIRST + 7 * HUGE_PAGE_SIZE
+    split = pages.split
+
+    def reluctant(descriptor: int, pid: int, target: Range) -> None:
+        split(descriptor, pid, target)
+        pages.ranges[pid].add(pinned)
+
+    monkeypatch.setattr(huge_pages, "split", reluctant)
+    Splitter(machine.root, door).split((view(100, CONTENDED),), DRAM, SLOW, 60.0, memory)
+    first = FIRST // HUGE_PAGE_SIZE
+    assert memory.heard == {100: [first + n for n in range(50) if n != 7]}
+
+
+def test_a_process_without_anything_to_split_is_not_looked_at_all_the_time(
+    machine: Machine, pages: Pages, door: int, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its cgroup has huge pages in DRAM for good: those that were rebuilt."""
+    now = [100.0]
+    monkeypatch.setattr(splitting.time, "monotonic", lambda: now[0])
+    memory.keeps[100] = (Range(FIRST, FIRST + 50 * HUGE_PAGE_SIZE),)
+    splitter = Splitter(machine.root, door)
+    for _ in range(100):
+        now[0] += 0.1
+        splitter.split((view(100, CONTENDED),), DRAM, SLOW, 60.0, memory)
+    assert 8 <= len(pages.looks) <= 11, "once a second"
+    memory.keeps.clear()
+    now[0] += 1.1
+    assert splitter.split((view(100, CONTENDED),), DRAM, SLOW, 60.0, memory) == 50
+
+
+def test_a_process_that_is_gone_is_forgotten(
+    machine: Machine, pages: Pages, door: int, memory: Memory
+) -> None:
+    memory.keeps[100] = (Range(FIRST, FIRST + 50 * HUGE_PAGE_SIZE),)
+    splitter = Splitter(machine.root, door)
+    splitter.split((view(100, CONTENDED),), DRAM, SLOW, 60.0, memory)
+    splitter.split((), DRAM, SLOW, 60.0, memory)
+    splitter.split((view(100, CONTENDED),), DRAM, SLOW, 60.0, memory)
+    assert pages.looks == [100, 100], "a new process with that number is looked at, at once"

@@ -10,8 +10,8 @@ from typing import Final
 
 # arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h
 _NUMBERS: Final = {
-    "x86_64": {"move_pages": 279, "perf_event_open": 298},
-    "aarch64": {"move_pages": 239, "perf_event_open": 241},
+    "x86_64": {"move_pages": 279, "perf_event_open": 298, "process_madvise": 440},
+    "aarch64": {"move_pages": 239, "perf_event_open": 241, "process_madvise": 440},
 }
 
 

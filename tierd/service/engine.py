@@ -17,12 +17,13 @@ from tierd.core.access import AccessSource, Heat
 from tierd.core.budget import TokenBucket
 from tierd.core.heat import HeatMap
 from tierd.core.model import PAGE_SIZE, Topology
+from tierd.core.plan_text import plan_lines
 from tierd.core.planner import ColdStock, Observation, Plan
 from tierd.core.policy import EngineMode, EnginePolicy, Policy, ProcessMatch, ProcessSelection
 from tierd.core.sampled_heat import SampledHeat
 from tierd.core.sampling import FULL_SIZE, ScanGovernor
 from tierd.core.silence import NOTHING_SEEN, Silence, proves_nothing
-from tierd.core.state import Counters, EngineState, MissingFeature, PlanLine, State
+from tierd.core.state import Counters, EngineState, MissingFeature, State
 from tierd.errors import GoneError, TierdError, in_words
 from tierd.kernel.counters import read_unmapped
 from tierd.kernel.demotion import Demotion
@@ -36,6 +37,7 @@ from tierd.kernel.topology import read_topology, refresh_free
 from tierd.service.coldness import Coldness
 from tierd.service.moving import Executor, Moved
 from tierd.service.placed import PlacedProcesses
+from tierd.service.rebuilding import Rebuilder
 from tierd.service.sources import NoSource, Selection, find_sources, select
 from tierd.service.splitting import Splitter
 
@@ -98,7 +100,8 @@ class Engine:
         self._accesses = 0
         self._placed = PlacedProcesses(root)
         self._coldness = Coldness(generations, clock, between=self._sample)
-        self._executor = Executor(root, generations, self._placed, between=self._sample)
+        self._executor = Executor(root, generations, self._placed, between=self._sample, clock=clock)
+        self._rebuilder = Rebuilder(root, self._placed, self._executor, clock)
         self._counters = Counters()
         self._unmapped: int | None = None
         self._failed_rounds = 0
@@ -171,6 +174,7 @@ class Engine:
         ours = slots > 0
         self._accesses += int(np.count_nonzero(ours))
         self._heat.observe(slots[ours], seen.page[ours], seen.time[ours])
+        self._rebuilder.observe(slots[ours], seen.page[ours])
 
     def _round(self, now: float) -> None:
         engine = self._policy.engine
@@ -194,6 +198,7 @@ class Engine:
         cold = self._coldness.stocks(self._demotable, {n.number for n in topology.dram}, now)
         least = planner.SWAP_GAIN / max((stock.idle for stock in cold), default=planner.IDLE_WITHOUT_SWAP)
         hot = self._heat.hottest(now, max(least, 1 / planner.IDLE_WITHOUT_SWAP), MOST_HOT)
+        hot = self._executor.movable(hot)
         budget = min(int(self._bucket.tokens) // PAGE_SIZE, MOST_PLANNED)
         plan = planner.plan(
             Observation(hot, cold, topology.dram, topology.slow, max(0, budget), engine.dram_floor)
@@ -210,6 +215,7 @@ class Engine:
         self._account(moved, split)
         if moved.trouble:
             raise moved.trouble
+        self._rebuild(plan, moved, cold, topology, engine)
         self._coldness.steer(plan, cold, moved.pages)
         steady = EngineState.STEADY if self._governor.resting else EngineState.CONVERGING
         return self._publish(topology, steady, plan.held, plan)
@@ -266,12 +272,34 @@ class Engine:
             return 0
         dram = frozenset(node.number for node in topology.dram)
         slow = frozenset(node.number for node in topology.slow)
-        return self._splitter.split(self._placed.views, dram, slow, MOVE_SHARE * engine.round)
+        seconds = MOVE_SHARE * engine.round
+        return self._splitter.split(self._placed.views, dram, slow, seconds, self._rebuilder)
+
+    def _rebuild(
+        self,
+        plan: Plan,
+        moved: Moved,
+        cold: tuple[ColdStock, ...],
+        topology: Topology,
+        engine: EnginePolicy,
+    ) -> None:
+        rebuilt = self._rebuilder.rebuild(
+            plan,
+            moved,
+            cold,
+            topology,
+            engine.dram_floor,
+            self._state.slow_bytes // PAGE_SIZE,
+            int(self._bucket.tokens),
+            MOVE_SHARE * engine.round - moved.seconds,
+        )
+        self._bucket.take(rebuilt.bytes)
+        self._count(huge_pages_rebuilt=rebuilt.huge_pages, demoted_pages=rebuilt.demoted)
 
     def _account(self, moved: Moved, split: int) -> None:
         self._bucket.take(moved.pages * PAGE_SIZE)
         self._count(
-            promoted_pages=moved.promoted.moved,
+            promoted_pages=moved.promoted.carried,
             demoted_pages=moved.demoted,
             refused_pages=moved.promoted.refused,
             deferred_pages=moved.promoted.deferred,
@@ -305,7 +333,7 @@ class Engine:
             reason=reason,
             topology=topology,
             counters=self._counters,
-            plan=_plan_lines(plan) if plan else (),
+            plan=plan_lines(plan) if plan else (),
             processes=len(self._placed),
             cgroups=len(cgroups),
             dram_bytes=dram_bytes,
@@ -341,19 +369,6 @@ def _without_own(root: Root, selection: ProcessSelection) -> ProcessSelection:
     except TierdError:
         return selection
     return replace(selection, exclude=(*selection.exclude, ProcessMatch(cgroup=glob.escape(own))))
-
-
-def _plan_lines(plan: Plan) -> tuple[PlanLine, ...]:
-    lines = [
-        PlanLine("demote", d.stock.cgroup, d.pages, d.stock.node, None, d.reason) for d in plan.demotions
-    ]
-    if plan.promote:
-        lines.append(
-            PlanLine("promote", "the hottest pages", plan.promote, None, plan.promote_to, plan.reason)
-        )
-    if plan.held:
-        lines.append(PlanLine("hold", "hot pages", plan.wanted - plan.promote, None, None, plan.held))
-    return tuple(lines)
 
 
 def create(policy: Policy, doors: Mapping[str, int], missing: tuple[MissingFeature, ...]) -> Engine:

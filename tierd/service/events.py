@@ -194,14 +194,16 @@ def movement_between(previous: State, current: State) -> Event | None:
     promoted = after.promoted_pages - before.promoted_pages
     demoted = after.demoted_pages - before.demoted_pages
     split = after.huge_pages_split - before.huge_pages_split
+    rebuilt = after.huge_pages_rebuilt - before.huge_pages_rebuilt
     refused = after.refused_pages - before.refused_pages
-    if not (promoted or demoted or split):
+    if not (promoted or demoted or split or rebuilt):
         return None
     message = sentence(
         [
             f"promoted {size(promoted * PAGE_SIZE)}",
             f"demoted {size(demoted * PAGE_SIZE)}",
             f"split {plural(split, 'huge page')}" if split else "",
+            f"rebuilt {plural(rebuilt, 'huge page')}" if rebuilt else "",
             f"{plural(refused, 'page')} refused by the kernel" if refused else "",
         ]
     )
@@ -214,6 +216,7 @@ def movement_between(previous: State, current: State) -> Event | None:
             "TIERD_DEMOTED_PAGES": str(demoted),
             "TIERD_REFUSED_PAGES": str(refused),
             "TIERD_HUGE_PAGES_SPLIT": str(split),
+            "TIERD_HUGE_PAGES_REBUILT": str(rebuilt),
             "TIERD_SECONDS": f"{seconds:.3f}",
         },
     )

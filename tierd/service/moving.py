@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 
 import numpy as np
@@ -13,14 +14,16 @@ import numpy.typing as npt
 
 from tierd.core import planner
 from tierd.core.access import Heat
+from tierd.core.backoff import BackOff, failed_ranges, process_keys, range_keys
 from tierd.core.heat import HotPages
-from tierd.core.model import PAGE_SIZE, Topology
-from tierd.core.outcome import Outcome
+from tierd.core.model import PAGE_SIZE, ProcessView, Topology
+from tierd.core.outcome import Outcome, explain
 from tierd.core.planner import ColdStock, Plan
 from tierd.errors import TierdError
 from tierd.kernel.counters import read_demoted
 from tierd.kernel.generations import Generations, Lineage
-from tierd.kernel.mover import Mover
+from tierd.kernel.mover import Mover, Promotion
+from tierd.kernel.occupancy import read_occupancy
 from tierd.kernel.paths import Root
 from tierd.kernel.topology import read_free
 from tierd.service.placed import PlacedProcesses
@@ -29,35 +32,73 @@ log = logging.getLogger(__name__)
 
 SLICE = 2048
 """Base pages demoted, then promoted, in turn, so that the rings are read in between."""
+PRUNE_SECONDS = 60.0
+"""Between two clearings of what is remembered of refusals."""
+_OF_THE_PROCESS = {errno.EACCES, errno.EPERM}
+"""Errnos of a whole call that any page of the process would get: its cpuset, or the permission."""
+_PASSING = {errno.ENOENT, errno.ESRCH, errno.ENOMEM}
+"""Errnos that are no news: memory that was freed, a process that ended, a node that is full."""
+_HUGE_KINDS = ("anon_thp", "shmem_thp", "file_thp")
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
     """What a round moved. promoted: the fate of each page of the plan. demoted: base pages, by the kernel's
-    count. seconds: wall time. trouble: the reading that failed and ended it early; what was moved until then
-    counts."""
+    count. seconds: wall time. arrived: pages now in DRAM, by the slot of their process. asked: base pages
+    that each cgroup was told to demote. trouble: the reading that failed and ended it early; what was moved
+    until then counts."""
 
     promoted: Outcome = Outcome()
     demoted: int = 0
     seconds: float = 0.0
+    arrived: Mapping[int, npt.NDArray[np.uint64]] = field(default_factory=dict)
+    asked: Mapping[str, int] = field(default_factory=dict)
     trouble: TierdError | None = None
 
     @property
     def pages(self) -> int:
-        return self.promoted.moved + self.demoted
+        return self.promoted.carried + self.demoted
 
 
 class Executor:
-    """Used by the engine only, in its thread."""
+    """Used by the engine only, in its thread. Remembers what the kernel refused, and leaves it alone for a
+    while."""
 
     def __init__(
-        self, root: Root, generations: Generations, placed: PlacedProcesses, *, between: Callable[[], object]
+        self,
+        root: Root,
+        generations: Generations,
+        placed: PlacedProcesses,
+        *,
+        between: Callable[[], object],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._root = root
         self._generations = generations
         self._placed = placed
         self._between = between
+        self._clock = clock
         self._mover = Mover(root, between=between)
+        self._refusals = BackOff()
+        self._named: set[tuple[int, int]] = set()
+        self._next_prune = 0.0
+
+    def movable(self, hot: HotPages) -> HotPages:
+        """`hot` without what was refused lately: a plan made with it would be carried out to no end."""
+        now = self._clock()
+        if now >= self._next_prune:
+            self._next_prune = now + PRUNE_SECONDS
+            self._refusals.prune(now, self._placed.slots)
+            self._named = {(slot, code) for slot, code in self._named if self._placed.by_slot(slot)}
+        ready = self._ready(hot.slot, hot.page)
+        if ready.all():
+            return hot
+        return replace(hot, **{column.name: getattr(hot, column.name)[ready] for column in fields(hot)})
+
+    def _ready(self, slots: npt.NDArray[np.int64], pages: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        now = self._clock()
+        ready = self._refusals.ready(range_keys(slots, pages), now)
+        return ready & self._refusals.ready(process_keys(slots), now)
 
     def execute(
         self, plan: Plan, hot: HotPages, heat: Heat, topology: Topology, floor: int, seconds: float
@@ -72,31 +113,77 @@ class Executor:
         least_free = planner.floor_bytes(node, floor)
         stocks = [(demotion.stock, demotion.pages) for demotion in plan.demotions]
         promoted, done, demoted = Outcome(), 0, 0
+        arrived: dict[int, list[npt.NDArray[np.uint64]]] = {}
+        asked: dict[str, int] = {}
+        huge: dict[str, bool] = {}
         trouble: TierdError | None = None
         try:
             while time.monotonic() < begun + seconds:
                 count = min(SLICE, plan.promote - done)
                 if stocks and read_free(self._root, node.number) < least_free + count * PAGE_SIZE:
-                    stocks = self._demote_slice(stocks)
+                    stocks = self._demote_slice(stocks, asked)
                     continue
                 if not count:
                     break
-                promoted += self._promote(hot, done, done + count, heat, node.number, least_free)
+                part = slice(done, done + count)
+                slots, pages = hot.slot[part], hot.page[part]
+                for slot in np.unique(slots).tolist():
+                    chosen = pages[slots == slot]
+                    view = self._placed.by_slot(slot)
+                    ready = self._ready(np.full(len(chosen), slot), chosen)
+                    promoted += Outcome(deferred=int((~ready).sum()) if view else len(chosen))
+                    chosen = chosen[ready]
+                    if view is None or not len(chosen):
+                        continue
+                    if view.cgroup not in huge:
+                        huge[view.cgroup] = self._holds_huge(view.cgroup, node.number)
+                    leave = partial(_forget, heat, slot)
+                    result = self._mover.promote(
+                        view.id, chosen, node.number, least_free, huge=huge[view.cgroup], announce=leave
+                    )
+                    promoted += result.outcome
+                    leave(chosen[result.there])
+                    arrived.setdefault(slot, []).append(chosen[result.there])
+                    self._learn(slot, view, chosen, result)
                 done += count
             demoted = max(0, read_demoted(self._root) - demoted_before)
         except TierdError as error:
             trouble = error
-        promoted += Outcome(deferred=plan.promote - done)
-        return Moved(promoted, demoted, time.monotonic() - begun, trouble)
+        return Moved(
+            promoted + Outcome(deferred=plan.promote - done),
+            demoted,
+            time.monotonic() - begun,
+            {slot: np.concatenate(pages) for slot, pages in arrived.items()},
+            asked,
+            trouble,
+        )
 
-    def _demote_slice(self, stocks: list[tuple[ColdStock, int]]) -> list[tuple[ColdStock, int]]:
-        """Demote one slice of the first stock; returns what is left of all."""
+    def make_room(self, stock: ColdStock, pages: int) -> int:
+        """Demote `pages` base pages of `stock` outside a plan. Returns how many went, by the kernel's count,
+        which sees other demotions as well. Raises MalformedError."""
+        before = read_demoted(self._root)
+        self._demote_slice([(stock, pages)], {})
+        return max(0, read_demoted(self._root) - before)
+
+    def _holds_huge(self, cgroup: str, target: int) -> bool:
+        """Whether some of what comes up may be part of a huge page."""
+        try:
+            held = read_occupancy(self._root, cgroup, names=_HUGE_KINDS)
+        except TierdError:
+            return True
+        return any(amount for node, amount in held.items() if node != target)
+
+    def _demote_slice(
+        self, stocks: list[tuple[ColdStock, int]], asked: dict[str, int]
+    ) -> list[tuple[ColdStock, int]]:
+        """Demote one slice of the first stock; returns what is left of all, and adds it to `asked`."""
         stock, left = stocks[0]
         pages = min(left, SLICE)
         try:
             self._generations.demote(
                 Lineage(stock.memcg, stock.cgroup, stock.node, ()), stock.sequence, pages
             )
+            asked[stock.cgroup] = asked.get(stock.cgroup, 0) + pages
         except OSError as error:
             # the cgroup is gone, or has fewer generations by now: the next round sees it as it is
             log.debug("demoting from %s: %s", stock.cgroup, error)
@@ -104,21 +191,29 @@ class Executor:
         self._between()
         return [(stock, left - pages), *stocks[1:]] if left > pages else stocks[1:]
 
-    def _promote(self, hot: HotPages, begin: int, end: int, heat: Heat, node: int, floor: int) -> Outcome:
-        total = Outcome()
-        slots, pages = hot.slot[begin:end], hot.page[begin:end]
-        for slot in np.unique(slots):
-            view = self._placed.by_slot(int(slot))
-            chosen = pages[slots == slot]
-            if view is None:
-                total += Outcome(deferred=len(chosen))
-                continue
-            leave = partial(_forget, heat, slot)
-            outcome, there = self._mover.promote(view.id, chosen, node, floor, announce=leave)
-            leave(chosen[there])
-            total += outcome
-        return total
+    def _learn(self, slot: int, view: ProcessView, pages: npt.NDArray[np.uint64], result: Promotion) -> None:
+        """Remember what was refused, and name each reason once for each process."""
+        now = self._clock()
+        slots = np.full(len(pages), slot, dtype=np.int64)
+        if result.stopped in _OF_THE_PROCESS:
+            self._refusals.refuse(process_keys(slots[:1]), now)
+        elif not result.stopped:
+            tried = result.there | result.refused
+            failed, gave = failed_ranges(range_keys(slots, pages)[tried], result.refused[tried])
+            self._refusals.refuse(failed, now)
+            self._refusals.forgive(gave)
+        for code, count in result.outcome.errors.items():
+            news = code not in _PASSING and (slot, code) not in self._named
+            self._named.add((slot, code))
+            log.log(
+                logging.INFO if news else logging.DEBUG,
+                "process %d (%s): %d pages stay where they are: %s",
+                view.id.pid,
+                view.command,
+                count,
+                explain(code),
+            )
 
 
-def _forget(heat: Heat, slot: np.int64, pages: npt.NDArray[np.uint64]) -> None:
+def _forget(heat: Heat, slot: int, pages: npt.NDArray[np.uint64]) -> None:
     heat.forget(np.full(len(pages), slot), pages)

@@ -62,6 +62,10 @@ class PlacedProcesses:
     def by_slot(self, slot: int) -> ProcessView | None:
         return self._by_slot.get(slot)
 
+    def slot_of(self, process: ProcessId) -> int:
+        """The slot of a process, 0 when it is not placed."""
+        return self._slot_of.get(process, 0)
+
     def slots_of(self, pids: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
         """The slot of each process number, 0 for processes that are not placed."""
         if not len(self._pids):

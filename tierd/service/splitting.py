@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
+from typing import Final, Protocol
 
-from tierd.core.model import HUGE_PAGE_SIZE, ProcessView
+import numpy as np
+import numpy.typing as npt
+
+from tierd.core.model import HUGE_PAGE_SIZE, ProcessId, ProcessView
 from tierd.errors import TierdError, UnsupportedError
 from tierd.kernel import huge_pages
 from tierd.kernel.huge_pages import Range
@@ -14,8 +19,23 @@ from tierd.kernel.paths import Root
 
 log = logging.getLogger(__name__)
 
-_SLICE = 16 * HUGE_PAGE_SIZE
-"""Bytes of address space split by one write: tens of milliseconds under emulation."""
+_SLICE: Final = 16
+"""Huge pages split by one write: tens of milliseconds under emulation."""
+_LOOK_SHARE: Final = 50
+"""Between two looks at a process passes at least this many times as long as a look takes, so that a process
+whose huge pages are all to be kept costs two per cent of one core."""
+_LEAST_PAUSE: Final = 1.0
+"""Seconds between two looks at a process at least."""
+
+Numbers = npt.NDArray[np.uint64]
+
+
+class Keeper(Protocol):
+    """Who remembers what was split, and what is to stay whole (service/rebuilding.py)."""
+
+    def kept(self, process: ProcessId) -> tuple[Range, ...]: ...
+
+    def note_split(self, process: ProcessId, ranges: Numbers) -> None: ...
 
 
 class Splitter:
@@ -25,24 +45,39 @@ class Splitter:
     def __init__(self, root: Root, descriptor: int | None) -> None:
         self._root = root
         self._descriptor = descriptor
+        self._next_look: dict[ProcessId, float] = {}
 
     @property
     def available(self) -> bool:
         return self._descriptor is not None
 
     def split(
-        self, views: tuple[ProcessView, ...], dram: frozenset[int], slow: frozenset[int], seconds: float
+        self,
+        views: tuple[ProcessView, ...],
+        dram: frozenset[int],
+        slow: frozenset[int],
+        seconds: float,
+        keeper: Keeper,
     ) -> int:
         """Split the huge pages of processes whose cgroup has huge pages in DRAM and memory on a slow node,
-        for at most about `seconds`. Returns how many huge pages were split, by looking again."""
+        but for those that `keeper` keeps, for at most about `seconds`. Returns how many huge pages were
+        split, by looking again."""
         deadline = time.monotonic() + seconds
         done = 0
         contended: dict[str, bool] = {}
+        placed = {view.id for view in views}
+        self._next_look = {process: when for process, when in self._next_look.items() if process in placed}
         for view in views:
             if view.cgroup not in contended:
                 contended[view.cgroup] = self._contends(view.cgroup, dram, slow)
-            if contended[view.cgroup] and time.monotonic() < deadline:
-                done += self._split_process(view.id.pid, deadline)
+            begun = time.monotonic()
+            if contended[view.cgroup] and self._next_look.get(view.id, 0.0) <= begun < deadline:
+                split = self._split_process(view.id, deadline, keeper)
+                done += split
+                ended = time.monotonic()
+                if not split:
+                    pause = max(_LEAST_PAUSE, _LOOK_SHARE * (ended - begun))
+                    self._next_look[view.id] = ended + pause
         return done
 
     def _contends(self, cgroup: str, dram: frozenset[int], slow: frozenset[int]) -> bool:
@@ -53,21 +88,54 @@ class Splitter:
             return False
         return any(huge.get(n, 0) for n in dram) and any(small.get(n, 0) for n in slow)
 
-    def _split_process(self, pid: int, deadline: float) -> int:
-        assert self._descriptor is not None
+    def _split_process(self, process: ProcessId, deadline: float, keeper: Keeper) -> int:
+        pid, kept = process.pid, _numbers(keeper.kept(process))
         try:
             try:
-                ranges = huge_pages.huge_ranges(self._root, pid)
+                huge = np.setdiff1d(_numbers(huge_pages.huge_ranges(self._root, pid)), kept)
             except UnsupportedError:
                 # Linux 6.1 does not say where they are; splitting a range without any does no harm
-                ranges = tuple(huge_pages.private_mappings(self._root, pid))
-            before = huge_pages.huge_bytes(self._root, pid)
-            for target in ranges:
-                for start in range(target.start, target.end, _SLICE):
-                    if time.monotonic() > deadline:
-                        break
-                    huge_pages.split(self._descriptor, pid, Range(start, min(start + _SLICE, target.end)))
-            return max(0, before - huge_pages.huge_bytes(self._root, pid)) // HUGE_PAGE_SIZE
+                everything = _numbers(huge_pages.private_mappings(self._root, pid))
+                before = huge_pages.huge_bytes(self._root, pid)
+                self._write(pid, np.setdiff1d(everything, kept), deadline)
+                done = max(0, before - huge_pages.huge_bytes(self._root, pid)) // HUGE_PAGE_SIZE
+                split = np.empty(0, dtype=np.uint64)
+            else:
+                self._write(pid, huge, deadline)
+                left = _numbers(huge_pages.huge_ranges(self._root, pid, _runs(huge))) if len(huge) else huge
+                split = np.setdiff1d(huge, left)
+                done = len(split)
         except (TierdError, OSError) as error:
             log.debug("splitting huge pages of process %d: %s", pid, error)
             return 0
+        if done:
+            keeper.note_split(process, split)
+        return done
+
+    def _write(self, pid: int, numbers: Numbers, deadline: float) -> None:
+        assert self._descriptor is not None
+        for run in _runs(numbers):
+            for start in range(run.start, run.end, _SLICE * HUGE_PAGE_SIZE):
+                if time.monotonic() > deadline:
+                    return
+                end = min(start + _SLICE * HUGE_PAGE_SIZE, run.end)
+                huge_pages.split(self._descriptor, pid, Range(start, end))
+
+
+def _numbers(ranges: Iterable[Range]) -> Numbers:
+    """The whole 2 MiB within `ranges`, by number, in order."""
+    parts = [
+        np.arange(-(-part.start // HUGE_PAGE_SIZE), part.end // HUGE_PAGE_SIZE, dtype=np.uint64)
+        for part in ranges
+    ]
+    return np.unique(np.concatenate(parts)) if parts else np.empty(0, dtype=np.uint64)
+
+
+def _runs(numbers: Numbers) -> tuple[Range, ...]:
+    """Numbers of 2 MiB, in order, as ranges of adjacent ones."""
+    breaks = np.flatnonzero(np.diff(numbers) > 1) + 1
+    return tuple(
+        Range(int(run[0]) * HUGE_PAGE_SIZE, (int(run[-1]) + 1) * HUGE_PAGE_SIZE)
+        for run in np.split(numbers, breaks)
+        if len(run)
+    )
