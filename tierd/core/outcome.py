@@ -28,8 +28,8 @@ def explain(code: int) -> str:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """Base pages by fate. errors: pages refused by errno (positive), 0 for a page that the kernel left where
-    it was without saying why. seconds: time spent in the kernel. along: pages that were not planned and moved
-    because a planned one is part of their huge page."""
+    it was without saying why. seconds: time spent in the kernel. along: pages that were not planned and came
+    along because a planned one is part of their huge page."""
 
     moved: int = 0
     already_there: int = 0
