@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierd.core.outcome import Outcome
+from tierd.core.outcome import REASONS, Outcome, explain
 
 COUNTS = st.integers(0, 1 << 40)
 OUTCOMES = st.builds(
@@ -29,6 +31,7 @@ def test_a_sum_holds_every_page_of_both(one: Outcome, other: Outcome) -> None:
     assert total.already_there == one.already_there + other.already_there
     assert total.refused == one.refused + other.refused
     assert total.deferred == one.deferred + other.deferred
+    assert total.carried == one.carried + other.carried == total.moved + total.along
     assert total.seconds == one.seconds + other.seconds
     for code in one.errors.keys() | other.errors.keys():
         assert total.errors[code] == one.errors.get(code, 0) + other.errors.get(code, 0)
@@ -47,3 +50,9 @@ def test_a_sum_leaves_its_parts_alone(one: Outcome, other: Outcome) -> None:
     total.errors[-1] = 5
     assert (dict(one.errors), dict(other.errors)) == before
     assert one + Outcome() == one
+
+
+def test_every_refusal_can_be_explained() -> None:
+    for code in (*REASONS, *errno.errorcode, 9999):
+        assert explain(code)
+    assert "several processes" in explain(errno.EACCES) and explain(errno.EIO) == "EIO"

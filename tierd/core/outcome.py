@@ -28,16 +28,16 @@ def explain(code: int) -> str:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """Base pages by fate. errors: pages refused by errno (positive), 0 for a page that the kernel left where
-    it was without saying why. along: pages that were not planned and moved because a planned one is part of
-    their huge page. seconds: time spent in the kernel."""
+    it was without saying why. seconds: time spent in the kernel. along: pages that were not planned and came
+    along because a planned one is part of their huge page."""
 
     moved: int = 0
     already_there: int = 0
     refused: int = 0
     deferred: int = 0
-    along: int = 0
     errors: dict[int, int] = field(default_factory=dict)
     seconds: float = 0.0
+    along: int = 0
 
     @property
     def planned(self) -> int:
@@ -57,7 +57,7 @@ class Outcome:
             self.already_there + other.already_there,
             self.refused + other.refused,
             self.deferred + other.deferred,
-            self.along + other.along,
             errors,
             self.seconds + other.seconds,
+            self.along + other.along,
         )
