@@ -72,8 +72,8 @@ def _kernel(guest: Guest) -> Iterator[float]:
 @contextlib.contextmanager
 def _damon(guest: Guest) -> Iterator[float]:
     with changed(guest, {DAMON_STAT: "N"}):
-        damon.start(guest)
         try:
+            damon.start(guest)
             yield guest_time(guest)
         finally:
             damon.stop(guest)

@@ -50,7 +50,7 @@ def lacking(guest: Guest) -> str:
         return "the kernel has no DAMON"
     # what directories a context has shows only when there is one
     probe = (
-        f"echo 1 > {ADMIN}/nr_kdamonds && echo 1 > {ADMIN}/0/contexts/nr_contexts && cd {ADMIN}/0/contexts/0 && "
+        f"cd {ADMIN} && echo 1 > nr_kdamonds && cd 0/contexts && echo 1 > nr_contexts && cd 0 && "
         "echo 1 > schemes/nr_schemes && echo 1 > schemes/0/quotas/goals/nr_goals; "
         "test -d monitoring_attrs/intervals/intervals_goal || echo 'intervals that tune themselves (6.15)'; "
         "test -e schemes/0/quotas/goals/0/nid || echo 'goals for the memory of a node (6.16)'; "
@@ -72,10 +72,9 @@ def start(guest: Guest) -> None:
 
 
 def stop(guest: Guest) -> None:
-    """Stop both threads and take their settings away."""
-    for number in range(len(SCHEMES)):
-        _write(guest, [(f"{number}/state", "off")])
-    _write(guest, [("nr_kdamonds", "0")])
+    """Stop the threads that run, and take all settings away."""
+    running = guest.output(f"cd {ADMIN}; grep -l on [0-9]*/state || true").split()
+    _write(guest, [*((path, "off") for path in running), ("nr_kdamonds", "0")])
 
 
 def node_ranges(guest: Guest, node: int) -> list[Range]:

@@ -51,8 +51,8 @@ class Sample:
     access finds DRAM. ideal: the same for the best placement in the DRAM that the workload holds.
 
     went_up, went_down: pages that were seen to change sides since the start; bounced: those of went_down
-    that had gone up within the 60 s before. hot_huge: share of the hot memory that huge pages map, None where it
-    is not known. phase_began: on the same clock as `time`.
+    that had gone up within the 60 s before. hot_huge: share of the hot memory that huge pages map, or None.
+    phase_began: on the same clock as `time`.
     """
 
     time: float
