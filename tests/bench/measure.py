@@ -74,16 +74,18 @@ def play(
     contender: Contender,
     seconds: float,
     *,
+    units: Sequence[str] = ("load.service",),
     engine: str = "",
 ) -> Run:
     """Run the workload from its start, the contender a little later, and watch both for `seconds`.
 
-    engine: more of the policy's engine section, for tierd. Raises HostError.
+    units: what tierd's policy selects; the workload is load.service. engine: more of the policy's engine
+    section. Raises HostError.
     """
     why = contender.lacking(guest)
     if why:
         return Run(workload, contender, seconds, skipped=why)
-    guest.write(scenario.POLICY, scenario.policy(region, engine=engine))
+    guest.write(scenario.POLICY, scenario.policy(region, units=units, engine=engine))
     settings = kernel_settings(guest)
     recorder = Recorder(guest)
     running = workload.start(guest)

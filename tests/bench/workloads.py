@@ -4,7 +4,7 @@ clients."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tests.bench import servers
@@ -82,7 +82,7 @@ def more_hot(percent: int) -> Case:
 def phases(case: Case, seconds: float) -> Case:
     """The same with another hot set every so many seconds."""
     says = f"case {case.name}, another hot set every {seconds:g} s"
-    return Case(case.name, case.cluster_kib, case.huge, ("--phase", f"{seconds:g}"), says)
+    return replace(case, extra=(*case.extra, "--phase", f"{seconds:g}"), says=says)
 
 
 ZIPF = Case("A", 64, extra=("--zipf", "0.99"), says="Zipf 0.99 over clusters of 64 KiB")

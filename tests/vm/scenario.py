@@ -24,13 +24,15 @@ _BUS = "org.tierd1 /org/tierd1 org.tierd1.Manager"
 class Case:
     """A workload: 2400 MiB anonymous memory of which 400 MiB take 90 % of the accesses, in clusters of
     `cluster_kib` scattered at random. `huge`: with huge pages as the system hands them out. `extra`: more
-    arguments of the workload, and `says` what they make of it."""
+    arguments of the workload, and `says` what they make of it. `copies`: processes, of which the first
+    reports and the others only run."""
 
     name: str
     cluster_kib: int
     huge: bool = False
     extra: tuple[str, ...] = ()
     says: str = ""
+    copies: int = 1
 
     @property
     def title(self) -> str:
@@ -125,24 +127,20 @@ def make_memory(guest: Guest, region: Region) -> None:
 class Load:
     """The workload, running in the guest as load.service, or as another unit beside it."""
 
-    def __init__(
-        self, guest: Guest, case: Case, *, report_every: float = 5, unit: str = "load", copies: int = 1
-    ) -> None:
-        """copies: processes of this case in the unit; the first one reports, the others only run."""
+    def __init__(self, guest: Guest, case: Case, *, report_every: float = 5, unit: str = "load") -> None:
         self.guest = guest
         self.case = case
         self.report_every = report_every
         self.unit = unit
-        self._copies = copies
         self._output = f"/run/{unit}.json"
 
     def start(self) -> Sample:
         """Start it and wait until its memory is touched and it reports for the first time."""
         program = put_program(self.guest, "workload")
         command = [program, "--report", str(self.report_every), *self.case.arguments()]
-        if self._copies > 1:
+        if self.case.copies > 1:
             silent = shlex.join([program, "--report", "1e9", *self.case.arguments()])
-            more = f"for n in $(seq 2 {self._copies}); do {silent} --seed $n >/dev/null & done; "
+            more = f"for n in $(seq 2 {self.case.copies}); do {silent} --seed $n >/dev/null & done; "
             command = ["/bin/bash", "-c", more + "exec " + shlex.join(command)]
         self.guest.run(
             f"rm -f {self._output}; systemd-run --quiet --expand-environment=no --unit={self.unit} "
