@@ -52,8 +52,8 @@ def _state(stage: Stage) -> Figure:
     )
     found = json.loads(done.stdout)
     text = (
-        f"{found['resident'] >> 20} MiB resident at most, slowest round {found['slowest_round']:.2f} s, "
-        f"{found['faults']} faults, {found['pages']} pages remembered, "
+        f"{found['resident'] >> 20} MiB resident at most, slowest round {found['slowest_round']:.2f} s "
+        f"of CPU, {found['faults']} faults, {found['pages']} pages remembered, "
         f"{found['hot_share']:.0%} of the hottest are hot"
     )
     small, fast = found["resident"] < 200 << 20, found["slowest_round"] < 1
