@@ -20,8 +20,8 @@ from tests.vm.scenario import CASES, Case, Sample
 
 PHASE_EVERY = 120.0
 PHASE_WITHIN = 30.0
-"""Of the run with a change of phase, which the placement rows look at too. A first phase of two minutes leaves
-tierd time to come to rest."""
+"""Of the run with a change of phase, which the placement rows look at too. Two minutes leave tierd time to
+come to rest."""
 HOT_SECONDS = 180.0
 PLACED = 0.9
 """Of the ideal, below which a steady state is that of an engine which does nothing."""
