@@ -91,12 +91,13 @@ def play(
     running = workload.start(guest)
     try:
         recorder.start()
-        time.sleep(BEFORE_SECONDS)
-        with contender.running(guest) as began:
-            time.sleep(seconds + REPORT_SECONDS)
+        try:
+            time.sleep(BEFORE_SECONDS)
+            with contender.running(guest) as began:
+                time.sleep(seconds + REPORT_SECONDS)
+        finally:
             recorded = recorder.stop()
     finally:
-        recorder.stop()
         points, samples = running.stop()
     after = kernel_settings(guest)
     left = tuple(path for path, value in settings.items() if after.get(path) != value)

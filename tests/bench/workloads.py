@@ -3,7 +3,8 @@ clients."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -48,10 +49,21 @@ class Workload:
     recipe: image.Recipe = image.RECIPE
 
 
+@contextlib.contextmanager
+def _ended_on_failure(guest: Guest) -> Iterator[None]:
+    """What was begun must not stand in the way of the next workload."""
+    try:
+        yield
+    except BaseException:
+        guest.run("systemctl stop client load; systemctl reset-failed client load", check=False)
+        raise
+
+
 class _Synthetic:
     def __init__(self, guest: Guest, case: Case) -> None:
         self._load = Load(guest, case, report_every=REPORT_SECONDS)
-        self._load.start()
+        with _ended_on_failure(guest):
+            self._load.start()
 
     def stop(self) -> tuple[list[Point], list[Sample]]:
         samples = self._load.stop()
@@ -59,9 +71,10 @@ class _Synthetic:
 
 
 class _Server:
-    def __init__(self, server: servers.Server) -> None:
+    def __init__(self, guest: Guest, server: servers.Server) -> None:
         self._server = server
-        server.start()
+        with _ended_on_failure(guest):
+            server.start()
 
     def stop(self) -> tuple[list[Point], list[Sample]]:
         return [Point(time, requests) for time, requests in self._server.stop()], []
@@ -105,14 +118,14 @@ def _all() -> Sequence[Workload]:
         Workload(
             "redis",
             "Redis, 1.5 GB of values, GETs of a sixth of them",
-            lambda guest: _Server(servers.Redis(guest)),
+            lambda guest: _Server(guest, servers.Redis(guest)),
             "requests/s",
             servers.RECIPE,
         ),
         Workload(
             "postgresql",
             "PostgreSQL, pgbench, lookups with Zipf 1.1",
-            lambda guest: _Server(servers.PostgreSQL(guest)),
+            lambda guest: _Server(guest, servers.PostgreSQL(guest)),
             "requests/s",
             servers.RECIPE,
         ),
