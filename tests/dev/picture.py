@@ -28,7 +28,7 @@ def draw(data: dict[str, Any], target: Path) -> None:
     data: {"title", "panels": [{"title", "ideal", "lines": [{"label", "points": [[seconds, value], ...]}]}]}.
     `ideal` is None where nobody knows it. A panel of something else than hit ratios has its name as "axis".
     """
-    command = [host.venv_python(), "-m", "tests.dev.picture", target.absolute()]
+    command = [str(host.venv_python()), "-m", "tests.dev.picture", str(target.absolute())]
     subprocess.run(command, cwd=host.ROOT, input=json.dumps(data), text=True, check=True)
 
 

@@ -14,11 +14,14 @@ import sys
 import time
 
 import numpy as np
+import numpy.typing as npt
 
 from tierd.core import planner
 from tierd.core.heat import HeatMap
 from tierd.core.model import Node
 from tierd.core.policy import EnginePolicy
+
+Pages = npt.NDArray[np.uint64]
 
 PAGES = 1 << 28
 FAULTS_PER_SECOND = 60_000
@@ -31,13 +34,13 @@ MOST_HOT = 1 << 18
 GIB = 1 << 30
 
 
-def is_hot(page: np.ndarray) -> np.ndarray:
+def is_hot(page: Pages) -> npt.NDArray[np.bool_]:
     """Whether the 2 MiB range of each page is one of the hot tenth, by a hash."""
     ranges = (page >> np.uint64(9)) * np.uint64(0x9E3779B97F4A7C15)
     return (ranges >> np.uint64(40)) % np.uint64(1000) < np.uint64(1000 * HOT_SHARE)
 
 
-def draw(random: np.random.Generator, low: int, high: int, count: int, hot: bool) -> np.ndarray:
+def draw(random: np.random.Generator, low: int, high: int, count: int, hot: bool) -> Pages:
     """`count` different pages of [low, high) that are hot, or that are not."""
     pages = random.integers(low, high, size=int(count / (HOT_SHARE if hot else 1 - HOT_SHARE) * 1.3))
     pages = np.unique(pages.astype(np.uint64))
