@@ -43,8 +43,8 @@ def is_hot(page: Pages) -> npt.NDArray[np.bool_]:
 def draw(random: np.random.Generator, low: int, high: int, count: int, hot: bool) -> Pages:
     """`count` different pages of [low, high) that are hot, or that are not."""
     pages = random.integers(low, high, size=int(count / (HOT_SHARE if hot else 1 - HOT_SHARE) * 1.3))
-    pages = np.unique(pages.astype(np.uint64))
-    chosen = pages[is_hot(pages) == hot]
+    unique = np.unique(pages.astype(np.uint64))
+    chosen = unique[is_hot(unique) == hot]
     return random.permutation(chosen)[:count]
 
 
