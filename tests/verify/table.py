@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar, cast
 
 from tests.vm import host, image, machine
 from tests.vm.guest import Guest, Region
+
+Measured = TypeVar("Measured")
 
 RESULTS = host.ROOT / "tests" / "results"
 
@@ -23,7 +25,7 @@ class Figure:
 
     holds: bool
     text: str
-    values: dict[str, object] = field(default_factory=dict)
+    values: Mapping[str, object] = field(default_factory=dict)
 
 
 class Stage:
@@ -36,6 +38,7 @@ class Stage:
         self._kernel = ""
         self._guest: Guest | None = None
         self.region: Region | None = None
+        self._kept: dict[Hashable, object] = {}
 
     def guest(self, kernel: str) -> Guest:
         """A server of this kernel with tierd installed and its NVDIMM turned into memory."""
@@ -49,6 +52,19 @@ class Stage:
             self._guest.install_tierd(self._deb())
             scenario.make_memory(self._guest, self.region)
         return self._guest
+
+    def ready(self, kernel: str) -> tuple[Guest, Region]:
+        """The same, with its region."""
+        guest = self.guest(kernel)
+        assert self.region is not None
+        return guest, self.region
+
+    def once(self, key: Hashable, measure: Callable[[], Measured]) -> Measured:
+        """What `measure` gives, measured for the first row that asks and kept for the others. key: says all
+        that decides it."""
+        if key not in self._kept:
+            self._kept[key] = measure()
+        return cast(Measured, self._kept[key])
 
     def close(self) -> None:
         self._guests.close()
@@ -92,7 +108,7 @@ def run(name: str, rows: Iterable[Row], stage: Stage, *, keep: Path | None) -> i
     finally:
         stage.close()
     minutes = (time.monotonic() - started) / 60
-    print(f"\n{name}, {_commit()}, {time.strftime('%Y-%m-%d')}, {minutes:.1f} minutes\n")
+    print(f"\n{name}, {host.commit()}, {time.strftime('%Y-%m-%d')}, {minutes:.1f} minutes\n")
     for row, figure, _ in results:
         print(f"  {'holds' if figure.holds else 'SHORT':6} {row.what}")
         print(f"         {figure.text}  (asked: {row.bar})")
@@ -114,16 +130,8 @@ def _keep(path: Path, name: str, results: list[tuple[Row, Figure, float]]) -> No
             **asdict(figure),
             "seconds": round(seconds, 1),
             "date": time.strftime("%Y-%m-%d"),
-            "commit": _commit(),
+            "commit": host.commit(),
         }
     versions = {kernel: image.image().release(kernel) for kernel in image.kernel_names()}
     text = json.dumps({"table": name, "kernels": versions, "rows": kept}, indent=2)
     path.write_text(text + "\n")
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=host.ROOT, capture_output=True, text=True,
-    )  # fmt: skip
-    return done.stdout.strip() or "unknown"

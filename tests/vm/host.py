@@ -88,6 +88,14 @@ def cache_dir() -> Path:
     return path
 
 
+def commit() -> str:
+    """The commit of this tree, with `-dirty` when something is changed; `unknown` outside of git."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True
+    )
+    return done.stdout.strip() or "unknown"
+
+
 @contextlib.contextmanager
 def locked(name: str) -> Iterator[None]:
     """Hold an exclusive lock of this name in the cache; a second holder says that it waits, and waits."""

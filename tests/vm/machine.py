@@ -46,6 +46,7 @@ class Machine:
     hmat: bool = True
     cmdline: tuple[str, ...] = ()
     qemu: tuple[str, ...] = ()
+    recipe: image.Recipe = image.RECIPE
 
     def qemu_arguments(self) -> list[str]:
         """The server's own part of QEMU's command line: nodes, memory, NVDIMMs, HMAT."""
@@ -172,7 +173,7 @@ def start(machine: Machine, *, name: str = "", detached: bool = False) -> Guest:
     Unless `detached`, QEMU dies with the thread that called this. Raises HostError with the serial console's
     end when the guest does not come up.
     """
-    files = image.image()
+    files = image.image(machine.recipe)
     accelerate = acceleration()
     directory = _short_directory()
     started = time.monotonic()

@@ -1,0 +1,1 @@
+"""The rows of the engine's table, by what they need: shared runs of a workload, or a scene of their own."""
