@@ -16,7 +16,7 @@ from typing import Final, cast
 import numpy as np
 import numpy.typing as npt
 
-from tierd.core.table import Keys, Table
+from tierd.core.table import FULLEST, Keys, Places, Table
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,6 +36,10 @@ lucky fault of a cold page does not make it hot."""
 _UNPROVEN: Final = math.log(2)
 """Added to the first log(delay) of a page: among hundreds of thousands of cold pages some fault early by
 luck, so that a page seen once must look twice as hot; halves with each further observation."""
+MOST_PAGES: Final = int(FULLEST * (1 << 21))
+"""Pages remembered: 4.8 GiB sampled lately, in 42 MB, and twice that while the table is rebuilt."""
+_FORGOTTEN: Final = 1 / 4
+"""Of the pages, when there are too many; and how many must be stale before the table is rebuilt for them."""
 _AWAY: Final = np.inf
 """The delay of a page that is being promoted, or was."""
 _LOG_MEAN_BIAS: Final = 0.5772156649
@@ -60,7 +64,7 @@ class HeatMap:
     Times are seconds on one monotonic clock. Fed and read by the engine thread only.
     """
 
-    def __init__(self, half_life: float, cooldown: float = 0.0, capacity: int = 1 << 22) -> None:
+    def __init__(self, half_life: float, cooldown: float = 0.0, capacity: int = MOST_PAGES) -> None:
         """half_life: seconds after which a page that is not sampled again starts to be forgotten. cooldown:
         seconds for which a page that came up, and went down again, does not come up once more; counted from
         the access that brought it up. capacity: pages remembered at most; the ones not seen for longest go
@@ -91,6 +95,8 @@ class HeatMap:
             return
         keys, first = np.unique(_key(slot, page), return_index=True)
         time = time[first]
+        if len(self._pages) + len(keys) > self._capacity:
+            self._forget_oldest(len(keys))
         region_keys, region_of = np.unique(_region_key(keys), return_inverse=True)
         region, region_new = self._regions.insert(region_keys)
         place, new = self._pages.insert(keys)
@@ -132,8 +138,6 @@ class HeatMap:
         resting = away & ~back
         delay[place] = np.where(resting, _AWAY, log_delay)
         last[place] = np.where(resting, last[place], time)
-        if len(self._pages) > self._capacity:
-            self._forget_oldest()
 
     def hottest(self, now: float, least_rate: float, most: int) -> HotPages:
         """At most `most` pages whose rate is at least `least_rate` accesses a second, hottest first."""
@@ -174,17 +178,24 @@ class HeatMap:
         place = self._pages.occupied
         slots, _ = _split(self._pages.keys[place])
         recent = now - self._page_column("last")[place] < 8 * self.half_life
-        self._pages.keep(place[recent & np.isin(slots, live_slots)])
+        live = np.isin(slots, live_slots)
+        if live.all() and np.count_nonzero(recent) > (1 - _FORGOTTEN) * len(place):
+            return
+        self._keep(place[recent & live])
+
+    def _forget_oldest(self, more: int) -> None:
+        place = self._pages.occupied
+        most = max(0, min(int(self._capacity * (1 - _FORGOTTEN)), self._capacity - more))
+        if len(place) > most:
+            last = self._page_column("last")[place]
+            self._keep(place[np.argpartition(-last, most)[:most]])
+
+    def _keep(self, place: Places) -> None:
+        self._pages.keep(place)
         # a region outlives its pages by nothing: address space may be used once and never again
         remembered = np.unique(_region_key(self._pages.keys[self._pages.occupied]))
         region = self._regions.find(remembered)
         self._regions.keep(region[region >= 0])
-
-    def _forget_oldest(self) -> None:
-        place = self._pages.occupied
-        last = self._page_column("last")[place]
-        keep = self._capacity * 3 // 4
-        self._pages.keep(place[np.argpartition(-last, keep)[:keep]])
 
 
 def _key(slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> Keys:

@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from tierd.core.heat import HotPages
+from tierd.core.heat import MOST_PAGES, HotPages
 from tierd.core.table import Keys, Places, Table
 
 Floats = npt.NDArray[np.float64]
@@ -29,7 +29,7 @@ class SampledHeat:
     clock; used by the engine thread only."""
 
     def __init__(
-        self, half_life: float, period: int, cooldown: float = 0.0, capacity: int = 1 << 22
+        self, half_life: float, period: int, cooldown: float = 0.0, capacity: int = MOST_PAGES
     ) -> None:
         """half_life: seconds. period: accesses for which a sample stands. cooldown: as core.heat has it.
         capacity: pages remembered at most; the ones not seen for longest go first."""

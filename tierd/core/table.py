@@ -14,8 +14,10 @@ Places = npt.NDArray[np.int64]
 _EMPTY: Final = np.uint64(0)
 _GOLDEN_RATIO: Final = np.uint64(0x9E3779B97F4A7C15)
 """2^64 / phi, Knuth's multiplicative hashing (TAOCP 6.4)."""
-_FULLEST: Final = 0.6
+FULLEST: Final = 0.6
 """Load above which linear probing gets slow: expected probes for a miss (1 + 1/(1-a)^2)/2 are 3.6 here."""
+_ROOMY: Final = 0.5
+"""Load that `keep` leaves at most, so that the next insert() need not rebuild the table at once."""
 
 
 class Table:
@@ -66,7 +68,7 @@ class Table:
 
     def insert(self, keys: Keys) -> tuple[Places, npt.NDArray[np.bool_]]:
         """The place of each of `keys`, which are distinct, and whether it is new (columns then hold 0)."""
-        while self.used + len(keys) > _FULLEST * len(self.keys):
+        while self.used + len(keys) > FULLEST * len(self.keys):
             self._rebuild(self.occupied, 2 * len(self.keys))
         places = np.full(len(keys), -1, dtype=np.int64)
         new = np.zeros(len(keys), dtype=np.bool_)
@@ -88,7 +90,7 @@ class Table:
     def keep(self, places: Places) -> None:
         """Forget every key but those at `places`; the table shrinks when it can."""
         capacity = 1 << 12
-        while len(places) > _FULLEST / 2 * capacity:
+        while len(places) > _ROOMY * capacity:
             capacity *= 2
         self._rebuild(places, capacity)
 
