@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.dev import __main__ as dev
 from tests.dev import package, test
 from tests.vm import host, image
 from tests.vm.machine import Machine
@@ -154,6 +156,34 @@ def test_ring_counts_what_pytest_counted(tmp_path: Path, capfd: pytest.CaptureFi
     )
     counts, code = test._run(test.Ring("some", (str(some),), 60, "four"), [])
     assert (counts, code) == (test.Counts(passed=1, failed=2, skipped=1), 1)
+
+
+def test_ring_says_how_long_it_took_the_last_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TIERD_CACHE", str(tmp_path / "cache"))
+    some = tmp_path / "test_some.py"
+    some.write_text("def test_a(): pass\ndef test_b(): pass\n")
+    ring = test.Ring("some", (str(some),), 60, "two")
+    monkeypatch.setattr(test, "RINGS", (ring,))
+    test._run(ring, ["-k", "a"])
+    test._run(ring, [])
+    assert "(ended as hung after 60 s)" in capfd.readouterr().out.split("ring some: two ")[2], (
+        "a part tells little"
+    )
+    test._run(ring, [])
+    assert " s the last time, ended as hung after 60 s)" in capfd.readouterr().out
+    (tmp_path / "cache/ring-seconds.json").write_text("[]")
+    assert test._seconds() == {}
+
+
+def test_dev_names_the_commands_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dev.main(["--help"]) == 0
+    offered = set(re.findall(r"^  (\w+) ", capsys.readouterr().out, re.MULTILINE))
+    modules = {path.stem for path in Path(dev.__file__).parent.glob("*.py")}
+    assert offered == {name for name in dev.COMMANDS if name in modules} and "test" in offered
+    assert dev.main(["nonsense"]) == 2
+    assert "there is no command nonsense" in capsys.readouterr().err
 
 
 def test_hung_ring_is_ended(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -47,9 +47,10 @@ def parser() -> argparse.ArgumentParser:
         "--check-config",
         nargs="?",
         type=Path,
-        const=DEFAULT_PATH,
+        const=True,
+        default=False,
         metavar="PATH",
-        help="check the policy, print every problem, and exit with 0 or 78",
+        help="check that policy, or the one that would be used, print every problem, and exit with 0 or 78",
     )
     found.add_argument("--version", action="version", version=f"tierd {__version__}")
     return found
@@ -59,11 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of /usr/bin/tierd. Returns the exit code; expected failures are one line on stderr."""
     try:
         arguments = parser().parse_args(argv)
-        if arguments.check_config is not None:
+        if arguments.check_config is not False:
             from tierd.config.check import check
 
-            # What is not the policy in force is a draft: its owner may be anyone.
-            return check(arguments.check_config, trusted=arguments.check_config == DEFAULT_PATH)
+            return check(arguments.policy if arguments.check_config is True else arguments.check_config)
         return run(arguments.policy or DEFAULT_PATH)
     except ConfigError as error:
         return _fail(*error.problems, code=error.exit_code)
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(*lines: str, code: int) -> int:
-    from tierd.service.text import clean
+    from tierd.core.text import clean
 
     for line in lines:
         print(clean(line, 1024), file=sys.stderr)

@@ -14,6 +14,13 @@ class TierdError(Exception):
         self.hint = hint
 
 
+def in_words(error: BaseException) -> str:
+    """`error` for an operator: ``FILE: reason`` for what the system refused, else its message."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
 class GoneError(TierdError):
     """What was asked about no longer exists (a process exited, a cgroup was removed). Normal."""
 

@@ -139,8 +139,11 @@ def test_a_daemon_that_does_not_run_is_one_headline_and_status_3(bus: str) -> No
 def test_without_a_bus_it_says_so(tmp_path: Path) -> None:
     result = tierctl("plan", DBUS_SYSTEM_BUS_ADDRESS=f"unix:path={tmp_path}/nothing")
     assert result.returncode == 3
-    assert result.stderr.startswith("tierctl: the system bus cannot be reached (")
-    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("tierctl: the system bus cannot be reached: ")
+    assert result.stderr.count("\n") == 1 and result.stderr.endswith("(systemctl start dbus)\n")
+    status = tierctl(DBUS_SYSTEM_BUS_ADDRESS=f"unix:path={tmp_path}/nothing")
+    assert "Reason: the system bus cannot be reached: " in status.stdout
+    assert "   Try: systemctl start dbus\n" in status.stdout
 
 
 @pytest.mark.service
@@ -198,11 +201,22 @@ def test_check_config(tmp_path: Path) -> None:
     assert [line.split(":")[1] for line in result.stderr.splitlines()] == ["2", "3"]
 
 
+def test_a_request_that_the_policy_does_not_have(tmp_path: Path) -> None:
+    draft = tmp_path / "draft.yaml"
+    draft.write_text("version: 1\n")
+    result = tierctl("provision", "plan", "pmem0", "--json", "--policy", str(draft))
+    assert (result.returncode, result.stdout) == (5, "")
+    assert result.stderr == f"tierctl: {draft} has no request named pmem0; there is none\n"
+    result = tierctl("provision", "plan", "--policy", str(draft))
+    assert result.returncode == 0 and "asks for no memory" in result.stdout
+
+
 def test_version_help_and_wrong_arguments() -> None:
     assert tierctl("--version").stdout == "tierctl 0.1.0\n"
     help_text = tierctl("--help").stdout
     for command in ("status", "plan", "provision", "check-config"):
         assert command in help_text
+    assert tierctl("provision", "plan", "--help").stdout.startswith("usage: tierctl provision plan [-h] ")
     assert tierctl("stattus").returncode == 2
     assert tierctl("status", "--jsn").returncode == 2
 
@@ -215,19 +229,6 @@ def test_the_exit_statuses_are_documented_everywhere() -> None:
     for status in Exit:
         assert f"\n{status.value:4d}  " in EPILOG
         assert f".B {status.value}\n" in man
-
-
-def test_completion_knows_every_command_and_option() -> None:
-    import argparse
-
-    from tierd.cli.main import parser
-
-    text = (ROOT / "debian/completions/tierctl").read_text()
-    (commands,) = (a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
-    for name, sub in commands.choices.items():
-        assert name in text
-        for option in (o for a in sub._actions for o in a.option_strings if o.startswith("--")):
-            assert option in text, (name, option)
 
 
 def test_asking_the_daemon_imports_nothing_heavy(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tierd.config import DEFAULT_PATH, load, source
+from tierd.config import DEFAULT_PATH, load, loader, source
 from tierd.config.check import check
 from tierd.errors import ConfigError
 
@@ -127,7 +127,7 @@ def test_no_descriptor_is_left_open(policy: Path) -> None:
 
 
 def test_check_says_ok(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check(policy, trusted=True) == 0
+    assert check(policy) == 0
     assert capsys.readouterr() == (f"{policy}: OK\n", "")
 
 
@@ -135,12 +135,25 @@ def test_check_prints_every_problem_and_ends_with_78(
     policy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     policy.write_text("version: 2\nengine: {mode: on}\n")
-    assert check(policy, trusted=False) == 78
+    assert check(policy) == 78
     out, err = capsys.readouterr()
     assert out == ""
     assert [line.split(": ")[0] for line in err.splitlines()] == [f"{policy}:1:10", f"{policy}:2:16"]
 
 
 def test_check_of_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check(tmp_path / "none", trusted=True) == 78
+    assert check(tmp_path / "none") == 78
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_the_policy_in_force_is_held_to_more_than_a_draft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("version: 1\n")
+    policy.chmod(0o666)
+    assert check(policy) == 0
+    monkeypatch.setattr(loader, "DEFAULT_PATH", policy)
+    for named in (None, policy):
+        assert check(named) == 78
+        assert "can be written by everyone" in capsys.readouterr().err

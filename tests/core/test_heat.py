@@ -192,6 +192,32 @@ def test_a_forgotten_page_is_not_hot_any_more() -> None:
     assert sorted(left.page.tolist()) == pages[20:]
 
 
+def test_a_page_that_faults_because_it_moves_proves_no_unmapping() -> None:
+    """Its neighbours were seen once, and nobody has unmapped them since: they do not wait for anything."""
+    heat = HeatMap(20.0)
+    pages = list(range(FIRST_PAGE, FIRST_PAGE + 50))
+    feed(heat, pages, [1.0 + 0.01 * number for number in range(50)])
+    before = heat.hottest(10.0, 1 / 60, 100)
+    moving = np.array(pages[:1], dtype=np.uint64)
+    heat.forget(slots(1), moving)
+    feed(heat, pages[:1], [2.0])
+    heat.forget(slots(1), moving)
+    after = heat.hottest(10.0, 1 / 60, 100)
+    assert len(before) == 50 and after.page.tolist() == before.page[before.page != pages[0]].tolist()
+    assert after.rate.tolist() == before.rate[before.page != pages[0]].tolist()
+
+
+@pytest.mark.parametrize(("again", "candidates"), [(9.0, 0), (10.9, 0), (11.1, 1), (30.0, 1)])
+def test_a_page_that_came_up_does_so_again_only_after_the_cooldown(again: float, candidates: int) -> None:
+    heat = HeatMap(20.0, cooldown=10.0)
+    feed(heat, [FIRST_PAGE, FIRST_PAGE + 1], [0.9, 1.0])
+    heat.forget(slots(1), np.array([FIRST_PAGE + 1], dtype=np.uint64))
+    for time in (again - 0.2, again - 0.1, again):
+        feed(heat, [FIRST_PAGE + 1], [time])
+    found = heat.hottest(again, 1 / 60, 10)
+    assert np.count_nonzero(found.page == FIRST_PAGE + 1) == candidates
+
+
 def test_a_forgotten_page_can_become_hot_again() -> None:
     heat = HeatMap(20.0)
     page = [FIRST_PAGE]

@@ -11,7 +11,7 @@ from tests.vm import host
 COMMANDS = {
     "demo": "boot the testbed and watch a hot process move to DRAM",
     "test": "run the tests, ring by ring: lint, pure, service, vm",
-    "verify": "run an issue's table of figures and say which rows hold",
+    "verify": "run a table of figures and say which rows hold",
     "bench": "compare tierd with other contenders",
     "vm": "a shell in the testbed's virtual machine",
     "lint": "ruff and mypy",
@@ -26,6 +26,8 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] not in known:
         asked_for_help = argv[:1] in (["-h"], ["--help"], ["help"])
         out = sys.stdout if asked_for_help else sys.stderr
+        if argv and not asked_for_help:
+            print(f"dev: there is no command {argv[0]}\n", file=out)
         print("usage: ./dev COMMAND [ARGUMENT...]\n", file=out)
         for name, text in known.items():
             print(f"  {name:10}{text}", file=out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import subprocess
@@ -62,7 +63,10 @@ def main(argv: list[str]) -> int:
         "what", nargs="*", metavar="RING|PATH", help="rings, or test files (default: every ring)"
     )
     parser.add_argument(
-        "--kernel", action="append", choices=[kernel.name for kernel in image.RECIPE.kernels]
+        "--kernel",
+        action="append",
+        choices=[kernel.name for kernel in image.RECIPE.kernels],
+        help="boot only this kernel in the ring vm (may be repeated)",
     )
     parser.add_argument("--slow", action="store_true", help="run the tests marked slow too")
     own, extra = _split(argv)
@@ -103,7 +107,9 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _run(ring: Ring, extra: list[str]) -> tuple[Counts, int]:
-    host.say(f"ring {ring.name}: {ring.says}")
+    last = _seconds().get(ring.name)
+    usual = f"{last:.0f} s the last time, " if last else ""
+    host.say(f"ring {ring.name}: {ring.says} ({usual}ended as hung after {ring.deadline:.0f} s)")
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tierd-test-") as scratch:
         report = Path(scratch) / "report.xml"
@@ -125,10 +131,23 @@ def _run(ring: Ring, extra: list[str]) -> tuple[Counts, int]:
             _end(process)
             raise
         counts = _counts(report)
-    host.say(
-        f"ring {ring.name}: {'passed' if code == 0 else 'FAILED'} after {time.monotonic() - started:.0f} s"
-    )
+    took = time.monotonic() - started
+    host.say(f"ring {ring.name}: {'passed' if code == 0 else 'FAILED'} after {took:.0f} s")
+    if code == 0 and ring in RINGS and not extra:
+        _times_file().write_text(json.dumps({**_seconds(), ring.name: round(took, 1)}))
     return counts, code
+
+
+def _times_file() -> Path:
+    return host.cache_dir() / "ring-seconds.json"
+
+
+def _seconds() -> dict[str, float]:
+    """How long each ring took when it last passed whole on this machine, where that is known."""
+    try:
+        return {str(name): float(took) for name, took in json.loads(_times_file().read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _outside_pure() -> list[str]:

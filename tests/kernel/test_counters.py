@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.fixtures import Machine, fail_reading
-from tierd.errors import DeniedError, GoneError
+from tierd.errors import DeniedError, GoneError, MalformedError
 from tierd.kernel.counters import read_counters, read_demoted
 from tierd.kernel.paths import Root
 
@@ -38,10 +38,14 @@ def test_a_kernel_without_demotion(tmp_path: Path) -> None:
     assert read_demoted(machine.root) == 0
 
 
-def test_lines_that_are_no_counters(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text", [b"", b"pgdemote_direct many\n", b"nr_x\n", b"\xff\xfe\n", b" 3\n", b"nr_x 1 2\n", b"nr_x -1\n"]
+)
+def test_a_line_that_is_no_counter_is_not_skipped(tmp_path: Path, text: bytes) -> None:
     machine = Machine(tmp_path)
-    machine.put("proc/vmstat", b"pgdemote_direct many\nnr_x\n\xff\xfe\npgdemote_proactive 3\n")
-    assert read_demoted(machine.root) == 3
+    machine.put("proc/vmstat", b"pgdemote_proactive 3\n" + text if text else text)
+    with pytest.raises(MalformedError, match="vmstat: "):
+        read_demoted(machine.root)
 
 
 def test_gone_and_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

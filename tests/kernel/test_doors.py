@@ -12,6 +12,7 @@ import pytest
 from tierd.kernel import doors as doors_module
 from tierd.kernel.doors import SCAN_SETTINGS, online_cpus, open_doors
 from tierd.kernel.paths import Root
+from tierd.kernel.perf_event import HardwareEvent
 
 
 @pytest.fixture
@@ -172,3 +173,44 @@ def test_a_cpu_that_went_away_is_not_missing(root: Root, opened: dict[int, int])
 
 def test_cpus_without_sysfs_are_those_of_the_process(tmp_path: Path) -> None:
     assert online_cpus(Root(tmp_path)) == tuple(sorted(os.sched_getaffinity(0)))
+
+
+def hardware(root: Root) -> None:
+    """A CPU with PEBS."""
+    for name, text in {
+        "type": "4",
+        "events/mem-loads": "event=0xcd,umask=0x1,ldlat=3",
+        "format/event": "config:0-7",
+        "format/umask": "config:8-15",
+        "format/ldlat": "config1:0-15",
+    }.items():
+        path = root.event_sources / "cpu" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+
+
+def test_sampling_of_the_cpu_has_doors_of_its_own(root: Root, opened: dict[int, int]) -> None:
+    hardware(root)
+    asked: list[tuple[str, int]] = []
+
+    def open_hardware(found: HardwareEvent, cpu: int) -> int:
+        asked.append((found.name, cpu))
+        return event(opened, 100 + cpu)
+
+    doors, missing = open_doors(
+        root, open_event=lambda cpu: event(opened, cpu), open_hardware_event=open_hardware
+    )
+    assert missing == () and asked == [("PEBS", 0), ("PEBS", 1), ("PEBS", 3)]
+    assert list(doors)[-3:] == ["PEBS.0", "PEBS.1", "PEBS.3"], "last, for when descriptors are short"
+    close({name: descriptor for name, descriptor in doors.items() if not name.startswith("PEBS")})
+
+
+def test_sampling_that_is_refused_is_not_missed(root: Root, opened: dict[int, int]) -> None:
+    hardware(root)
+
+    def refuse(found: HardwareEvent, cpu: int) -> int:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    doors, missing = open_doors(root, open_event=lambda cpu: event(opened, cpu), open_hardware_event=refuse)
+    assert missing == () and not [name for name in doors if name.startswith("PEBS")]
+    close(doors)

@@ -112,6 +112,17 @@ def test_all_goes_well(fake: Kernel) -> None:
     assert outcome.seconds >= 0
 
 
+def test_each_batch_is_announced_before_it_moves(fake: Kernel) -> None:
+    announced: list[list[int]] = []
+
+    def announce(pages: np.ndarray) -> None:
+        assert len(announced) == len(fake.moves), "before the call, not after"
+        announced.append((pages << np.uint64(12)).tolist())
+
+    Mover(fake.machine.root).promote(PROCESS, fake.place(5000), DRAM, FLOOR, announce=announce)
+    assert len(announced) > 1 and announced == fake.moves
+
+
 def test_nothing_to_move(fake: Kernel) -> None:
     outcome, _ = promote(fake, fake.place(0))
     assert outcome == Outcome() and not fake.moves

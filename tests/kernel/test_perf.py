@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 from collections.abc import Iterator
@@ -13,30 +12,47 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tierd.kernel.perf import RECORD, RING_PAGES, FaultStream, Ring, parse_records
-
-LOST, SAMPLE, THROTTLE = 2, 9, 5
-# struct perf_event_mmap_page: data_head and data_tail
-HEAD, TAIL = 1024, 1032
-
-
-def sample(address: int, pid: int = 7, time: int = 1_000_000_000, tid: int = 8) -> bytes:
-    """PERF_RECORD_SAMPLE with TID, TIME and ADDR (the order of perf_event_open(2))."""
-    return struct.pack("<IHHIIQQ", SAMPLE, 2, 32, pid, tid, time, address)
-
-
-def lost(count: int, *, with_id: bool = False) -> bytes:
-    """PERF_RECORD_LOST; with sample_id_all the kernel puts 16 bytes of TID and TIME behind it."""
-    tail = struct.pack("<IIQ", 7, 8, 99) if with_id else b""
-    return struct.pack("<IHHQQ", LOST, 0, 24 + len(tail), 1, count) + tail
-
-
-def other(payload: int, kind: int = THROTTLE) -> bytes:
-    return struct.pack("<IHH", kind, 0, 8 + payload) + bytes(payload)
+from tests.kernel.fixtures.rings import (
+    HEAD,
+    LOST,
+    TAIL,
+    THROTTLE,
+    FakeKernel,
+    lost,
+    memory_sample,
+    other,
+    sample,
+)
+from tierd.kernel.perf import (
+    FAULT_LAYOUT,
+    MEMORY_LAYOUT,
+    RING_PAGES,
+    Ring,
+    SampleStream,
+    accesses,
+    parse_records,
+)
 
 
 def test_the_record_is_as_long_as_the_kernel_s() -> None:
-    assert RECORD.itemsize == len(sample(0)) == 32
+    assert FAULT_LAYOUT.itemsize == len(sample(0)) == 32
+    assert MEMORY_LAYOUT.itemsize == len(memory_sample(0, 0)) == 48
+
+
+def test_samples_of_memory_accesses() -> None:
+    """The order in which the kernel writes them is that of the header file, not that of the bits."""
+    data = memory_sample(0x7F0000001238, 0x140001238, pid=5, time=17, level=0xE)
+    records, missing = parse_records(lost(2) + data + lost(1, with_id=True) + data, MEMORY_LAYOUT)
+    assert missing == 3 and len(records) == 2
+    assert [int(records[name][0]) for name in ("pid", "tid", "time")] == [5, 8, 17]
+    assert int(records["address"][0]) == 0x7F0000001238
+    assert int(records["physical_address"][0]) == 0x140001238
+    assert int(records["data_source"][0]) >> 33 & 0xF == 0xE
+
+
+def test_records_of_another_layout_are_left_out() -> None:
+    records, _ = parse_records(sample(0x1000) + memory_sample(0x2000, 0x3000) + sample(4), MEMORY_LAYOUT)
+    assert records["address"].tolist() == [0x2000]
 
 
 def test_samples() -> None:
@@ -48,7 +64,7 @@ def test_samples() -> None:
 
 def test_nothing() -> None:
     records, missing = parse_records(b"")
-    assert len(records) == 0 and records.dtype == RECORD and missing == 0
+    assert len(records) == 0 and records.dtype == FAULT_LAYOUT and missing == 0
 
 
 @pytest.mark.parametrize("with_id", [False, True])
@@ -95,31 +111,7 @@ def test_any_mixture(parts: list[tuple[str, int]]) -> None:
 @given(st.binary(max_size=300))
 def test_any_bytes_at_all(data: bytes) -> None:
     records, missing = parse_records(data)
-    assert len(records) * RECORD.itemsize <= len(data) and missing >= 0
-
-
-class FakeKernel:
-    """Writes records into a file that is laid out like a mapped ring."""
-
-    def __init__(self, path: Path, pages: int) -> None:
-        self.size = pages * mmap.PAGESIZE
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
-        os.ftruncate(self.descriptor, self.size + mmap.PAGESIZE)
-
-    def word(self, offset: int) -> int:
-        return int(struct.unpack("<Q", os.pread(self.descriptor, 8, offset))[0])
-
-    def start_at(self, position: int) -> None:
-        for offset in (HEAD, TAIL):
-            os.pwrite(self.descriptor, struct.pack("<Q", position), offset)
-
-    def write(self, data: bytes) -> None:
-        head = self.word(HEAD)
-        assert head + len(data) - self.word(TAIL) <= self.size, "the kernel does not overwrite"
-        for offset, byte in enumerate(data):
-            place = mmap.PAGESIZE + (head + offset) % self.size
-            os.pwrite(self.descriptor, bytes([byte]), place)
-        os.pwrite(self.descriptor, struct.pack("<Q", head + len(data)), HEAD)
+    assert len(records) * FAULT_LAYOUT.itemsize <= len(data) and missing >= 0
 
 
 @pytest.fixture
@@ -197,22 +189,30 @@ def test_the_rings_of_all_cpus_are_one_stream_in_order_of_time(tmp_path: Path) -
     cpus = [FakeKernel(tmp_path / f"cpu{number}", RING_PAGES) for number in range(3)]
     cpus[0].write(sample(0x7000, pid=10, time=3_500_000_000) + sample(0x9FFF, pid=10, time=5_000_000_000))
     cpus[1].write(lost(4) + sample(0x8123, pid=11, time=4_000_000_000) + lost(2))
-    stream = FaultStream(cpu.descriptor for cpu in cpus)
-    faults = stream.read()
+    stream = SampleStream(cpu.descriptor for cpu in cpus)
+    faults = accesses(*stream.read())
     assert faults.page.tolist() == [7, 8, 9]
     assert faults.pid.tolist() == [10, 11, 10] and faults.pid.dtype == np.int32
     assert faults.time.tolist() == [3.5, 4.0, 5.0], "in seconds"
     assert faults.lost == 6 and len(faults) == 3
-    again = stream.read()
-    assert (len(again), again.lost) == (0, 0)
+    records, missing = stream.read()
+    assert (len(records), missing) == (0, 0)
     stream.close()
     assert all(os.fstat(cpu.descriptor) for cpu in cpus), "the descriptors stay the caller's"
     for cpu in cpus:
         os.close(cpu.descriptor)
 
 
+def test_a_descriptor_that_is_no_event_leaves_no_ring_behind(tmp_path: Path) -> None:
+    good = FakeKernel(tmp_path / "cpu0", RING_PAGES)
+    with open(tmp_path / "empty", "w+b") as file, pytest.raises(OSError, match="not an event"):
+        SampleStream([good.descriptor, file.fileno()])
+    os.close(good.descriptor)
+    assert str(tmp_path / "cpu0") not in Path("/proc/self/maps").read_text()
+
+
 def test_no_rings_no_faults() -> None:
-    stream = FaultStream([])
+    stream = SampleStream([])
     stream.enable(True)
-    assert len(stream.read()) == 0
+    assert len(stream.read()[0]) == 0
     stream.close()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.kernel.fixtures import MIB
+from tests.kernel.fixtures import MIB, numa_stat
 from tests.kernel.fixtures.simulated import (
     CGROUP,
     DRAM,
@@ -19,36 +19,23 @@ from tests.kernel.fixtures.simulated import (
     PID,
     SLOW,
     START,
-    FaultDoor,
     GenerationsDoor,
     SimulatedKernel,
+    SourceDoor,
     simulate,
 )
 from tierd.core.model import HUGE_PAGE_SIZE, PAGE_SIZE, ProcessId
 from tierd.core.planner import floor_bytes
 from tierd.core.policy import EngineMode, EnginePolicy, Policy, ProcessMatch, ProcessSelection
-from tierd.core.sampling import FULL_SIZE
+from tierd.core.silence import NOTHING_SEEN
 from tierd.core.state import EngineState, MissingFeature
 from tierd.kernel.topology import read_topology
 from tierd.service.engine import Engine
+from tierd.service.sources import NoSource, Selection
 from tierd.service.splitting import Keeper
 
 PLACE = Policy(engine=EnginePolicy(mode=EngineMode.PLACE))
 HOT = 3000
-
-
-class Scan:
-    """In the place of ScanRate."""
-
-    def __init__(self) -> None:
-        self.prepared = False
-        self.sizes: list[int] = []
-
-    def prepare(self) -> None:
-        self.prepared = True
-
-    def set_size(self, mebibytes: int) -> None:
-        self.sizes.append(mebibytes)
 
 
 class Split:
@@ -75,18 +62,22 @@ class Bench:
     """An engine and all that it touches; `run()` lets time pass."""
 
     def __init__(self, fake: SimulatedKernel, policy: Policy = PLACE, **options: Any) -> None:
-        self.fake, self.scan, self.split = fake, Scan(), Split()
+        self.fake, self.source, self.split = fake, SourceDoor(fake), Split()
         self.policy = policy
+        self.selection = Selection(self.source, "tested")
         self.engine = Engine(
             policy,
-            FaultDoor(fake),
+            self._select,
             GenerationsDoor(fake),
-            self.scan,
             self.split,
             fake.machine.root,
             clock=fake.clock,
             **options,
         )
+
+    def _select(self) -> Selection:
+        self.selection.source.start()
+        return self.selection
 
     def run(self, seconds: float) -> None:
         end = self.fake.now + seconds
@@ -337,14 +328,14 @@ def test_it_rests_when_the_picture_is_right_and_looks_again_when_it_is_not(fake:
             bench.run(1)
 
     pass_by(2)
-    assert bench.scan.prepared and bench.scan.sizes[0] == max(bench.scan.sizes), "first it looks hard"
+    assert bench.source.efforts[0] == 1 == max(bench.source.efforts), "first it looks hard"
     pass_by(90)
     assert bench.state.engine is EngineState.STEADY
-    rest = bench.scan.sizes[-1]
-    assert rest < max(bench.scan.sizes)
+    rest = bench.source.efforts[-1]
+    assert 0 < rest < 1
     fake.place(HOT)
     pass_by(10)
-    assert max(bench.scan.sizes[-10:]) > rest
+    assert max(bench.source.efforts[-10:]) > rest
     pass_by(30)
     assert bench.on_dram > 0.9 * 2 * HOT
 
@@ -361,9 +352,11 @@ def test_each_round_makes_a_new_state_and_a_step_is_short(fake: SimulatedKernel)
 
 def test_closing_stops_the_kernel_s_looking(fake: SimulatedKernel) -> None:
     bench = Bench(fake)
-    assert fake.enabled == [True]
+    assert not bench.source.started, "the main thread does not wait for it"
+    bench.run(1)
+    assert bench.source.started and not fake.closed
     bench.engine.close()
-    assert fake.enabled == [True, False] and fake.closed
+    assert fake.closed
 
 
 SPOILS: list[Callable[[SimulatedKernel], None]] = [
@@ -391,7 +384,74 @@ def test_it_looks_hard_until_slow_memory_has_been_looked_at(fake: SimulatedKerne
     fake.next_faults = fake.now + 20
     bench = Bench(fake)
     bench.run(3)
-    assert bench.scan.sizes and set(bench.scan.sizes) == {FULL_SIZE}
+    assert set(bench.source.efforts) == {1.0}
+
+
+def test_the_source_is_named_with_its_reason(fake: SimulatedKernel) -> None:
+    bench = Bench(fake)
+    assert bench.state.source == "none"
+    bench.run(1)
+    assert (bench.state.source, bench.state.source_reason) == ("hint faults", "tested")
+
+
+def test_without_a_source_nothing_moves_and_it_says_so(fake: SimulatedKernel) -> None:
+    lost = MissingFeature("a source", "nothing is seen", "restart")
+    bench = Bench(fake, missing=(MissingFeature("huge pages", "whole", "boot"),))
+    bench.selection = Selection(NoSource(), "blind", "no access can be seen", (lost,))
+    bench.run(10)
+    assert bench.idle and not fake.commands
+    assert bench.state.engine is EngineState.DEGRADED and bench.state.reason == "no access can be seen"
+    assert bench.state.source == "none" and bench.state.source_reason == "blind"
+    assert [missing.feature for missing in bench.state.missing] == ["huge pages", "a source"]
+    bench.engine.close()
+
+
+def test_a_source_that_samples_places_as_well(fake: SimulatedKernel) -> None:
+    bench = Bench(fake)
+    bench.source.period = 10
+    bench.run(30)
+    assert bench.on_dram > 0.95 * HOT
+    bench.engine.adopt(PLACE)
+    bench.run(5)
+    assert fake.least_free >= bench.floor
+
+
+def fall_silent(fake: SimulatedKernel, *, young: int) -> Bench:
+    """Hot pages become known while pressure keeps all where it is; then nobody is seen for a whole pass, and
+    the pressure is over. young: pages of DRAM that were seen to be used."""
+    fake.machine.pressure = "90.00"
+    fake.machine.write_pressure()
+    bench = Bench(fake, with_engine(heat_half_life=1000.0))
+    bench.run(5)
+    assert bench.state.engine is EngineState.HOLDING and bench.state.plan, "there is something to move"
+    fake.next_faults = float("inf")
+    bench.run(2)
+    fake.stock(CGROUP, 20_000)
+    resident = (20_000 + young) * PAGE_SIZE
+    fake.machine.put(
+        fake.machine.root.cgroup / CGROUP.lstrip("/") / "memory.numa_stat",
+        numa_stat({DRAM: resident, SLOW: 300 * MIB}),
+    )
+    fake.machine.vmstat["numa_pte_updates"] = 300 * MIB // PAGE_SIZE + 1
+    fake.machine.pressure = "0.00"
+    fake.machine.write_vmstat()
+    fake.machine.write_pressure()
+    bench.run(3)
+    return bench
+
+
+def test_nothing_moves_on_an_all_idle_reading(fake: SimulatedKernel) -> None:
+    """A hypervisor that hides accessed bits, and a source that has fallen silent."""
+    bench = fall_silent(fake, young=0)
+    assert bench.idle
+    assert bench.state.engine is EngineState.HOLDING and bench.state.reason == NOTHING_SEEN
+    fake.next_faults = 0.0
+    bench.run(20)
+    assert bench.on_dram > 0.9 * HOT, "one access seen is proof"
+
+
+def test_idle_pages_count_where_others_are_seen_to_be_used(fake: SimulatedKernel) -> None:
+    assert not fall_silent(fake, young=5000).idle
 
 
 def test_ranges_that_are_hot_throughout_become_huge_pages_again(fake: SimulatedKernel) -> None:

@@ -14,7 +14,6 @@ from tierd.core.state import Counters, EngineState, MissingFeature, State
 from tierd.service import events
 from tierd.service.events import EVENT_TYPES, Event, Priority, events_between, movement_between, status_line
 from tierd.service.journal import FIELD_LIMIT, MESSAGE_LIMIT, Reporter, capture_logging, entry
-from tierd.service.text import clean, size
 
 GIB = 1 << 30
 DRAM = Tier("memory_tier4", TierKind.DRAM, (Node(0, 2 * GIB, GIB // 2, 1 << 20, True, False, 80),))
@@ -44,6 +43,11 @@ HOLD = replace(STEADY, engine=EngineState.HOLDING, reason="memory pressure 45 %"
             ["holding: holding (was holding): DRAM at its floor"],
         ),
         (HOLD, STEADY, ["state-changed: steady (was holding)"]),
+        (
+            State(),
+            State(source="hint faults", source_reason="page-exact; not used: \x1b[31mDAMON"),
+            ["source-chosen: accesses are seen through: hint faults (page-exact; not used: \\x1b[31mDAMON)"],
+        ),
         (
             STEADY,
             replace(STEADY, engine=EngineState.DEGRADED, reason="no source"),
@@ -86,7 +90,8 @@ def test_events_between(before: State, after: State, expected: list[str]) -> Non
 
 
 def test_fields_of_events() -> None:
-    state, tier = events_between(State(), replace(HOLD, topology=Topology((DRAM,))))
+    before = State(source="hint-faults")
+    state, tier = events_between(before, replace(HOLD, topology=Topology((DRAM,))))
     assert dict(state.fields) == {
         "TIERD_STATE": "holding",
         "TIERD_STATE_BEFORE": "starting",
@@ -144,14 +149,6 @@ def test_status_line() -> None:
     assert status_line(replace(State(), processes=1, cgroups=1)) == "starting: 1 process in 1 cgroup, 0 MB/s"
 
 
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (412 << 20, "412 MiB"), (5 << 40, "5.0 TiB")],
-)
-def test_size(count: int, text: str) -> None:
-    assert size(count) == text
-
-
 class Lines:
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -175,6 +172,7 @@ def test_one_line_a_second_at_info_and_warnings_at_once() -> None:
         lines.round(replace(first, monotonic=float(second)), float(second))
         assert len(lines.events) - before <= 1
     assert [event.type.name for event in lines.events[2:]] == [
+        "source-chosen",
         "tier-appeared",
         "tier-appeared",
     ]  # none is lost
@@ -224,31 +222,6 @@ def test_the_queue_is_bounded() -> None:
     assert len([event for event in lines.events if event.type.name == "tier-appeared"]) <= 50 + 64
 
 
-@given(st.text(alphabet=st.characters()), st.integers(4, 300))
-def test_clean_text_is_one_printable_line(text: str, limit: int) -> None:
-    shown = clean(text, limit)
-    assert len(shown) <= limit and shown.isprintable() and "\n" not in shown
-    shown.encode("utf-8")
-    if text.isprintable() and len(text) <= limit:
-        assert clean(text, limit) == text
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("\x1b[31mred", r"\x1b[31mred"),
-        ("two\nlines", r"two\x0alines"),
-        ("nul\0", r"nul\x00"),
-        ("lone\udcff", r"lone\udcff"),
-        ("right\u202eleft", r"right\u202eleft"),
-        ("sep\u2028arator", r"sep\u2028arator"),
-        ("ümlaut 漢字", "ümlaut 漢字"),
-    ],
-)
-def test_clean_escapes(text: str, shown: str) -> None:
-    assert clean(text) == shown
-
-
 @given(st.text(alphabet=st.characters()), st.text(alphabet=st.characters()))
 def test_a_journal_entry_is_always_valid(message: str, value: str) -> None:
     fields = entry(Event(events.INTERNAL, message, fields={"TIERD_REASON": value}))
@@ -279,7 +252,7 @@ def test_libraries_logging_becomes_one_line_without_a_traceback() -> None:
         root.handlers[:], root.level = before
         logging.captureWarnings(False)
         logging.getLogger("pydbus.registration").disabled = False
-    assert [event.message for event in reported] == [r"some.library: it failed\x0abadly", "some.library: %d"]
+    assert [event.message for event in reported] == [r"some.library: it failed\nbadly", "some.library: %d"]
 
 
 def test_message_ids_are_distinct_and_well_formed() -> None:

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from tierd.core.state import MissingFeature
+from tierd.errors import DeniedError
 from tierd.kernel.doors import SCAN_SETTINGS
 from tierd.kernel.paths import Root
 from tierd.kernel.settings import Ledger, read_setting
 from tierd.service import helper
-from tierd.service.helper import Report, Settings, apply_settings, read_missing, read_report
+from tierd.service.helper import Report, Settings, apply_settings, begin, read_missing, read_report
 
 
 @pytest.fixture
@@ -65,11 +66,14 @@ def test_settings_are_applied_and_put_back(root: Root, ledger_path: Path) -> Non
     before = facts(root)
     settings, missing = apply_settings(root, Ledger(ledger_path))
     assert (settings, missing) == (Settings.APPLIED, ())
+    assert read_setting(root.numa_balancing) == "0", "nothing is unmapped before the daemon reads the rings"
+    assert begin(root, Ledger(ledger_path)) is None
     assert read_setting(root.numa_balancing) == "2"
     assert read_setting(root.promote_rate_limit) == "0"
-    assert read_setting(root.demotion_enabled) == "true"
+    assert read_setting(root.demotion_enabled) == "false", "the daemon's to set"
+    root.demotion_enabled.write_text("true\n")
     assert read_setting(root.generations_enabled) == "0x0007"
-    (root.scan_settings / "scan_size_mb").write_text("32\n")  # as the daemon does through its door
+    (root.scan_settings / "scan_size_mb").write_text("32\n")  # as the daemon does through its doors
     Ledger(ledger_path).restore_all()
     assert facts(root) == before
 
@@ -77,12 +81,14 @@ def test_settings_are_applied_and_put_back(root: Root, ledger_path: Path) -> Non
 def test_balancing_between_sockets_is_kept(root: Root, ledger_path: Path) -> None:
     root.numa_balancing.write_text("1\n")
     apply_settings(root, Ledger(ledger_path))
+    begin(root, Ledger(ledger_path))
     assert read_setting(root.numa_balancing) == "3"
 
 
 def test_the_mode_is_set_last_and_undone_first(root: Root, ledger_path: Path) -> None:
     ledger = Ledger(ledger_path)
     apply_settings(root, ledger)
+    begin(root, ledger)
     assert ledger.records[-1].path == str(root.numa_balancing)
     assert ledger.restore_all()[0].path == str(root.numa_balancing)
 
@@ -136,6 +142,7 @@ def test_demotion_that_was_on_stays_on(root: Root, ledger_path: Path) -> None:
 def test_after_a_crash_the_tiering_is_ours(root: Root, ledger_path: Path) -> None:
     before = facts(root)
     apply_settings(root, Ledger(ledger_path))
+    begin(root, Ledger(ledger_path))
     settings, missing = apply_settings(root, Ledger(ledger_path))
     assert (settings, missing) == (Settings.APPLIED, ())
     Ledger(ledger_path).restore_all()
@@ -165,6 +172,7 @@ def test_settings_are_put_back_when_the_slow_tier_is_gone_at_a_restart(
     root: Root, ledger_path: Path
 ) -> None:
     apply_settings(root, Ledger(ledger_path))
+    begin(root, Ledger(ledger_path))
     (root.memory_tiers / "memory_tier22/nodelist").unlink()
     assert apply_settings(root, Ledger(ledger_path))[0] is Settings.NOT_NEEDED
     assert read_setting(root.numa_balancing) == "0" and not ledger_path.exists()
@@ -179,6 +187,42 @@ def test_a_kernel_without_balancing_is_named(root: Root, ledger_path: Path) -> N
         "boot kernel 6.1 or later with CONFIG_NUMA_BALANCING",
         "boot a kernel built with CONFIG_NUMA_BALANCING",
     ]
+    assert begin(root, Ledger(ledger_path)) is None, "named once"
+
+
+def test_whoever_turns_the_tiering_on_before_the_daemon_is_ready_keeps_it(
+    root: Root, ledger_path: Path
+) -> None:
+    apply_settings(root, Ledger(ledger_path))
+    root.numa_balancing.write_text("2\n")
+    assert begin(root, Ledger(ledger_path)) is None
+    Ledger(ledger_path).restore_all()
+    assert read_setting(root.numa_balancing) == "2"
+
+
+@pytest.mark.parametrize("settings", [s for s in Settings if s is not Settings.APPLIED])
+def test_without_the_other_settings_nothing_begins(
+    root: Root, ledger_path: Path, settings: Settings
+) -> None:
+    report_path = ledger_path.with_name("doors.json")
+    helper.write_report(report_path, Report(settings=settings))
+    assert helper.begin_command(root, ledger_path, report_path) == 0
+    assert read_setting(root.numa_balancing) == "0"
+
+
+def test_a_mode_that_cannot_be_set_is_named(
+    root: Root, ledger_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report_path = ledger_path.with_name("doors.json")
+    helper.write_report(report_path, Report(settings=Settings.APPLIED))
+
+    def refuse(ledger: Ledger, path: Path, value: str) -> None:
+        raise DeniedError(f"{path}: not permitted")
+
+    monkeypatch.setattr(Ledger, "set", refuse)
+    assert helper.begin_command(root, ledger_path, report_path) == 0
+    (missing,) = read_report(report_path).missing
+    assert "not permitted" in missing.feature and "hint faults" in missing.loss
 
 
 class ServiceManager(threading.Thread):
@@ -312,6 +356,7 @@ def test_show_names_old_and_new_values(
     root: Root, ledger_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     apply_settings(root, Ledger(ledger_path))
+    begin(root, Ledger(ledger_path))
     assert helper.show_command(ledger_path, ledger_path.with_name("doors.json")) == 0
     assert f"{root.numa_balancing}: was 0, set to 2, now 2" in capsys.readouterr().out
 

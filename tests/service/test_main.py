@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,11 @@ def test_check_config(tmp_path: Path) -> None:
     assert [line.split(": ")[0].rsplit("/", 1)[1] for line in lines] == ["tierd.yaml:3:9", "tierd.yaml:4:3"]
 
 
+def test_check_config_of_the_policy_that_would_be_used(tmp_path: Path) -> None:
+    done = run("--policy", str(policy(tmp_path, BAD)), "--check-config")
+    assert done.returncode == 78 and len(done.stderr.splitlines()) == 2
+
+
 def test_a_bad_policy_keeps_the_daemon_from_starting(tmp_path: Path) -> None:
     done = run("--policy", str(policy(tmp_path, BAD)))
     assert done.returncode == 78 and len(done.stderr.splitlines()) == 2
@@ -66,12 +72,11 @@ def test_a_bad_policy_keeps_the_daemon_from_starting(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
-def test_an_ordinary_user_is_told_what_is_missing_in_one_line(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents:
-        if parent.owner() == "root" and parent != Path("/tmp") and parent.is_relative_to("/tmp"):
-            parent.chmod(0o755)
-    done = run("--policy", str(policy(tmp_path, "version: 1\n")), user=65534)
+def test_an_ordinary_user_is_told_what_is_missing_in_one_line() -> None:
+    # not tmp_path: each run of pytest closes the directory that all of them share to other users
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        done = run("--policy", str(policy(Path(directory), "version: 1\n")), user=65534)
     assert done.returncode == 77, done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert "CAP_SYS_PTRACE" in done.stderr and "systemctl start tierd" in done.stderr
@@ -82,7 +87,7 @@ def test_an_ordinary_user_is_told_what_is_missing_in_one_line(tmp_path: Path) ->
     [
         (TierdError("it failed", hint="try this"), 1, ["tierd: it failed; try this"]),
         (DeniedError("no"), 77, ["tierd: no"]),
-        (UnsupportedError("two\nlines \x1b[31m"), 1, [r"tierd: two\x0alines \x1b[31m"]),
+        (UnsupportedError("two\nlines \x1b[31m"), 1, [r"tierd: two\nlines \x1b[31m"]),
         (ConfigError(("a:1:1: x", "a:2:1: y")), 78, ["a:1:1: x", "a:2:1: y"]),
         (ImportError("No module named 'gi'"), 1, None),
         (KeyboardInterrupt(), 130, []),

@@ -102,6 +102,18 @@ def test_the_unit_starts_as_its_own_user_with_the_helpers_descriptors(service: S
         assert door in links
 
 
+def test_the_source_is_named_once_with_its_reason(service: Service) -> None:
+    (chosen,) = service.journal(events.SOURCE_CHOSEN)
+    assert chosen["TIERD_SOURCE"] == service.property("Source") == "hint faults"
+    reason = service.property("SourceReason")
+    assert chosen["TIERD_SOURCE_REASON"] == reason and "saw tierd touch memory of its own" in reason
+    assert "PEBS and IBS (not in this CPU, or hidden)" in reason
+    # 7.2 and later start DAMON_STAT by themselves; nothing of DAMON may be touched
+    holder = service.guest.run("cat /sys/module/damon_stat/parameters/enabled", check=False).stdout.strip()
+    assert ("DAMON (in use by damon_stat)" in reason) == (holder == "Y"), reason
+    assert "Source: hint faults" in service.guest.output("tierctl status")
+
+
 def test_systemctl_status_says_what_it_does(service: Service) -> None:
     text = service.show("StatusText")
     assert re.match(r"idle \(.+\): 1 tier, 0 processes in 0 cgroups, 0 MB/s, DRAM \d+ % full$", text), text

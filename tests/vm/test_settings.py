@@ -151,6 +151,22 @@ def test_after_a_stop_every_setting_is_as_before(server: Server) -> None:
     assert server.guest.run("systemctl show -P NFileDescriptorStore tierd").stdout.strip() == "0"
 
 
+@pytest.mark.one_kernel
+def test_demotion_follows_the_mode_of_the_policy(server: Server) -> None:
+    before = server.settings()
+    change = "sed -i 's/mode: {}/mode: {}/' /etc/tierd/tierd.yaml"
+    server.guest.run(change.format("place", "observe"))
+    server.start()
+    assert (server.read(BALANCING), server.read(DEMOTION)) == ("2", "false")
+    server.guest.run(f"{change.format('observe', 'place')} && systemctl reload tierd")
+    server.guest.wait_for(f"grep -q true {DEMOTION}", timeout=60)
+    server.guest.run(f"{change.format('place', 'observe')} && systemctl reload tierd")
+    server.guest.wait_for(f"grep -q false {DEMOTION}", timeout=60)
+    server.guest.run(change.format("observe", "place"))
+    server.stop()
+    assert differences(before, server.settings()) == {}
+
+
 def _assert_doors_are_held(server: Server) -> None:
     """The daemon is an ordinary user and has what only root may open."""
     pid = server.main_pid()

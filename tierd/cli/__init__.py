@@ -18,5 +18,4 @@ class Exit(IntEnum):
     NOT_AUTHORISED = 4
     NO_SUCH_OBJECT = 5
     TIMED_OUT = 6
-    NOTHING_TO_DO = 7
     INVALID_POLICY = 78

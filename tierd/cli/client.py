@@ -83,9 +83,9 @@ class Client:
             self._connection = Gio.bus_get_sync(Gio.BusType.SYSTEM, None)
         except GLib.Error as error:
             raise ClientError(
-                "the system bus cannot be reached",
+                f"the system bus cannot be reached: {error.message}",
                 Exit.NOT_RUNNING,
-                hint=f"{error.message}; systemctl start dbus",
+                hint="systemctl start dbus",
             ) from error
         self._connection.set_exit_on_close(False)
 

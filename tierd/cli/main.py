@@ -9,12 +9,13 @@ import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TextIO
 
 from tierd import __version__
 from tierd.cli import Exit, render
-from tierd.errors import ConfigError, TierdError
+from tierd.cli.arguments import add_draft, add_json
+from tierd.core.text import clean
+from tierd.errors import ConfigError, TierdError, in_words
 
 EPILOG = """\
 Without a command, tierctl shows the status.
@@ -27,7 +28,6 @@ Exit status:
    4  not permitted
    5  no such object
    6  tierd did not answer in time
-   7  nothing to do
   78  the policy is invalid
 
 Environment:
@@ -46,17 +46,18 @@ def parser(*, light: bool = False) -> argparse.ArgumentParser:
     """
     found = argparse.ArgumentParser(
         prog="tierctl",
+        usage="tierctl [-h] [--version] [COMMAND ...]",
         description="Show what tierd does with this machine's memory tiers, and why.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     found.add_argument("--version", action="version", version=f"tierctl {__version__}")
-    commands = found.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = found.add_subparsers(prog="tierctl", dest="command", metavar="COMMAND", required=True)
 
     status = commands.add_parser(
         "status", help="state, tiers, what was moved, what is missing", description="Show tierd's state."
     )
-    status.add_argument("--json", action="store_true", help="print one JSON object; sizes are bytes")
+    add_json(status)
     status.add_argument(
         "--offline", action="store_true", help="do not ask tierd: the memory tiers as the kernel shows them"
     )
@@ -67,7 +68,7 @@ def parser(*, light: bool = False) -> argparse.ArgumentParser:
         help="what tierd would move next, with the reason of each step",
         description="Show the steps of tierd's last plan. With mode: observe, nothing of it is carried out.",
     )
-    plan.add_argument("--json", action="store_true", help="print one JSON object; a page is 4096 bytes")
+    add_json(plan, "a page is 4096 bytes")
     plan.set_defaults(handler=_plan)
 
     if not light:
@@ -80,13 +81,7 @@ def parser(*, light: bool = False) -> argparse.ArgumentParser:
         help="check a policy, and print every problem in it",
         description="Check a policy file. Every problem is one line: FILE:LINE:COLUMN: PATH: MESSAGE.",
     )
-    check.add_argument(
-        "file",
-        nargs="?",
-        type=Path,
-        metavar="FILE",
-        help="a draft, whose owner and mode do not matter (default: the policy in force)",
-    )
+    add_draft(check, "file")
     check.set_defaults(handler=_check_config)
     return found
 
@@ -103,11 +98,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.INVALID_POLICY
     except TierdError as error:
         hint = f" ({error.hint})" if error.hint else ""
-        print(render.safe(f"tierctl: {error}{hint}"), file=sys.stderr)
+        print(clean(f"tierctl: {error}{hint}", None), file=sys.stderr)
         return getattr(error, "status", Exit.FAILED)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(render.safe(f"tierctl: {where}{error.strerror or error}"), file=sys.stderr)
+        print(clean(f"tierctl: {in_words(error)}", None), file=sys.stderr)
         return Exit.FAILED
     except ImportError as error:
         print(f"tierctl: {error}; install the packages that tierd depends on", file=sys.stderr)
@@ -179,12 +173,9 @@ def _plan(arguments: argparse.Namespace) -> Exit:
 
 
 def _check_config(arguments: argparse.Namespace) -> int:
-    from tierd.config import DEFAULT_PATH
     from tierd.config.check import check
 
-    if arguments.file is None:
-        return check(DEFAULT_PATH, trusted=True)
-    return check(arguments.file, trusted=False)
+    return check(arguments.file)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from pathlib import Path
 
-from tierd.cli import Exit, render
+from tierd.cli import Exit
+from tierd.cli.arguments import add_draft, add_json
+from tierd.config import load_chosen
 from tierd.core import provision
 from tierd.core.inventory import Inventory, Namespace, Region
 from tierd.core.policy import Policy, ProvisionMode, ProvisionRequest
 from tierd.core.provision import ProvisionPlan, Verdict
 from tierd.core.provision_text import plan_document, plan_lines
-from tierd.errors import DeniedError
+from tierd.core.text import clean, size
+from tierd.errors import DeniedError, GoneError
 from tierd.kernel.intents import DEFAULT_PATH, Intents
 from tierd.kernel.inventory import take_inventory
 from tierd.kernel.paths import Root
@@ -53,15 +55,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="Exit status: 0 done or ready, 1 one is refused, 4 not root, 5 no such request, 78 policy",
     )
     plan.add_argument("name", nargs="?", metavar="NAME", help="one request (default: all)")
-    plan.add_argument("--policy", type=Path, metavar="FILE", help="a draft (default: the policy in force)")
-    plan.add_argument("--json", action="store_true", help="print one JSON object; sizes are bytes")
+    add_draft(plan, "--policy")
+    add_json(plan)
     plan.set_defaults(handler=_plan)
     listing = commands.add_parser(
         "list",
         help="regions, what is free in them, and their namespaces",
         description="Show the regions of persistent memory, each with its iset_id and its namespaces.",
     )
-    listing.add_argument("--json", action="store_true", help="print one JSON object; sizes are bytes")
+    add_json(listing)
     listing.set_defaults(handler=_list)
 
 
@@ -77,9 +79,15 @@ class NotRootError(DeniedError):
     status = Exit.NOT_AUTHORISED
 
 
+class NoRequestError(GoneError):
+    """The policy has no request of that name."""
+
+    status = Exit.NO_SUCH_OBJECT
+
+
 def _plan(arguments: argparse.Namespace) -> int:
     root = Root()
-    policy = _policy(arguments.policy)
+    policy = load_chosen(arguments.policy)
     requests = [r for r in policy.provision if arguments.name in (None, r.name)]
     if not requests:
         return _nothing_asked(arguments, policy)
@@ -92,28 +100,20 @@ def _plan(arguments: argparse.Namespace) -> int:
     return Exit.FAILED if any(plan.verdict is Verdict.REFUSED for plan in plans) else Exit.OK
 
 
-def _policy(draft: Path | None) -> Policy:
-    from tierd import config
-
-    return config.load(config.DEFAULT_PATH) if draft is None else config.load(draft, trusted=False)
-
-
 def _nothing_asked(arguments: argparse.Namespace, policy: Policy) -> int:
+    if arguments.name is not None:
+        known = ", ".join(r.name for r in policy.provision) or "none"
+        raise NoRequestError(f"{policy.origin} has no request named {arguments.name}; there is {known}")
     if arguments.json:
         print(json.dumps({"requests": []}, indent=2))
-    elif arguments.name is None:
-        print(f"{policy.origin} asks for no memory: its `provision` list is empty")
     else:
-        known = ", ".join(r.name for r in policy.provision) or "none"
-        print(
-            f"{policy.origin} has no provision request named {render.safe(arguments.name)}; there is {known}"
-        )
-    return Exit.OK if arguments.name is None else Exit.NO_SUCH_OBJECT
+        print(f"{policy.origin} asks for no memory: its `provision` list is empty")
+    return Exit.OK
 
 
 def _lines(plan: ProvisionPlan, root: Root) -> list[str]:
     """The plan, and what an operator would do next."""
-    lines = [render.safe(line) for line in plan_lines(plan, str(root.sys))]
+    lines = [clean(line, None) for line in plan_lines(plan, str(root.sys))]
     following = _NEXT.get((plan.verdict, plan.request.mode))
     return [*lines, "  " + following.format(name=plan.request.name)] if following else lines
 
@@ -130,20 +130,18 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _region_lines(inventory: Inventory, region: Region) -> list[str]:
-    size = 0 if region.span is None else region.span.size
+    whole = 0 if region.span is None else region.span.size
     iset = "no iset_id" if region.iset_id is None else f"iset_id 0x{region.iset_id:x}"
     node = "no node" if region.target_node is None else f"node {region.target_node}"
-    lines = [f"{region.name}: {iset}, {render.size(size)}, {render.size(region.available)} free, {node}"]
+    lines = [f"{region.name}: {iset}, {size(whole)}, {size(region.available)} free, {node}"]
     everything = provision.plan(inventory, _everything(region))
     lines += [
         f"  tierd would not use its free capacity: {r.words}" for r in everything.refusals if region.iset_id
     ]
     for namespace in region.namespaces:
         span = 0 if namespace.span is None else namespace.span.size
-        label = f" {render.safe(namespace.label)}" if namespace.label else ""
-        lines.append(
-            f"  {namespace.name} {namespace.uuid or '-'}{label}: {render.size(span)} {_use(namespace)}"
-        )
+        label = f" {clean(namespace.label)}" if namespace.label else ""
+        lines.append(f"  {namespace.name} {namespace.uuid or '-'}{label}: {size(span)} {_use(namespace)}")
     return lines
 
 

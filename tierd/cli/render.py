@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-PAGE_SIZE = 4096
-"""Bytes of the pages that the daemon counts in."""
+from tierd.core.model import PAGE_SIZE
+from tierd.core.text import clean, plural, size
 
 _GREEN, _YELLOW, _RED, _BOLD, _PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[1m", "\x1b[0m"
 _STATE_COLOURS = {
@@ -47,37 +47,15 @@ def plain(value: Any) -> Any:
     return value
 
 
-def safe(text: str) -> str:
-    """`text` without anything that moves the cursor or hides: unprintable characters as escapes."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
-
-
-def size(count: float) -> str:
-    """Bytes for people, in binary units and at most four digits: ``412 MiB``, ``1.5 GiB``."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1000:
-            return f"{value:.1f} {unit}" if value < 10 and unit != "B" else f"{value:.0f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
-
-
 def share(part: float, whole: float) -> str:
     """`part` of `whole` in per cent, a dash when there is no whole."""
     return f"{100 * part / whole:.0f}%" if whole else "-"
 
 
-def plural(count: int, noun: str) -> str:
-    """``1 page``, ``2 pages``, ``2 processes``."""
-    return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
-
-
 def status(facts: Mapping[str, Any], style: Style) -> str:
     """`tierctl status` of a running daemon. facts: as `plain` makes them of the manager's properties."""
-    state = safe(str(facts.get("state", "unknown")))
-    lines = [_headline(f"tierd {safe(str(facts.get('version', '')))}".strip(), state, style)]
+    state = clean(str(facts.get("state", "unknown")))
+    lines = [_headline(f"tierd {clean(str(facts.get('version', '')))}".strip(), state, style)]
     if facts.get("reason"):
         lines += _field("Reason", str(facts["reason"]), style)
     lines += _field("Placing", _placing(facts), style)
@@ -120,8 +98,8 @@ def tiers(found: Sequence[Mapping[str, Any]], style: Style) -> list[str]:
         latency = tier.get("read_latency_nanoseconds")
         rows.append(
             (
-                safe(str(tier.get("name", "?"))),
-                safe(str(tier.get("kind", "?"))),
+                clean(str(tier.get("name", "?"))),
+                clean(str(tier.get("kind", "?"))),
                 ranges(tier.get("nodes", ())),
                 size(used),
                 size(total),
@@ -140,13 +118,13 @@ def plan(rows: Sequence[Mapping[str, Any]], style: Style) -> str:
         return "Nothing to do: the last round planned no step. tierctl status says how things are."
     lines, sums = [], dict[str, int]()
     for row in rows:
-        action, pages = safe(str(row.get("action", "?"))), int(row.get("pages", 0))
+        action, pages = clean(str(row.get("action", "?"))), int(row.get("pages", 0))
         sums[action] = sums.get(action, 0) + pages
         what = [action] + ([size(pages * PAGE_SIZE)] if pages else [])
         source, target = row.get("source_node"), row.get("target_node")
         if source is not None and target is not None:
             what.append(f"node {source} to node {target}")
-        what.append(safe(str(row.get("subject", ""))))
+        what.append(clean(str(row.get("subject", ""))))
         lines.append(f"{style.paint(_BOLD, what[0])} {', '.join(w for w in what[1:] if w)}".rstrip())
         lines += [f"    {line}" for line in _wrap(f"because {row['reason']}", style, 4) if row.get("reason")]
     total = ", ".join(f"{action} {size(pages * PAGE_SIZE)}" for action, pages in sums.items() if pages)
@@ -230,7 +208,7 @@ def _missing(found: Sequence[str], style: Style) -> list[str]:
 def _wrap(text: str, style: Style, indent: int = 0) -> list[str]:
     """At least one line. Long words (paths) are not broken, so that they can be copied."""
     width = max(style.width - indent, 20)
-    return textwrap.wrap(safe(text), width, break_long_words=False, break_on_hyphens=False) or [""]
+    return textwrap.wrap(clean(text, None), width, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _table(rows: Sequence[Sequence[str]], alignment: str, style: Style) -> list[str]:

@@ -1,5 +1,5 @@
 """From YAML to a Policy, with file:line:column for every error."""
 
-from tierd.config.loader import DEFAULT_PATH, load
+from tierd.config.loader import DEFAULT_PATH, load, load_chosen
 
-__all__ = ["DEFAULT_PATH", "load"]
+__all__ = ["DEFAULT_PATH", "load", "load_chosen"]

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
-from tierd.config.loader import load
-from tierd.config.report import printable
+from tierd.config.loader import load_chosen
+from tierd.core.text import clean
 from tierd.errors import ConfigError
 
 
-def check(path: Path, *, trusted: bool) -> int:
-    """Prints every problem of the policy in `path` to stderr, or ``PATH: OK`` to stdout.
+def check(draft: Path | None) -> int:
+    """Prints every problem of `draft`, or of the policy in force, to stderr, or ``PATH: OK`` to stdout.
 
-    trusted: False for a draft, whose owner and mode do not matter yet.
     Returns the exit code: 0, or 78 (EX_CONFIG of sysexits.h, which systemctl shows as CONFIG).
     """
     try:
-        load(path, trusted=trusted)
+        policy = load_chosen(draft)
     except ConfigError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
         return error.exit_code
-    print(f"{printable(os.fspath(path), 4096)}: OK")
+    print(f"{clean(policy.origin, 4096)}: OK")
     return 0

@@ -13,9 +13,10 @@ from typing import Any
 
 import yaml
 
-from tierd.config.report import Location, Mark, Report, printable
+from tierd.config.report import Location, Mark, Report
 from tierd.config.scalars import plain
 from tierd.config.syntax import explain
+from tierd.core.text import clean
 
 MAXIMUM_DEPTH = 16
 MAXIMUM_VALUES = 2000
@@ -181,7 +182,7 @@ class _Reader:
             self._report.add(place, (), f"more than {MAXIMUM_VALUES} values; a policy is small")
             raise _StopReading
         if isinstance(event, yaml.AliasEvent):
-            word = "*" + printable(str(event.anchor), 60)
+            word = "*" + clean(str(event.anchor), 60)
             message = f'`{word}` is an alias in YAML; write the value out, or a glob in quotes: "{word}"'
             return self._refuse(place, location, message)
         assert isinstance(event, yaml.NodeEvent)
@@ -201,14 +202,12 @@ class _Reader:
     def _accept_properties(self, event: yaml.NodeEvent, place: Mark, location: Location) -> bool:
         """Whether `event` has neither anchor nor tag."""
         if event.anchor is not None:
-            anchor = printable(event.anchor, 60)
+            anchor = clean(event.anchor, 60)
             message = f"`&{anchor}` is an anchor in YAML; write the value out each time, without anchors"
             self._report.add(place, location, message)
         tag = getattr(event, "tag", None)
         if tag is not None:
-            message = (
-                f"the tag `{printable(_short(tag), 60)}` is not accepted; remove it (quotes make a text)"
-            )
+            message = f"the tag `{clean(_short(tag), 60)}` is not accepted; remove it (quotes make a text)"
             self._report.add(place, location, message)
         return event.anchor is None and tag is None
 
@@ -229,7 +228,7 @@ class _Reader:
         try:
             return plain(text)
         except ValueError as error:
-            return self._refuse(place, location, printable(str(error), 400))
+            return self._refuse(place, location, clean(str(error), 400))
 
     def _sequence(self, location: Location) -> list[object]:
         items: list[object] = []
@@ -282,7 +281,7 @@ class _Reader:
             except ValueError:
                 word = None
             if not isinstance(word, str):
-                message = f"the key `{printable(text, 60)}` is not a word to YAML; write one, without quotes"
+                message = f"the key `{clean(text, 60)}` is not a word to YAML; write one, without quotes"
                 self._refuse(place, location, message)
                 return None
         return text if accepted else None

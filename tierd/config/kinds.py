@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from tierd.config.report import printable
+from tierd.core.text import clean
 from tierd.core.units import parse_duration, parse_rate, parse_share, parse_size
 
 PROCESS_UNITS = (".service", ".scope", ".slice")
@@ -43,7 +43,7 @@ def capacity(text: str) -> int | None:
 
 def unit_name(text: str) -> str:
     """The full name of one systemd unit that holds processes."""
-    shown = printable(text, 60)
+    shown = clean(text, 60)
     if re.search(r"[*?\[\]]", text):
         raise ValueError(
             f'`{shown}` is a glob; unit takes one whole name, so write cgroup: "*/{shown}" instead'
@@ -73,7 +73,7 @@ def unit_name(text: str) -> str:
 
 def cgroup_glob(text: str) -> str:
     """A glob over cgroup paths as ``ps -o cgroup`` shows them after ``0::``; ``*`` crosses ``/``."""
-    shown = printable(text, 60)
+    shown = clean(text, 60)
     if "fs/cgroup" in text:
         raise ValueError(
             f"`{shown}` is a path in the file system; write the part below the cgroup root, "
@@ -96,7 +96,7 @@ def request_name(text: str) -> str:
     """The name of a provisioning request: instance of a unit, argument of a command, part of a label."""
     if not _NAME.fullmatch(text):
         raise ValueError(
-            f"`{printable(text, 60)}` is not a name; write up to 56 letters, digits and `_.-`, "
+            f"`{clean(text, 60)}` is not a name; write up to 56 letters, digits and `_.-`, "
             "beginning with a letter or digit"
         )
     return text
@@ -107,7 +107,7 @@ def iset_id(value: str | int) -> int:
 
     ndctl prints the number signed in JSON and in hexadecimal with `--human`; both are accepted.
     """
-    shown = printable(str(value), 60)
+    shown = clean(str(value), 60)
     if isinstance(value, int):
         number = value
     elif _HEXADECIMAL.fullmatch(value):
@@ -169,5 +169,5 @@ def described(value: object) -> str:
     if isinstance(value, (int, float)):
         return f"the number `{value}`"
     if isinstance(value, str):
-        return f"the text `{printable(value, 60)}`"
+        return f"the text `{clean(value, 60)}`"
     return "a list" if isinstance(value, list) else "a mapping"

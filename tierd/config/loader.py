@@ -28,6 +28,14 @@ def load(path: Path, *, trusted: bool = True) -> Policy:
     return parse(content, os.fspath(path))
 
 
+def load_chosen(draft: Path | None) -> Policy:
+    """The policy in force where `draft` is None or names it, else that draft, whose owner and mode do not
+    matter yet. Raises like load. Called by every command that takes a policy as its argument."""
+    if draft is None or draft == DEFAULT_PATH:
+        return load(DEFAULT_PATH)
+    return load(draft, trusted=False)
+
+
 def parse(content: bytes, origin: str) -> Policy:
     """The policy in `content`; `origin` is the FILE of the problems. Raises ConfigError."""
     # Here and not above: PyYAML and jsonschema cost start-up time, which `tierd --help` need not spend.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tierd.core.text import clean
+
 LIMIT = 100
 """Problems told of one file. A file with more is the wrong file, and nobody reads on."""
 
@@ -53,7 +55,7 @@ class Report:
 
     def lines(self, file: str) -> tuple[str, ...]:
         """``FILE:LINE:COLUMN: PATH: message`` for each problem, in the order of the text."""
-        name = printable(file, 4096)
+        name = clean(file, 4096)
         lines = [
             f"{name}:{p.mark.line}:{p.mark.column}: {p.where}: {p.message}" for p in sorted(self._problems)
         ]
@@ -66,17 +68,5 @@ def shown_location(location: Location) -> str:
     """`location` as ``provision[0].region.iset_id``; ``top level`` for the document itself."""
     text = ""
     for part in location:
-        text += (
-            f"[{part}]"
-            if isinstance(part, int)
-            else f".{printable(part, 60)}"
-            if text
-            else printable(part, 60)
-        )
+        text += f"[{part}]" if isinstance(part, int) else f".{clean(part, 60)}" if text else clean(part, 60)
     return text or "top level"
-
-
-def printable(text: str, limit: int) -> str:
-    """`text` of unknown origin, safe for a terminal and a journal line, at most about `limit` characters."""
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
-    return f"{safe}..." if len(text) > limit else safe

@@ -20,7 +20,8 @@ from jsonschema import Draft202012Validator, TypeChecker, ValidationError, valid
 
 from tierd.config import kinds
 from tierd.config.document import REFUSED, Document
-from tierd.config.report import Location, Mark, Report, printable
+from tierd.config.report import Location, Mark, Report
+from tierd.core.text import clean
 
 SCHEMA_FILE = Path(__file__).with_name("tierd.schema.json")
 
@@ -175,7 +176,7 @@ def _kind(_validator: Any, kind: str, instance: Any, schema: Schema) -> Errors:
     except ValueError as error:
         yield ValidationError(str(error))
         return
-    shown = printable(str(instance), 60)
+    shown = clean(str(instance), 60)
     for keyword, compare, words in (("x-minimum", lt, "less than"), ("x-maximum", gt, "more than")):
         # `all` reads as None and has no bounds.
         if keyword not in schema or value is None:

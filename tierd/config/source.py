@@ -12,7 +12,7 @@ import os
 import stat
 from pathlib import Path
 
-from tierd.config.report import printable
+from tierd.core.text import clean
 from tierd.errors import ConfigError
 
 MAXIMUM_SIZE = 256 * 1024
@@ -102,9 +102,7 @@ def _check_owner(path: Path, part: Path, status: os.stat_result) -> None:
 
 def _open_message(error: OSError) -> str:
     if error.errno == errno.ENOENT:
-        return (
-            "does not exist; the least policy is the line `version: 1`, which observes and changes nothing"
-        )
+        return "does not exist; the least policy is the line `version: 1`, which observes and moves nothing"
     if error.errno == errno.ELOOP:
         return "is a symbolic link; name the file it points to"
     return f"cannot be opened: {error.strerror}"
@@ -122,4 +120,4 @@ def _kind(mode: int) -> str:
 
 
 def _refused(path: Path, message: str) -> ConfigError:
-    return ConfigError((f"{printable(os.fspath(path), 4096)}: {message}",))
+    return ConfigError((f"{clean(os.fspath(path), 4096)}: {message}",))

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from tierd.config.report import printable
+from tierd.core.text import clean
 
 # Part of PyYAML's context and problem: what to tell the operator.
 _EXPLANATIONS = {
@@ -46,4 +46,4 @@ def explain(error: yaml.MarkedYAMLError) -> tuple[Any, str]:
     part = next((part for part in _EXPLANATIONS if part in told), "")
     at_beginning = part in _SHOWN_AT_BEGINNING and error.context_mark is not None
     place = error.context_mark if at_beginning else error.problem_mark or error.context_mark
-    return place, _EXPLANATIONS.get(part) or printable(error.problem or "this cannot be read as YAML", 400)
+    return place, _EXPLANATIONS.get(part) or clean(error.problem or "this cannot be read as YAML", 400)

@@ -37,7 +37,7 @@ _UNPROVEN: Final = math.log(2)
 """Added to the first log(delay) of a page: among hundreds of thousands of cold pages some fault early by
 luck, so that a page seen once must look twice as hot; halves with each further observation."""
 _AWAY: Final = np.inf
-"""The delay of a page that was promoted."""
+"""The delay of a page that is being promoted, or was."""
 _LOG_MEAN_BIAS: Final = 0.5772156649
 """E[log X] = -log(r) - gamma for X exponential with rate r (Euler's constant)."""
 
@@ -60,10 +60,13 @@ class HeatMap:
     Times are seconds on one monotonic clock. Fed and read by the engine thread only.
     """
 
-    def __init__(self, half_life: float, capacity: int = 1 << 22) -> None:
-        """half_life: seconds after which a page that is not sampled again starts to be forgotten.
-        capacity: pages remembered at most; the ones not seen for longest go first."""
+    def __init__(self, half_life: float, cooldown: float = 0.0, capacity: int = 1 << 22) -> None:
+        """half_life: seconds after which a page that is not sampled again starts to be forgotten. cooldown:
+        seconds for which a page that came up, and went down again, does not come up once more; counted from
+        the access that brought it up. capacity: pages remembered at most; the ones not seen for longest go
+        first."""
         self.half_life = half_life
+        self.cooldown = cooldown
         self._capacity = capacity
         self._pages = Table({"last": np.float64, "delay": np.float32})
         self._regions = Table({"start": np.float64, "before": np.float64, "origin": np.float64})
@@ -99,8 +102,10 @@ class HeatMap:
         fresh = region[region_new]
         start[fresh] = before[fresh] = origin[fresh] = earliest[region_new]
 
+        away = ~new & (delay[place] == _AWAY)
+        back = away & (time - last[place] >= self.cooldown)
         # a page that faults for the second time since `start` proves a new unmapping of its region
-        again = ~new & (last[place] >= start[region[region_of]])
+        again = ~new & ~away & (last[place] >= start[region[region_of]])
         unmapped = np.full(len(region_keys), np.inf)
         np.minimum.at(unmapped, region_of[again], time[again])
         renewed = np.isfinite(unmapped)
@@ -111,8 +116,7 @@ class HeatMap:
         unmapped_at = start[region[region_of]]
         since = np.where(time >= unmapped_at, unmapped_at, old_start[region_of])
         # not seen in the pass before: it has been waiting since then at least
-        back = ~new & (delay[place] == _AWAY)
-        missed = ~new & ~back & (last[place] < before[region[region_of]])
+        missed = ~new & ~away & (last[place] < before[region[region_of]])
         since = np.where(missed, before[region[region_of]], since)
         # never seen: waiting since the region was first unmapped, as far as anyone knows
         since = np.where(new, origin[region[region_of]], since)
@@ -122,10 +126,12 @@ class HeatMap:
         observed = np.where(defines, (time - last[place]) / 2, observed)
 
         log_delay = np.log(np.clip(observed, _SHORTEST_DELAY, _LONGEST_DELAY))
-        delay[place] = np.where(
+        log_delay = np.where(
             new | back, log_delay + _UNPROVEN, _WEIGHT * log_delay + (1 - _WEIGHT) * delay[place]
         )
-        last[place] = time
+        resting = away & ~back
+        delay[place] = np.where(resting, _AWAY, log_delay)
+        last[place] = np.where(resting, last[place], time)
         if len(self._pages) > self._capacity:
             self._forget_oldest()
 
@@ -154,8 +160,12 @@ class HeatMap:
         return HotPages(slots, pages, rate[hot])
 
     def forget(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> None:
-        """Pages that were promoted: no candidates any more, and should one come back, what was seen before
-        its stay in DRAM says nothing of the time since."""
+        """Pages that are being promoted, or were: no candidates any more, and should one come back, what was
+        seen before its stay in DRAM says nothing of the time since.
+
+        Call it before a page moves and again when it has: whoever uses a page while it moves waits for it in
+        a fault, which would otherwise pass for the proof that its region has been unmapped again.
+        """
         place = self._pages.find(_key(slot, page))
         self._page_column("delay")[place[place >= 0]] = _AWAY
 

@@ -65,7 +65,7 @@ class EnginePolicy:
     dram_floor: bytes of each DRAM node that tierd leaves free, beyond the floor the engine itself computes.
     minimum_process: bytes; processes with less resident memory are left alone.
     round: seconds between two plans.
-    cooldown: seconds for which a page that came up shall not go down again; checked, not yet enforced.
+    cooldown: seconds for which a page that came up, and went down again, does not come up once more.
     heat_half_life: seconds after which an observation counts half.
     huge_pages: whether huge pages of a contended cgroup may be split to be placed, and made again after.
     pressure_limit: share of time (0..100, PSI memory `some avg10`) above which moving stops.

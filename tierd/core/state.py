@@ -13,8 +13,9 @@ class EngineState(StrEnum):
 
     starting: before the first round. idle: nothing to place (one tier, or no process selected).
     observing: the policy says observe. converging: placement is improving. steady: it is as good as it gets.
-    holding: moving has stopped for a reason that `State.reason` gives (memory pressure, DRAM at its floor).
-    degraded: something needed is missing; `State.missing` names it. paused: an operator asked.
+    holding: moving has stopped for a reason that `State.reason` gives (memory pressure, a kernel file that
+    could not be read). degraded: something needed is missing, which `State.reason` or `State.missing` names,
+    or rounds keep failing. paused: an operator asked.
     """
 
     STARTING = "starting"

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from tierd.core.text import clean
+
 SIZE_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 """Bytes in each unit of size (IEC 80000-13): memory is mapped and onlined in powers of two."""
 
@@ -164,5 +166,4 @@ def _suggestion(text: str, units: dict[str, int], words: dict[str, str]) -> str:
 
 def _shown(text: str) -> str:
     """`text` in backquotes, safe for a terminal and short."""
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:60])
-    return f"`{safe}{'...' if len(text) > 60 else ''}`"
+    return f"`{clean(text, 60)}`"

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import re
-
+from tierd.errors import MalformedError
 from tierd.kernel.files import read_text
 from tierd.kernel.paths import Root
 
-_COUNTER = re.compile(r"^(\w+) (\d+)$", re.MULTILINE)
-
 
 def read_counters(root: Root) -> dict[str, int]:
-    """/proc/vmstat by name. Raises GoneError, DeniedError."""
-    return {name: int(value) for name, value in _COUNTER.findall(read_text(root.proc / "vmstat"))}
+    """/proc/vmstat by name. Raises GoneError, DeniedError, MalformedError.
+
+    Every line has to be a counter: one that was skipped would read as 0, and the next as all since boot.
+    """
+    path = root.proc / "vmstat"
+    found: dict[str, int] = {}
+    for line in read_text(path).splitlines():
+        name, _, value = line.partition(" ")
+        if not (name and value.isascii() and value.isdecimal()):
+            raise MalformedError(f"{path}: not a counter: {line[:40]!r}")
+        found[name] = int(value)
+    if not found:
+        raise MalformedError(f"{path}: no counters")
+    return found
 
 
 def read_demoted(root: Root) -> int:

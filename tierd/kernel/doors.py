@@ -5,8 +5,10 @@ The daemon runs as an ordinary user. What it may do as root is exactly this list
 lru_gen: debugfs; read generations, age them, demote the oldest (multi-generational LRU).
 split_huge_pages: debugfs; split a range's huge pages.
 scan_*, hot_threshold_ms: debugfs, sched/numa_balancing; how fast the kernel unmaps pages to see who comes.
-demotion_enabled: sysfs; whether reclaim moves pages to the slow tier instead of dropping them.
+demotion_enabled: sysfs; whether reclaim moves pages to the slow tier instead of dropping them. On while the
+policy says place.
 perf.N: the page-fault event of CPU N, not yet enabled; opening it takes CAP_SYS_ADMIN on Debian.
+PEBS.N, IBS.N: the memory sampling event of CPU N, likewise, where the CPU has one.
 
 kernel.numa_balancing is not among them: the kernel checks who writes, not who opened, so the helper does.
 """
@@ -20,9 +22,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tierd.core.state import MissingFeature
-from tierd.errors import TierdError
+from tierd.errors import TierdError, UnsupportedError
+from tierd.kernel import perf_event
 from tierd.kernel.files import parse_list, read_text
 from tierd.kernel.paths import Root
+from tierd.kernel.perf_event import HardwareEvent
 
 SCAN_SETTINGS = (
     "scan_delay_ms",
@@ -39,13 +43,17 @@ _NO_SPLIT = "huge pages are moved whole or not at all"
 
 
 def open_doors(
-    root: Root, *, settings: bool = True, open_event: Callable[[int], int] | None = None
+    root: Root,
+    *,
+    settings: bool = True,
+    open_event: Callable[[int], int] = perf_event.open_fault_event,
+    open_hardware_event: Callable[[HardwareEvent, int], int] = perf_event.open_hardware_event,
 ) -> tuple[dict[str, int], tuple[MissingFeature, ...]]:
     """Open every door there is. Called by the helper, as root.
 
     settings: whether doors to kernel settings (scan_*, hot_threshold_ms, demotion_enabled) are among them;
     False unless their old values are written down, so that what the daemon sets can be put back. open_event:
-    opens the fault event of a CPU and raises OSError; tierd.kernel.fault_event.open_fault_event by default.
+    opens the fault event of a CPU, open_hardware_event another event of it; both raise OSError.
     Returns descriptors by name (close-on-exec, the caller's to close) and what is missing, each thing once.
     Mounts debugfs when it is not mounted. Raises nothing for a door that cannot be opened.
     """
@@ -64,7 +72,10 @@ def open_doors(
             "no page can be moved down to make room",
             "boot a kernel built with CONFIG_NUMA and CONFIG_MIGRATION",
         )
-    missing += _open_events(doors, online_cpus(root), open_event or _open_fault_event)
+    cpus = online_cpus(root)
+    missing += _open_events(doors, cpus, open_event)
+    # last, so that where descriptors are short it is these that are
+    _open_hardware_events(root, doors, cpus, open_hardware_event)
     return doors, tuple(missing)
 
 
@@ -121,12 +132,6 @@ def _open_group(
     return ()
 
 
-def _open_fault_event(cpu: int) -> int:
-    from tierd.kernel.fault_event import open_fault_event
-
-    return open_fault_event(cpu)
-
-
 def _open_events(
     doors: dict[str, int], cpus: tuple[int, ...], open_event: Callable[[int], int]
 ) -> Iterable[MissingFeature]:
@@ -150,6 +155,22 @@ def _open_events(
         remedy = "let root open perf events; a security module or the container forbids it"
     where = "on every CPU" if len(failed) == len(cpus) else "on CPUs " + ",".join(map(str, failed))
     return (MissingFeature(f"page-fault events {where} ({reason.strerror})", _NO_HINT_FAULTS, remedy),)
+
+
+def _open_hardware_events(
+    root: Root,
+    doors: dict[str, int],
+    cpus: tuple[int, ...],
+    open_event: Callable[[HardwareEvent, int], int],
+) -> None:
+    """Where a CPU has sampling of its own. What it lacks is no missing feature: hint faults come first."""
+    for find in perf_event.FINDERS.values():
+        try:
+            event = find(root)
+            for cpu in cpus:
+                doors[f"{event.name}.{cpu}"] = open_event(event, cpu)
+        except (UnsupportedError, OSError):
+            continue
 
 
 def _closed_debugfs(root: Root) -> MissingFeature | None:

@@ -91,9 +91,12 @@ class Generations:
     def read(self, wanted: Callable[[str], bool] = lambda cgroup: True) -> tuple[Lineage, ...]:
         """Every node of the cgroups whose path is `wanted`. Raises OSError, MalformedError."""
         chunks = []
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        while chunk := os.read(self._descriptor, 1 << 16):
-            chunks.append(chunk)
+        try:
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+            while chunk := os.read(self._descriptor, 1 << 16):
+                chunks.append(chunk)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, "lru_gen") from None
         return parse(b"".join(chunks).decode("utf-8", errors="replace"), wanted)
 
     def age(self, lineage: Lineage) -> None:

@@ -73,10 +73,17 @@ class Mover:
         self._finder = HugePageFinder(root)
 
     def promote(
-        self, process: ProcessId, pages: Pages, node: int, floor: int, *, huge: bool = False
+        self,
+        process: ProcessId,
+        pages: Pages,
+        node: int,
+        floor: int,
+        *,
+        huge: bool = False,
+        announce: Callable[[Pages], object] = lambda pages: None,
     ) -> Promotion:
         """Move `pages` (virtual page numbers, in order of preference) to `node` while it keeps `floor` free
-        bytes.
+        bytes. announce: called with the pages of each batch before it moves.
 
         huge: whether some may be part of huge pages, which then move whole, by one address each, and after
         the small ones: it takes 2 MiB of room to bring one of their pages.
@@ -85,9 +92,13 @@ class Mover:
         """
         fate = np.full(len(pages), _LEFT, dtype=np.int32)
         whole = self._huge(process, pages) if huge else np.zeros(len(pages), dtype=np.bool_)
-        total, stopped = self._promote_small(process, pages, np.flatnonzero(~whole), node, floor, fate)
+        total, stopped = self._promote_small(
+            process, pages, np.flatnonzero(~whole), node, floor, fate, announce
+        )
         if whole.any() and not stopped:
-            more, stopped = self._promote_huge(process, pages, np.flatnonzero(whole), node, floor, fate)
+            more, stopped = self._promote_huge(
+                process, pages, np.flatnonzero(whole), node, floor, fate, announce
+            )
             total += more
         there, left = fate == node, fate == _LEFT
         refused = ~there & ~left
@@ -116,6 +127,7 @@ class Mover:
         node: int,
         floor: int,
         fate: npt.NDArray[np.int32],
+        announce: Callable[[Pages], object],
     ) -> tuple[Outcome, int]:
         total, done = Outcome(), 0
         while done < len(chosen):
@@ -124,6 +136,7 @@ class Mover:
                 break
             batch = chosen[done : done + min(self._batch.pages, room)]
             batch = batch[np.argsort(pages[batch])]
+            announce(pages[batch])
             call = _move(process.pid, pages[batch], np.arange(len(batch)), node)
             if call.stopped == errno.ESRCH:
                 return total, call.stopped
@@ -146,6 +159,7 @@ class Mover:
         node: int,
         floor: int,
         fate: npt.NDArray[np.int32],
+        announce: Callable[[Pages], object],
     ) -> tuple[Outcome, int]:
         ranges, first, range_of = np.unique(
             pages[chosen] >> _RANGE_SHIFT, return_index=True, return_inverse=True
@@ -159,10 +173,11 @@ class Mover:
             batch = np.sort(order[done : done + min(_HUGE_BATCH, room)])
             watched = ((ranges[batch, None] << _RANGE_SHIFT) + _IN_RANGE).ravel()
             leaders = np.searchsorted(watched, pages[chosen[first[batch]]])
+            planned = np.flatnonzero(np.isin(range_of, batch))
+            announce(pages[chosen[planned]])
             call = _move(process.pid, watched, leaders, node)
             if call.stopped == errno.ESRCH:
                 return total, call.stopped
-            planned = np.flatnonzero(np.isin(range_of, batch))
             place = np.searchsorted(watched, pages[chosen[planned]])
             own = call.after[place]
             leader = call.after[leaders[np.searchsorted(batch, range_of[planned])]]

@@ -79,3 +79,15 @@ class Root:
     @property
     def memory_pressure(self) -> Path:
         return self.proc / "pressure/memory"
+
+    @property
+    def event_sources(self) -> Path:
+        return self.sys / "bus/event_source/devices"
+
+    @property
+    def damon(self) -> Path:
+        return self.sys / "kernel/mm/damon/admin/kdamonds"
+
+    @property
+    def modules(self) -> Path:
+        return self.sys / "module"

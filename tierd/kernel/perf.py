@@ -1,20 +1,22 @@
-"""Page faults as a stream: perf's software page-fault event, one ring buffer for each CPU.
+"""Perf events as a stream of samples: one ring buffer for each CPU.
 
-With kernel.numa_balancing=2 the kernel unmaps pages of the slow tier in address order; the next access to
-one faults, and that fault is a record here. Fixed-size records are parsed as one numpy array.
+The records of an event all have one size, so that a ring is parsed as one numpy array. kernel/perf_event.py
+opens the events, with the sample types whose layouts are here.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+
+from tierd.core.access import Accesses
 
 # include/uapi/linux/perf_event.h
 _IOC_ENABLE: Final = 0x2400
@@ -27,46 +29,36 @@ _TAIL_OFFSET: Final = 1032
 RING_PAGES: Final = 128
 """Data pages of a ring: 512 KiB, what perf_event_mlock_kb lets an ordinary user map for each CPU."""
 
-RECORD: Final = np.dtype(
-    [
-        ("type", "<u4"),
-        ("misc", "<u2"),
-        ("size", "<u2"),
-        ("pid", "<u4"),
-        ("tid", "<u4"),
-        ("time", "<u8"),
-        ("address", "<u8"),
-    ]
+Records = npt.NDArray[np.void]
+Layout = np.dtype[np.void]
+
+_HEADER: Final = [("type", "<u4"), ("misc", "<u2"), ("size", "<u2")]
+
+FAULT_LAYOUT: Final[Layout] = np.dtype(
+    [*_HEADER, ("pid", "<u4"), ("tid", "<u4"), ("time", "<u8"), ("address", "<u8")]
 )
+"""PERF_RECORD_SAMPLE with TID, TIME and ADDR, in the order of perf_event_open(2)."""
+
+MEMORY_LAYOUT: Final[Layout] = np.dtype(
+    [*FAULT_LAYOUT.descr, ("data_source", "<u8"), ("physical_address", "<u8")]
+)
+"""With DATA_SRC and PHYS_ADDR behind those."""
 
 
-@dataclass(frozen=True, slots=True)
-class Faults:
-    """Page faults in order of time. pid: int32; page: uint64 virtual page number; time: float64 seconds,
-    CLOCK_MONOTONIC. `lost` counts records that the rings had no room for."""
-
-    pid: npt.NDArray[np.int32]
-    page: npt.NDArray[np.uint64]
-    time: npt.NDArray[np.float64]
-    lost: int = 0
-
-    def __len__(self) -> int:
-        return len(self.pid)
-
-
-def parse_records(data: bytes) -> tuple[npt.NDArray[np.void], int]:
-    """The samples among the records in `data`, and how many the kernel lost. Used by Ring and its tests."""
-    samples: list[npt.NDArray[np.void]] = []
+def parse_records(data: bytes, layout: Layout = FAULT_LAYOUT) -> tuple[Records, int]:
+    """The samples of `layout` among the records in `data`, and how many the kernel lost. Used by Ring and
+    its tests."""
+    samples: list[Records] = []
     lost = 0
     position = 0
     while position + 8 <= len(data):
-        whole = (len(data) - position) // RECORD.itemsize
-        block = np.frombuffer(data, dtype=RECORD, count=whole, offset=position)
-        odd = np.flatnonzero((block["type"] != _RECORD_SAMPLE) | (block["size"] != RECORD.itemsize))
+        whole = (len(data) - position) // layout.itemsize
+        block = np.frombuffer(data, dtype=layout, count=whole, offset=position)
+        odd = np.flatnonzero((block["type"] != _RECORD_SAMPLE) | (block["size"] != layout.itemsize))
         good = int(odd[0]) if len(odd) else whole
         if good:
             samples.append(block[:good])
-            position += good * RECORD.itemsize
+            position += good * layout.itemsize
             continue
         kind, _, size = struct.unpack_from("<IHH", data, position)
         if size < 8 or position + size > len(data):
@@ -75,15 +67,17 @@ def parse_records(data: bytes) -> tuple[npt.NDArray[np.void], int]:
             lost += struct.unpack_from("<Q", data, position + 16)[0]
         position += size
     if not samples:
-        return np.empty(0, dtype=RECORD), lost
+        return np.empty(0, dtype=layout), lost
     return np.concatenate(samples) if len(samples) > 1 else samples[0], lost
 
 
 class Ring:
     """One mapped ring buffer. The descriptor stays the caller's."""
 
-    def __init__(self, descriptor: int, pages: int = RING_PAGES) -> None:
+    def __init__(self, descriptor: int, layout: Layout = FAULT_LAYOUT, pages: int = RING_PAGES) -> None:
+        """Raises OSError when the descriptor is no event, or locked memory is short."""
         self._descriptor = descriptor
+        self._layout = layout
         self._size = pages * mmap.PAGESIZE
         self._map = mmap.mmap(descriptor, self._size + mmap.PAGESIZE)
         self._control = np.frombuffer(self._map, dtype=np.uint64, count=2, offset=_HEAD_OFFSET)
@@ -91,11 +85,11 @@ class Ring:
     def enable(self, on: bool) -> None:
         fcntl.ioctl(self._descriptor, _IOC_ENABLE if on else _IOC_DISABLE, 0)
 
-    def read(self) -> tuple[npt.NDArray[np.void], int]:
+    def read(self) -> tuple[Records, int]:
         """All records since the last call, and how many were lost. Frees their room in the ring."""
         head, tail = int(self._control[0]), int(self._control[1])
         if head == tail:
-            return np.empty(0, dtype=RECORD), 0
+            return np.empty(0, dtype=self._layout), 0
         start, end = tail % self._size, head % self._size
         base = mmap.PAGESIZE
         if start < end:
@@ -103,40 +97,55 @@ class Ring:
         else:
             data = self._map[base + start : base + self._size] + self._map[base : base + end]
         self._control[1] = head
-        return parse_records(data)
+        return parse_records(data, self._layout)
 
     def close(self) -> None:
         del self._control
         self._map.close()
 
 
-class FaultStream:
-    """The rings of all CPUs as one stream in order of time. Used by the engine's hint-fault source."""
+class SampleStream:
+    """The rings of all CPUs as one stream in order of time. Used by the sources of access information."""
 
-    def __init__(self, descriptors: Iterable[int]) -> None:
-        self._rings = [Ring(descriptor) for descriptor in descriptors]
+    def __init__(self, descriptors: Iterable[int], layout: Layout = FAULT_LAYOUT) -> None:
+        """Raises OSError when a descriptor is no event, or locked memory is short."""
+        self._layout = layout
+        self._rings: list[Ring] = []
+        try:
+            for descriptor in descriptors:
+                self._rings.append(Ring(descriptor, layout))
+        except ValueError as error:  # a file that is too short
+            raise OSError(errno.EINVAL, f"not an event: {error}") from error
 
     def enable(self, on: bool) -> None:
+        """Raises OSError."""
         for ring in self._rings:
             ring.enable(on)
 
-    def read(self) -> Faults:
+    def read(self) -> tuple[Records, int]:
+        """All records since the last call, and how many were lost."""
         parts, lost = [], 0
         for ring in self._rings:
             records, missing = ring.read()
             lost += missing
             if len(records):
                 parts.append(records)
-        records = np.concatenate(parts) if parts else np.empty(0, dtype=RECORD)
+        records = np.concatenate(parts) if parts else np.empty(0, dtype=self._layout)
         if len(parts) > 1:
             records = records[np.argsort(records["time"], kind="stable")]
-        return Faults(
-            records["pid"].astype(np.int32),
-            records["address"] >> np.uint64(12),
-            (records["time"] / 1e9).astype(np.float64),
-            lost,
-        )
+        return records, lost
 
     def close(self) -> None:
         for ring in self._rings:
             ring.close()
+        self._rings.clear()
+
+
+def accesses(records: Records, lost: int) -> Accesses:
+    """Records of any layout with an address as observations."""
+    return Accesses(
+        records["pid"].astype(np.int32),
+        records["address"] >> np.uint64(12),
+        (records["time"] / 1e9).astype(np.float64),
+        lost,
+    )

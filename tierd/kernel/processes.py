@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from tierd.core.model import ProcessId, ProcessView
 from tierd.core.policy import ProcessSelection
+from tierd.core.text import clean
 from tierd.errors import DeniedError, GoneError, MalformedError
 from tierd.kernel.files import read_int, read_text
 from tierd.kernel.paths import Root
@@ -99,9 +100,7 @@ def _stat(root: Root, pid: int) -> tuple[str, int]:
     fields = text[closing + 2 :].split()
     if opening < 0 or closing < opening or len(fields) < 20 or not fields[19].isdecimal():
         raise MalformedError(f"{path}: not a stat line")
-    command = text[opening + 1 : closing]
-    printable = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in command)
-    return printable[:_MAXIMUM_COMMAND], int(fields[19])
+    return clean(text[opening + 1 : closing], _MAXIMUM_COMMAND), int(fields[19])
 
 
 def _resident(root: Root, pid: int) -> int:

@@ -36,5 +36,8 @@ class ScanRate:
 
     def _write(self, name: str, value: int) -> None:
         if name in self._doors and self._written.get(name) != value:
-            os.write(self._doors[name], f"{value}\n".encode("ascii"))
+            try:
+                os.write(self._doors[name], f"{value}\n".encode("ascii"))
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, name) from None
             self._written[name] = value

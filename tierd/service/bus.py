@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 from gi.repository import Gio, GLib
 from pydbus.registration import ObjectRegistration, ObjectWrapper
 
+from tierd.core.text import clean
 from tierd.errors import TierdError
 from tierd.service.mailbox import Mailbox
-from tierd.service.text import clean
 
 FIRST_RETRY_SECONDS = 1
 LONGEST_RETRY_SECONDS = 60

@@ -15,6 +15,7 @@ from gi.repository import GLib
 from tierd import __version__
 from tierd.core.policy import Policy
 from tierd.core.state import State
+from tierd.core.text import plural
 from tierd.errors import ConfigError, TierdError, UnsupportedError
 from tierd.service import events
 from tierd.service.bus import BusService, Exported
@@ -23,7 +24,6 @@ from tierd.service.interface import BUS_NAME, OBJECT_PATH, Manager, View, interf
 from tierd.service.journal import Reporter
 from tierd.service.mailbox import Mailbox
 from tierd.service.notify import Notifier, watchdog_seconds
-from tierd.service.text import plural
 from tierd.service.worker import EngineThread, Stepper, describe
 
 EXIT_OK = 0

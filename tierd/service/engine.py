@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import logging
 import os
@@ -9,29 +10,34 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from tierd.core import planner
+from tierd.core.access import AccessSource, Heat
 from tierd.core.budget import TokenBucket
 from tierd.core.heat import HeatMap
 from tierd.core.model import PAGE_SIZE, Topology
 from tierd.core.planner import ColdStock, Observation, Plan
 from tierd.core.policy import EngineMode, EnginePolicy, Policy, ProcessMatch, ProcessSelection
-from tierd.core.sampling import ScanGovernor
+from tierd.core.sampled_heat import SampledHeat
+from tierd.core.sampling import FULL_SIZE, ScanGovernor
+from tierd.core.silence import NOTHING_SEEN, Silence, proves_nothing
 from tierd.core.state import Counters, EngineState, MissingFeature, PlanLine, State
-from tierd.errors import GoneError, TierdError
+from tierd.errors import GoneError, TierdError, in_words
 from tierd.kernel.counters import read_unmapped
+from tierd.kernel.demotion import Demotion
 from tierd.kernel.generations import Generations
 from tierd.kernel.occupancy import read_occupancy
 from tierd.kernel.own_cost import read_own_cost
 from tierd.kernel.paths import Root
-from tierd.kernel.perf import FaultStream
 from tierd.kernel.pressure import read_memory_pressure
 from tierd.kernel.processes import read_cgroup
-from tierd.kernel.scanning import ScanRate
 from tierd.kernel.topology import read_topology, refresh_free
 from tierd.service.coldness import Coldness
 from tierd.service.moving import Executor, Moved
 from tierd.service.placed import PlacedProcesses
-from tierd.service.rebuilding import Rebuilder
+from tierd.service.rebuilding import Allowance, Rebuilder
+from tierd.service.sources import NoSource, Selection, find_sources, select
 from tierd.service.splitting import Splitter
 
 log = logging.getLogger(__name__)
@@ -49,6 +55,17 @@ MOVE_SHARE = 0.9
 """Of a round's length, spent on moving at most."""
 MOST_PLANNED = 1 << 15
 """Base pages (128 MiB) planned for one round at most: what a second of moving can do."""
+DEMOTION_OFF = (
+    "the kernel's demotion is off, and pages would be swapped out or dropped instead; "
+    "systemctl reload tierd switches it on again"
+)
+
+FAILED_ROUNDS = 10
+"""Rounds that fail in a row before the engine counts as degraded. What was read in the middle of a change (a
+node or a cgroup that comes or goes) reads right a round or two later; ten in a row are no such race."""
+
+IN_GENERATIONS = ("anon", "shmem")
+"""What memory.numa_stat calls the memory that the counts of cold pages cover."""
 
 
 class Engine:
@@ -58,37 +75,38 @@ class Engine:
     def __init__(
         self,
         policy: Policy,
-        faults: FaultStream,
+        select_source: Callable[[], Selection],
         generations: Generations,
-        scanning: ScanRate,
         splitter: Splitter,
         root: Root,
         missing: tuple[MissingFeature, ...] = (),
         lacking: str = "",
         clock: Callable[[], float] = time.monotonic,
+        demotion: Demotion | None = None,
     ) -> None:
-        """lacking: what keeps this engine from placing anything, in words; empty when nothing does."""
+        """select_source: called in the first step, and takes less than a second. lacking: what keeps this
+        engine from placing anything, in words; empty when nothing does. demotion: None where the kernel
+        demotes without being told to."""
         self._root = root
         self._clock = clock
-        self._faults = faults
-        self._scanning = scanning
+        self._select_source: Callable[[], Selection] | None = select_source
+        self._source: AccessSource = NoSource()
         self._splitter = splitter
+        self._demotion = demotion
         self._governor = ScanGovernor()
+        self._silence = Silence()
+        self._silent = True
+        self._accesses = 0
         self._placed = PlacedProcesses(root)
         self._coldness = Coldness(generations, clock, between=self._sample)
         self._executor = Executor(root, generations, self._placed, between=self._sample, clock=clock)
         self._rebuilder = Rebuilder(root, self._placed, self._executor, clock)
         self._counters = Counters()
-        self._unmapped = read_unmapped(root)
+        self._unmapped: int | None = None
+        self._failed_rounds = 0
         self._lacking = lacking
-        self._state = State(
-            missing=missing,
-            source="hint faults",
-            source_reason="page-exact, and every kernel from 6.1 on has them",
-        )
+        self._state = State(missing=missing)
         self.adopt(policy)
-        scanning.prepare()
-        faults.enable(True)
 
     @property
     def state(self) -> State:
@@ -96,16 +114,20 @@ class Engine:
 
     def adopt(self, policy: Policy) -> None:
         self._policy = policy
+        if self._demotion:
+            self._demotion.follow(policy.engine.mode is EngineMode.PLACE)
         self._demotable = _without_own(self._root, policy.processes)
-        self._heat = HeatMap(policy.engine.heat_half_life)
+        self._heat = _heat(policy.engine, self._source)
         self._bucket = TokenBucket(policy.engine.bandwidth)
         self._next_processes = self._next_round = self._next_prune = self._next_topology = 0.0
 
     def close(self) -> None:
-        self._faults.enable(False)
-        self._faults.close()
+        self._source.stop()
 
     def step(self) -> float:
+        if self._select_source is not None:
+            self._take_source(self._select_source())
+            self._select_source = None
         now = self._clock()
         if now >= self._next_processes:
             self._placed.refresh(self._policy.processes, self._policy.engine.minimum_process)
@@ -113,16 +135,46 @@ class Engine:
         self._sample()
         if now >= self._next_round:
             self._next_round = now + self._policy.engine.round
-            self._round(now)
+            try:
+                self._round(now)
+            except (TierdError, OSError) as error:
+                self._skip_round(in_words(error))
+            else:
+                self._failed_rounds = 0
         return SAMPLE_SECONDS
 
+    def _skip_round(self, reason: str) -> None:
+        """Say that this round came to nothing: the kernel's files could not be read as they should be."""
+        self._failed_rounds += 1
+        if self._failed_rounds >= FAILED_ROUNDS:
+            state = EngineState.DEGRADED
+            words = f"{FAILED_ROUNDS} rounds in a row have failed, and each goes on to try: {reason}"
+        else:
+            # The first reason stands for the series: another one in each round would be news in each round.
+            state = EngineState.HOLDING
+            words = self._state.reason if self._failed_rounds > 1 else f"a round was skipped: {reason}"
+        self._publish(self._state.topology, state, words)
+
+    def _take_source(self, selection: Selection) -> None:
+        self._source = selection.source
+        self._heat = _heat(self._policy.engine, self._source)
+        self._lacking = "; ".join(filter(None, (selection.lacking, self._lacking)))
+        self._state = replace(
+            self._state,
+            source=self._source.name,
+            source_reason=selection.reason,
+            missing=(*self._state.missing, *selection.missing),
+        )
+
     def _sample(self) -> None:
-        faults = self._faults.read()
-        self._count(samples=len(faults), samples_lost=faults.lost)
-        slots = self._placed.slots_of(faults.pid)
+        seen = self._source.read()
+        self._count(samples=len(seen), samples_lost=seen.lost)
+        slots = self._placed.slots_of(seen.pid)
         ours = slots > 0
-        self._heat.observe(slots[ours], faults.page[ours], faults.time[ours])
-        self._rebuilder.observe(slots[ours], faults.page[ours])
+        self._accesses += int(np.count_nonzero(ours))
+        self._heat.observe(slots[ours], seen.page[ours], seen.time[ours])
+        if self._source.period is None:
+            self._rebuilder.observe(slots[ours], seen.page[ours])
 
     def _round(self, now: float) -> None:
         engine = self._policy.engine
@@ -141,7 +193,7 @@ class Engine:
             self._heat.prune(now, self._placed.slots)
             self._next_prune = now + PRUNE_SECONDS
         self._bucket.fill(now)
-        pressed = self._pressed(engine.pressure_limit)
+        pressed = self._undemoted() or self._pressed(engine.pressure_limit)
         split = 0 if pressed else self._split(topology, engine)
         cold = self._coldness.stocks(self._demotable, {n.number for n in topology.dram}, now)
         least = planner.SWAP_GAIN / max((stock.idle for stock in cold), default=planner.IDLE_WITHOUT_SWAP)
@@ -154,24 +206,41 @@ class Engine:
         self._steer_sampling(topology, max(plan.wanted, plan.promote))
         if engine.mode is EngineMode.OBSERVE:
             return self._publish(topology, EngineState.OBSERVING, "the policy says observe", plan)
-        if pressed:
-            return self._publish(topology, EngineState.HOLDING, pressed, plan)
+        held = pressed or self._unproven(plan, cold, topology)
+        if held:
+            return self._publish(topology, EngineState.HOLDING, held, plan)
         moved = self._executor.execute(
             plan, hot, self._heat, topology, engine.dram_floor, MOVE_SHARE * engine.round
         )
         self._account(moved, split)
-        self._rebuild(plan, moved, cold, topology, engine)
+        if moved.trouble:
+            raise moved.trouble
+        self._rebuild(plan, moved, cold, topology)
         self._coldness.steer(plan, cold, moved.pages)
         steady = EngineState.STEADY if self._governor.resting else EngineState.CONVERGING
         return self._publish(topology, steady, plan.held, plan)
 
     def _steer_sampling(self, topology: Topology, found: int) -> None:
         before, self._unmapped = self._unmapped, read_unmapped(self._root)
+        since = 0 if before is None else self._unmapped - before
         dram_pages = sum(node.total for node in topology.dram) // PAGE_SIZE
-        size = self._governor.update(
-            found, dram_pages, self._unmapped - before, self._state.slow_bytes // PAGE_SIZE
-        )
-        self._scanning.set_size(size)
+        slow_pages = self._state.slow_bytes // PAGE_SIZE
+        size = self._governor.update(found, dram_pages, since, slow_pages)
+        self._source.steer(size / FULL_SIZE)
+        self._silent = self._silence.update(self._accesses, since, slow_pages)
+        self._accesses = 0
+
+    def _unproven(self, plan: Plan, cold: tuple[ColdStock, ...], topology: Topology) -> str:
+        """Why what would be moved may not be idle at all, empty when something was seen to be used."""
+        if not self._silent or not (plan.promote or plan.demotions):
+            return ""
+        dram = {node.number for node in topology.dram}
+        covered = 0
+        for cgroup in {stock.cgroup for stock in cold}:
+            with contextlib.suppress(TierdError):
+                held = read_occupancy(self._root, cgroup, IN_GENERATIONS)
+                covered += sum(amount for node, amount in held.items() if node in dram) // PAGE_SIZE
+        return NOTHING_SEEN if proves_nothing(True, sum(stock.pages for stock in cold), covered) else ""
 
     def _observe_topology(self, now: float) -> Topology:
         if now < self._next_topology:
@@ -179,8 +248,9 @@ class Engine:
                 return refresh_free(self._root, self._state.topology)
             except GoneError:
                 log.info("a node is gone: reading the topology again")
+        topology = read_topology(self._root)
         self._next_topology = now + TOPOLOGY_SECONDS
-        return read_topology(self._root)
+        return topology
 
     def _pressed(self, limit: float) -> str:
         """Why nothing may be moved or split now, empty when it may: unknown pressure is too much."""
@@ -189,6 +259,10 @@ class Engine:
         except TierdError as error:
             return f"memory pressure is not known: {error}"
         return f"some task waits for memory {pressure:.0f} % of the time" if pressure > limit else ""
+
+    def _undemoted(self) -> str:
+        """Why nothing may be demoted now, empty when it may."""
+        return "" if self._demotion is None or self._demotion.on else DEMOTION_OFF
 
     def _split(self, topology: Topology, engine: EnginePolicy) -> int:
         """Huge pages split in this round: only where DRAM is short, and only when moving is allowed."""
@@ -201,24 +275,11 @@ class Engine:
         seconds = MOVE_SHARE * engine.round
         return self._splitter.split(self._placed.views, dram, slow, seconds, self._rebuilder)
 
-    def _rebuild(
-        self,
-        plan: Plan,
-        moved: Moved,
-        cold: tuple[ColdStock, ...],
-        topology: Topology,
-        engine: EnginePolicy,
-    ) -> None:
-        rebuilt = self._rebuilder.rebuild(
-            plan,
-            moved,
-            cold,
-            topology,
-            engine.dram_floor,
-            self._state.slow_bytes // PAGE_SIZE,
-            int(self._bucket.tokens),
-            MOVE_SHARE * engine.round - moved.seconds,
-        )
+    def _rebuild(self, plan: Plan, moved: Moved, cold: tuple[ColdStock, ...], topology: Topology) -> None:
+        engine, slow_pages = self._policy.engine, self._state.slow_bytes // PAGE_SIZE
+        seconds = MOVE_SHARE * engine.round - moved.seconds
+        allowed = Allowance(engine.dram_floor, slow_pages, int(self._bucket.tokens), seconds)
+        rebuilt = self._rebuilder.rebuild(plan, moved, cold, topology, allowed)
         self._bucket.take(rebuilt.bytes)
         self._count(huge_pages_rebuilt=rebuilt.huge_pages, demoted_pages=rebuilt.demoted)
 
@@ -282,6 +343,12 @@ class Engine:
         return sums[0], sums[1]
 
 
+def _heat(engine: EnginePolicy, source: AccessSource) -> Heat:
+    if source.period is None:
+        return HeatMap(engine.heat_half_life, engine.cooldown)
+    return SampledHeat(engine.heat_half_life, source.period, engine.cooldown)
+
+
 def _without_own(root: Root, selection: ProcessSelection) -> ProcessSelection:
     """The same without the daemon's own cgroup: tierd never touches itself."""
     try:
@@ -305,31 +372,24 @@ def _plan_lines(plan: Plan) -> tuple[PlanLine, ...]:
 
 
 def create(policy: Policy, doors: Mapping[str, int], missing: tuple[MissingFeature, ...]) -> Engine:
-    """The engine of this machine, from the descriptors that the helper opened. Called by the daemon.
-
-    Raises OSError when a descriptor is not what its name says.
-    """
+    """The engine of this machine, from the descriptors that the helper opened. Called by the daemon."""
     root = Root()
-    rings = [descriptor for name, descriptor in sorted(doors.items()) if name.startswith("perf.")]
     return Engine(
         policy,
-        FaultStream(rings),
+        lambda: select(find_sources(root, doors)),
         Generations(doors.get("lru_gen", -1)),
-        ScanRate(doors),
         Splitter(root, doors.get("split_huge_pages")),
         root,
         missing,
         _lacking(doors),
+        demotion=Demotion(doors.get("demotion_enabled")),
     )
 
 
 def _lacking(doors: Mapping[str, int]) -> str:
-    """Why nothing can be placed with these doors. The helper hands out the scan rate only where the kernel's
-    settings are ours to change."""
+    """Why nothing can be placed with these doors, apart from what the sources of accesses lack."""
     needs = {
-        "perf.": "hint faults cannot be read",
         "lru_gen": "cold pages cannot be found",
-        "scan_size_mb": "the kernel's NUMA balancing is not ours to steer",
+        "demotion_enabled": "the kernel's demotion is not ours to switch on",
     }
-    lost = [loss for need, loss in needs.items() if not any(name.startswith(need) for name in doors)]
-    return "; ".join(lost)
+    return "; ".join(loss for need, loss in needs.items() if need not in doors)

@@ -11,7 +11,7 @@ from enum import IntEnum
 
 from tierd.core.model import PAGE_SIZE, Tier, Topology
 from tierd.core.state import EngineState, State
-from tierd.service.text import clean, plural, sentence, size
+from tierd.core.text import clean, plural, sentence, size
 
 
 class Priority(IntEnum):
@@ -49,6 +49,7 @@ POLICY_ADOPTED = EventType("policy-adopted", "a6033e4f898a4ae7a2df2af04d159a99",
 POLICY_REJECTED = EventType("policy-rejected", "163e6994365a46ad9dcb692c5a0b57b1", Priority.ERROR)
 ENGINE_FAILED = EventType("engine-failed", "e28399b53e0e421489dfec068dddc3d4", Priority.CRITICAL)
 ENGINE_STALLED = EventType("engine-stalled", "721ca04838d2461191e1ac176b6aece8", Priority.ERROR)
+SOURCE_CHOSEN = EventType("source-chosen", "b280492c29634519a5a43659f996a24b", Priority.INFO)
 BUS_LOST = EventType("bus-lost", "59839504875a4c47b7226a88e8c3a782", Priority.WARNING)
 BUS_CONNECTED = EventType("bus-connected", "ad6e4d3df8724db29261a979879e08eb", Priority.INFO)
 INTERNAL = EventType("internal-error", "57c5fd663ad9424a94e5ad65294c34b9", Priority.ERROR)
@@ -69,6 +70,7 @@ EVENT_TYPES = (
     POLICY_REJECTED,
     ENGINE_FAILED,
     ENGINE_STALLED,
+    SOURCE_CHOSEN,
     BUS_LOST,
     BUS_CONNECTED,
     INTERNAL,
@@ -94,6 +96,7 @@ def events_between(previous: State, current: State) -> tuple[Event, ...]:
     """What changed from one round to the next, most urgent first. Movement is told by `movement_between`."""
     found = [
         *_state_events(previous, current),
+        *_source_events(previous, current),
         *_tier_events(previous.topology, current.topology),
         *_feature_events(previous, current),
     ]
@@ -117,6 +120,17 @@ def _state_events(previous: State, current: State) -> Iterator[Event]:
             "TIERD_REASON": current.reason,
             "TIERD_SOURCE": current.source,
         },
+    )
+
+
+def _source_events(previous: State, current: State) -> Iterator[Event]:
+    if (previous.source, previous.source_reason) == (current.source, current.source_reason):
+        return
+    yield Event(
+        SOURCE_CHOSEN,
+        f"accesses are seen through: {current.source} ({clean(current.source_reason, 400)})",
+        subject=current.source,
+        fields={"TIERD_SOURCE": current.source, "TIERD_SOURCE_REASON": current.source_reason},
     )
 
 
@@ -223,7 +237,7 @@ def status_line(state: State) -> str:
     facts = sentence(
         [
             plural(len(state.topology.tiers), "tier") if state.topology.tiers else "",
-            f"{plural(state.processes, 'process', 'processes')} in {plural(state.cgroups, 'cgroup')}",
+            f"{plural(state.processes, 'process')} in {plural(state.cgroups, 'cgroup')}",
             f"{state.bytes_per_second / 1e6:.0f} MB/s",
             f"DRAM {100 * (total - free) / total:.0f} % full" if total else "",
             f"{size(promoted * PAGE_SIZE)} promoted" if promoted else "",

@@ -1,8 +1,12 @@
 """The root helper: opens the doors and sets the kernel up before the daemon starts, and puts all back after.
 
-Run by tierd.service as root: ``ExecStartPre=+... helper open`` and ``ExecStopPost=+... helper restore``. The
-daemon finds the descriptors among those systemd passes it (tierd.kernel.doors has the names), and what could
-not be opened or set in doors.json, through `read_missing` or `read_report`.
+Run by tierd.service as root: ``ExecStartPre=+... helper open``, ``ExecStartPost=+... helper begin`` once the
+daemon reads the rings, and ``ExecStopPost=+... helper restore``. The daemon finds the descriptors among
+those systemd passes it (tierd.kernel.doors has the names). What could not be opened or set is in doors.json,
+which `read_missing` and `read_report` read.
+
+The policy is not read here: what differs between observing and placing, the daemon sets through its doors,
+so that a reload can change it.
 
 Kept light on purpose (no numpy, no GLib): it is in the way of every start.
 """
@@ -15,12 +19,12 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import IntEnum, StrEnum
 from pathlib import Path
 
 from tierd.core.state import MissingFeature
-from tierd.errors import GoneError, TierdError
+from tierd.errors import GoneError, TierdError, in_words
 from tierd.kernel import doors as doors_module
 from tierd.kernel.paths import Root
 from tierd.kernel.settings import (
@@ -29,7 +33,6 @@ from tierd.kernel.settings import (
     Outcome,
     read_setting,
     read_setting_or_none,
-    write_setting,
     write_whole,
 )
 from tierd.kernel.topology import read_topology
@@ -41,12 +44,9 @@ TIERING_BIT = 2
 TIERING_CONFLICT = "kernel tiering is on and not ours"
 """MissingFeature.feature when somebody else uses kernel.numa_balancing=2: the daemon then only observes."""
 
-SCAN_SIZE = "scan_size_mb"
-
 _WITHOUT = {
     "numa_balancing": "accesses to slow memory cause no hint faults, so nothing is promoted",
     "promote_rate_limit": "the kernel promotes by itself beside tierd",
-    "demotion_enabled": "no page can be moved down to make room",
     "generations_enabled": "cold pages cannot be told from warm ones, so no room is made in DRAM",
 }
 _REMEDY = {
@@ -116,48 +116,64 @@ def read_missing(path: Path = DOORS_PATH) -> tuple[MissingFeature, ...]:
 
 
 def apply_settings(root: Root, ledger: Ledger) -> tuple[Settings, tuple[MissingFeature, ...]]:
-    """Set the kernel up for tierd, every change in the ledger first.
+    """Set the kernel up for tierd, every change in the ledger first; all but what `begin` does.
 
     Raises nothing for a setting, MalformedError for a topology that cannot be read, OSError for the ledger.
 
     On a machine with one tier, and where somebody else has the kernel tiering, everything of ours is put
     back instead.
     """
-    balancing = read_setting_or_none(root.numa_balancing)
-    mode = int(balancing) if balancing is not None and balancing.isdecimal() else 0
-    if mode & TIERING_BIT and not ledger.holds(root.numa_balancing):
+    mode = _number(read_setting_or_none(root.numa_balancing))
+    if _is_foreign(mode, root, ledger):
         ledger.restore_all()
         conflict = MissingFeature(
             f"{TIERING_CONFLICT} (kernel.numa_balancing is {mode})",
             "tierd would fight whoever promotes pages already, so it only observes",
             "find who sets it (sysctl.d, tuned, another tiering daemon), then"
-            f" sysctl kernel.numa_balancing={mode & ~TIERING_BIT} and systemctl restart tierd",
+            f" sysctl kernel.numa_balancing={(mode or 0) & ~TIERING_BIT} and systemctl restart tierd",
         )
         return Settings.CONFLICT, (conflict,)
     if not read_topology(root).tiered:
         ledger.restore_all()
         return Settings.NOT_NEEDED, ()
     missing: list[MissingFeature] = []
-    for name in doors_module.SCAN_SETTINGS:
-        _attempt(ledger.remember, root.scan_settings / name)
-    # What is unmapped before the engine reads the rings faults unseen, and cold pages that fault later would
-    # seem to be the first. The engine raises this when it is ready.
-    _attempt(write_setting, root.scan_settings / SCAN_SIZE, "1")
-    # The balancing mode comes last: with it on and the rate limit not yet 0 the kernel would promote.
-    wanted = [
-        ("promote_rate_limit", root.promote_rate_limit, "0"),
-        ("demotion_enabled", root.demotion_enabled, "true"),
-    ]
+    # What the daemon sets through its doors: how hard to look, and demotion, in the mode that moves pages.
+    for path in (*(root.scan_settings / name for name in doors_module.SCAN_SETTINGS), root.demotion_enabled):
+        _attempt(ledger.remember, path)
+    wanted = [("promote_rate_limit", root.promote_rate_limit, "0")]
     if _number(read_setting_or_none(root.generations_enabled)) == 0:
         wanted.append(("generations_enabled", root.generations_enabled, "0x0007"))
-    wanted.append(("numa_balancing", root.numa_balancing, str(mode | TIERING_BIT)))
     for name, path, value in wanted:
         error = _attempt(ledger.set, path, value)
-        if error is not None and not (isinstance(error, GoneError) and name == "demotion_enabled"):  # a door
-            remedy = _REMEDY[name] if isinstance(error, GoneError) else "let root write it"
-            missing.append(MissingFeature(str(error), _WITHOUT[name], remedy))
-    _attempt(ledger.remember, root.demotion_enabled)  # has a door too, and may have been on already
+        if error is not None:
+            missing.append(_unset(name, error))
+    if mode is None:
+        missing.append(_unset("numa_balancing", GoneError(f"{root.numa_balancing} does not exist")))
     return Settings.APPLIED, tuple(missing)
+
+
+def begin(root: Root, ledger: Ledger) -> MissingFeature | None:
+    """Have the kernel unmap slow pages, to see who comes. Raises OSError for the ledger.
+
+    After all else, and only when the daemon reads the rings: what is unmapped before faults unseen, and the
+    cold pages that fault later then seem to be the first ones, which are the hottest.
+    """
+    mode = _number(read_setting_or_none(root.numa_balancing))
+    if mode is None or _is_foreign(mode, root, ledger):
+        return None  # named by `open`, or somebody else was quicker and keeps it
+    error = _attempt(ledger.set, root.numa_balancing, str(mode | TIERING_BIT))
+    return None if error is None else _unset("numa_balancing", error)
+
+
+def _is_foreign(mode: int | None, root: Root, ledger: Ledger) -> bool:
+    """Whether somebody else has the kernel tiering."""
+    return bool((mode or 0) & TIERING_BIT) and not ledger.holds(root.numa_balancing)
+
+
+def _unset(name: str, error: TierdError) -> MissingFeature:
+    """What the setting `name` is missed for."""
+    remedy = _REMEDY[name] if isinstance(error, GoneError) else "let root write it"
+    return MissingFeature(str(error), _WITHOUT[name], remedy)
 
 
 def open_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
@@ -171,7 +187,7 @@ def open_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
         settings = Settings.FAILED
         missing.append(
             MissingFeature(
-                f"kernel settings ({_words(error)})",
+                f"kernel settings ({in_words(error)})",
                 "none is changed, so hint faults and demotion are as the kernel has them",
                 getattr(error, "hint", "") or "remove the cause and restart tierd.service",
             )
@@ -190,6 +206,17 @@ def open_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
     for feature in missing:
         _say(4, f"missing: {feature}")
     _say(6, f"{len(doors)} doors open, kernel settings {settings.value}")
+    return Exit.OK
+
+
+def begin_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
+    """`helper begin`: the balancing mode, where `open` has set up the rest."""
+    report = read_report(report_path)
+    if report.settings is Settings.APPLIED:
+        missing = begin(root, Ledger(ledger_path))
+        if missing is not None:
+            write_report(report_path, replace(report, missing=(*report.missing, missing)))
+            _say(4, f"missing: {missing}")
     return Exit.OK
 
 
@@ -277,12 +304,6 @@ def _number(text: str | None) -> int | None:
         return None
 
 
-def _words(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
-
-
 def _say(priority: int, text: str) -> None:
     """A line for the journal with its syslog priority (sd-daemon(3)), or a plain one for a terminal."""
     prefix = f"<{priority}>" if "JOURNAL_STREAM" in os.environ else ""
@@ -295,13 +316,13 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`python3 -m tierd.service.helper open|restore|show`. Returns an Exit."""
+    """`python3 -m tierd.service.helper open|begin|restore|show`. Returns an Exit."""
     parser = argparse.ArgumentParser(
         prog="tierd-helper",
         description="Open privileged kernel files for tierd, set the kernel up, and put it back.",
         epilog="Exit status: 0 done, 1 a setting could not be put back, 2 usage, 77 not root.",
     )
-    parser.add_argument("command", choices=("open", "restore", "show"))
+    parser.add_argument("command", choices=("open", "begin", "restore", "show"))
     parser.add_argument("--ledger", type=Path, default=DEFAULT_PATH, help="default: %(default)s")
     parser.add_argument("--report", type=Path, default=DOORS_PATH, help="default: %(default)s")
     arguments = parser.parse_args(argv)
@@ -312,12 +333,14 @@ def main(argv: list[str] | None = None) -> int:
         match arguments.command:
             case "open":
                 return open_command(Root(), arguments.ledger, arguments.report)
+            case "begin":
+                return begin_command(Root(), arguments.ledger, arguments.report)
             case "restore":
                 return restore_command(arguments.ledger, arguments.report)
             case _:
                 return show_command(arguments.ledger, arguments.report)
     except (TierdError, OSError) as error:
-        _say(3, _words(error))
+        _say(3, in_words(error))
         return Exit.FAILED
 
 

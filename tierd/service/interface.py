@@ -16,10 +16,10 @@ from pydbus.generic import signal
 from tierd import __version__
 from tierd.core.model import Tier
 from tierd.core.state import Counters, PlanLine, State
+from tierd.core.text import clean
 from tierd.errors import TierdError, UnsupportedError
 from tierd.service.bus import slow
 from tierd.service.events import status_line
-from tierd.service.text import clean
 
 BUS_NAME = "org.tierd1"
 OBJECT_PATH = "/org/tierd1"
@@ -87,7 +87,7 @@ def properties(view: View) -> dict[str, Any]:
         "Reason": clean(state.reason),
         "StatusText": status_text(view),
         "Source": clean(state.source),
-        "SourceReason": clean(state.source_reason),
+        "SourceReason": clean(state.source_reason, 512),
         "ConfigState": "rejected" if view.config_problems else "current",
         "ConfigProblems": [clean(problem, 1024) for problem in view.config_problems[:100]],
         "PolicyOrigin": clean(view.policy_origin, 4096),

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tierd.core.state import State
+from tierd.core.text import clean
 from tierd.service.events import INTERNAL, MOVED, Event, Priority, events_between, movement_between
-from tierd.service.text import clean
 
 MOVEMENT_SECONDS = 30.0
 FOLD_SECONDS = 60.0

@@ -7,13 +7,15 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from tierd.core import planner
+from tierd.core.access import Heat
 from tierd.core.backoff import BackOff, failed_ranges, process_keys, range_keys
-from tierd.core.heat import HeatMap, HotPages
+from tierd.core.heat import HotPages
 from tierd.core.model import PAGE_SIZE, ProcessView, Topology
 from tierd.core.outcome import Outcome, explain
 from tierd.core.planner import ColdStock, Plan
@@ -43,13 +45,15 @@ _HUGE_KINDS = ("anon_thp", "shmem_thp", "file_thp")
 class Moved:
     """What a round moved. promoted: the fate of each page of the plan. demoted: base pages, by the kernel's
     count. seconds: wall time. arrived: pages now in DRAM, by the slot of their process. asked: base pages
-    that each cgroup was told to demote."""
+    that each cgroup was told to demote. trouble: the reading that failed and ended it early; what was moved
+    until then counts."""
 
     promoted: Outcome = Outcome()
     demoted: int = 0
     seconds: float = 0.0
     arrived: Mapping[int, npt.NDArray[np.uint64]] = field(default_factory=dict)
     asked: Mapping[str, int] = field(default_factory=dict)
+    trouble: TierdError | None = None
 
     @property
     def pages(self) -> int:
@@ -97,10 +101,10 @@ class Executor:
         return ready & self._refusals.ready(process_keys(slots), now)
 
     def execute(
-        self, plan: Plan, hot: HotPages, heat: HeatMap, topology: Topology, floor: int, seconds: float
+        self, plan: Plan, hot: HotPages, heat: Heat, topology: Topology, floor: int, seconds: float
     ) -> Moved:
         """Do as much of `plan` as fits into `seconds`. floor: the policy's extra bytes. Raises
-        MalformedError."""
+        TierdError when it could not begin."""
         if not plan.promote and not plan.demotions:
             return Moved()
         begun = time.monotonic()
@@ -108,44 +112,62 @@ class Executor:
         node = next(n for n in topology.dram if n.number == plan.promote_to)
         least_free = planner.floor_bytes(node, floor)
         stocks = [(demotion.stock, demotion.pages) for demotion in plan.demotions]
-        promoted, done = Outcome(), 0
+        promoted, done, demoted = Outcome(), 0, 0
         arrived: dict[int, list[npt.NDArray[np.uint64]]] = {}
         asked: dict[str, int] = {}
-        huge: dict[str, bool] = {}
-        while time.monotonic() < begun + seconds:
-            count = min(SLICE, plan.promote - done)
-            if stocks and read_free(self._root, node.number) < least_free + count * PAGE_SIZE:
-                stocks = self._demote_slice(stocks, asked)
-                continue
-            if not count:
-                break
-            part = slice(done, done + count)
-            slots, pages = hot.slot[part], hot.page[part]
-            for slot in np.unique(slots).tolist():
-                chosen = pages[slots == slot]
-                view = self._placed.by_slot(slot)
-                ready = self._ready(np.full(len(chosen), slot), chosen)
-                promoted += Outcome(deferred=int((~ready).sum()) if view else len(chosen))
-                chosen = chosen[ready]
-                if view is None or not len(chosen):
+        trouble: TierdError | None = None
+        try:
+            while time.monotonic() < begun + seconds:
+                count = min(SLICE, plan.promote - done)
+                if stocks and read_free(self._root, node.number) < least_free + count * PAGE_SIZE:
+                    stocks = self._demote_slice(stocks, asked)
                     continue
-                if view.cgroup not in huge:
-                    huge[view.cgroup] = self._holds_huge(view.cgroup, node.number)
-                result = self._mover.promote(
-                    view.id, chosen, node.number, least_free, huge=huge[view.cgroup]
+                if not count:
+                    break
+                part = slice(done, done + count)
+                promoted += self._promote(
+                    hot.slot[part], hot.page[part], heat, node.number, least_free, arrived
                 )
-                promoted += result.outcome
-                heat.forget(np.full(int(result.there.sum()), slot), chosen[result.there])
-                arrived.setdefault(slot, []).append(chosen[result.there])
-                self._learn(slot, view, chosen, result)
-            done += count
+                done += count
+            demoted = max(0, read_demoted(self._root) - demoted_before)
+        except TierdError as error:
+            trouble = error
         return Moved(
             promoted + Outcome(deferred=plan.promote - done),
-            max(0, read_demoted(self._root) - demoted_before),
+            demoted,
             time.monotonic() - begun,
             {slot: np.concatenate(pages) for slot, pages in arrived.items()},
             asked,
+            trouble,
         )
+
+    def _promote(
+        self,
+        slots: npt.NDArray[np.int64],
+        pages: npt.NDArray[np.uint64],
+        heat: Heat,
+        node: int,
+        floor: int,
+        arrived: dict[int, list[npt.NDArray[np.uint64]]],
+    ) -> Outcome:
+        """Promote a slice; adds what is now in DRAM to `arrived`, by slot."""
+        total = Outcome()
+        for slot in np.unique(slots).tolist():
+            chosen = pages[slots == slot]
+            view = self._placed.by_slot(slot)
+            ready = self._ready(np.full(len(chosen), slot), chosen)
+            total += Outcome(deferred=int((~ready).sum()) if view else len(chosen))
+            chosen = chosen[ready]
+            if view is None or not len(chosen):
+                continue
+            leave = partial(_forget, heat, slot)
+            huge = self._holds_huge(view.cgroup, node)
+            result = self._mover.promote(view.id, chosen, node, floor, huge=huge, announce=leave)
+            leave(chosen[result.there])
+            total += result.outcome
+            arrived.setdefault(slot, []).append(chosen[result.there])
+            self._learn(slot, view, chosen, result)
+        return total
 
     def make_room(self, stock: ColdStock, pages: int) -> int:
         """Demote `pages` base pages of `stock` outside a plan. Returns how many went, by the kernel's count,
@@ -202,3 +224,7 @@ class Executor:
                 count,
                 explain(code),
             )
+
+
+def _forget(heat: Heat, slot: int, pages: npt.NDArray[np.uint64]) -> None:
+    heat.forget(np.full(len(pages), slot), pages)

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 
-from tierd.service.text import clean
+from tierd.core.text import clean
 
 STATUS_SECONDS = 1.0
 

@@ -1,0 +1,116 @@
+"""Requests for memory that cannot be meant: the place and the words of the complaint."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.config.wrong import REGION, Case, assert_told, provision
+
+ISET = "provision[0].region.iset_id"
+PROVISION: dict[str, Case] = {
+    "mapping": ("version: 1\nprovision: {}\n", [(2, 12, "provision", "write a list of requests")]),
+    "all": ("version: 1\nprovision: all\n", [(2, 12, "provision", "write a list of requests")]),
+    "bare": (
+        provision(""),
+        [(3, 5, "provision[0]", f"the key `{key}` is missing") for key in ("name", "region", "size")],
+    ),
+    "region-name": (
+        provision("name: a, region: region0, size: all"),
+        [(3, 23, "provision[0].region", "names such as region0 renumber")],
+    ),
+    "region-empty": (
+        provision("name: a, region: {}, size: all"),
+        [(3, 23, "provision[0].region", "the key `iset_id` is missing; names")],
+    ),
+    "region-dev": (
+        provision("name: a, region: {dev: region0}, size: all"),
+        [
+            (3, 23, "provision[0].region", "the key `iset_id` is missing"),
+            (3, 24, "provision[0].region.dev", "renumber over reboots; write the iset_id"),
+        ],
+    ),
+    "iset-name": (
+        provision("name: a, region: {iset_id: region0}, size: all"),
+        [(3, 33, ISET, "is a name, and names renumber")],
+    ),
+    "iset-namespace": (
+        provision("name: a, region: {iset_id: namespace0.0}, size: all"),
+        [(3, 33, ISET, "is a name, and names renumber")],
+    ),
+    "iset-all": (
+        provision("name: a, region: {iset_id: all}, size: all"),
+        [(3, 33, ISET, "is a name, and names renumber")],
+    ),
+    "iset-glob": (
+        provision('name: a, region: {iset_id: "0x9*"}, size: all'),
+        [(3, 33, ISET, "is a glob; one region is meant")],
+    ),
+    "iset-no-0x": (
+        provision("name: a, region: {iset_id: 9f2c}, size: all"),
+        [(3, 33, ISET, "is not an interleave set; write the iset_id")],
+    ),
+    "iset-wide": (
+        provision('name: a, region: {iset_id: "18446744073709551616"}, size: all'),
+        [(3, 33, ISET, "more than 64 bits")],
+    ),
+    "iset-zero": (
+        provision("name: a, region: {iset_id: 0}, size: all"),
+        [(3, 33, ISET, "the region has no labels")],
+    ),
+    "iset-true": (
+        provision("name: a, region: {iset_id: true}, size: all"),
+        [(3, 33, ISET, "the boolean `true` is not an interleave set")],
+    ),
+    "namespace": (
+        provision(f"name: a, {REGION}, size: all, namespace: namespace0.0"),
+        [(3, 55, "provision[0].namespace", "names renumber, and their data would be lost")],
+    ),
+    "size-small": (
+        provision(f"name: a, {REGION}, size: 64MiB"),
+        [(3, 50, "provision[0].size", "the minimum here, which is 128MiB")],
+    ),
+    "size-share": (
+        provision(f"name: a, {REGION}, size: 50%"),
+        [(3, 50, "provision[0].size", "is not a size")],
+    ),
+    "name-space": (
+        provision(f"name: a b, {REGION}, size: all"),
+        [(3, 12, "provision[0].name", "`a b` is not a name")],
+    ),
+    "name-dash": (
+        provision(f"name: -a, {REGION}, size: all"),
+        [(3, 12, "provision[0].name", "beginning with a letter or digit")],
+    ),
+    "name-long": (
+        provision(f"name: {'a' * 57}, {REGION}, size: all"),
+        [(3, 12, "provision[0].name", "up to 56")],
+    ),
+    "name-number": (
+        provision(f"name: 0, {REGION}, size: all"),
+        [(3, 12, "provision[0].name", 'write "0" in quotes')],
+    ),
+    "mode": (
+        provision(f"name: a, {REGION}, size: all, mode: place"),
+        [(3, 61, "provision[0].mode", "write apply or plan")],
+    ),
+    "same-name": (
+        provision(f"name: a, {REGION}, size: 1GiB", f"name: a, {REGION}, size: 1GiB"),
+        [(4, 12, "provision[1].name", "already used on line 3")],
+    ),
+    "all-twice": (
+        provision(f"name: a, {REGION}, size: all", "name: b, region: {iset_id: 40748}, size: all"),
+        [
+            (3, 50, "provision[0].size", "also asked for on line 4"),
+            (4, 47, "provision[1].size", "also asked for on line 3"),
+        ],
+    ),
+    "all-beside-size": (
+        provision(f"name: a, {REGION}, size: 1GiB", f"name: b, {REGION}, size: all"),
+        [(4, 50, "provision[1].size", "also asked for on line 3; write a size for each")],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PROVISION.values(), ids=PROVISION.keys())
+def test_every_problem_is_told_at_its_place(case: Case) -> None:
+    assert_told(case)

@@ -1,0 +1,65 @@
+"""The kernel's demotion is on while the policy says place, and only then."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.fixtures.simulated import SimulatedKernel
+from tests.service import test_engine
+from tests.service.test_engine import HOT, PLACE, Bench, with_engine
+from tierd.core.policy import EngineMode
+from tierd.core.state import EngineState
+from tierd.kernel.demotion import Demotion
+from tierd.service import engine
+
+fake = test_engine.fake
+OBSERVE = with_engine(mode=EngineMode.OBSERVE)
+
+
+@pytest.fixture
+def setting(tmp_path: Path) -> Path:
+    path = tmp_path / "demotion_enabled"
+    path.write_text("false\n")
+    return path
+
+
+@pytest.fixture
+def demotion(setting: Path) -> Iterator[Demotion]:
+    descriptor = os.open(setting, os.O_RDWR)
+    yield Demotion(descriptor)
+    os.close(descriptor)
+
+
+def test_a_reload_switches_it_with_the_mode(fake: SimulatedKernel, demotion: Demotion) -> None:
+    bench = Bench(fake, OBSERVE, demotion=demotion)
+    bench.run(10)
+    assert not demotion.on and bench.idle
+    assert {"promote", "demote"} <= {line.action for line in bench.state.plan}, "and still it plans"
+    bench.engine.adopt(PLACE)
+    assert demotion.on
+    bench.run(30)
+    assert bench.on_dram > 0.9 * HOT
+    bench.engine.adopt(OBSERVE)
+    assert not demotion.on
+
+
+def test_nothing_moves_while_it_is_off(fake: SimulatedKernel, setting: Path, demotion: Demotion) -> None:
+    """Without it the kernel would swap out or drop what it is asked to demote."""
+    bench = Bench(fake, demotion=demotion)
+    setting.write_text("false\n")  # somebody else
+    bench.run(10)
+    assert bench.idle and bench.split.calls == 0
+    assert bench.state.engine is EngineState.HOLDING and "demotion is off" in bench.state.reason
+    bench.engine.adopt(PLACE)
+    bench.run(30)
+    assert bench.on_dram > 0.9 * HOT, "a reload switches it on again"
+
+
+def test_a_door_that_is_not_there_is_named() -> None:
+    doors = {"perf.0": 3, "lru_gen": 4, "scan_size_mb": 5}
+    assert engine._lacking({**doors, "demotion_enabled": 6}) == ""
+    assert "demotion" in engine._lacking(doors)

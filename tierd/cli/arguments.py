@@ -1,0 +1,24 @@
+"""Arguments that several commands of tierctl take, in the same words."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_json(parser: argparse.ArgumentParser, unit: str = "sizes are bytes") -> None:
+    """``--json``. unit: what the numbers mean."""
+    parser.add_argument("--json", action="store_true", help=f"print one JSON object; {unit}")
+
+
+def add_draft(parser: argparse.ArgumentParser, name: str) -> None:
+    """The policy to look at, as `name`, an option or a positional argument that may be left out. A Path, or
+    None for the policy in force."""
+    action = parser.add_argument(
+        name,
+        type=Path,
+        metavar="FILE",
+        help="a draft, whose owner and mode do not matter (default: the policy in force)",
+    )
+    if not action.option_strings:
+        action.nargs, action.required = "?", False

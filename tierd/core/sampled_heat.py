@@ -1,0 +1,109 @@
+"""How hot each page is, from samples of accesses: hardware that reports one of every `period`.
+
+The samples of a page come at its rate of accesses divided by the period. Each counts half as much after a
+half-life, so that at a steady rate the sum is samples a second x half-life / ln 2.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from tierd.core.heat import HotPages
+from tierd.core.table import Keys, Places, Table
+
+Floats = npt.NDArray[np.float64]
+
+_PAGE_BITS = np.uint64(45)
+"""57-bit virtual addresses (5-level paging) have 45-bit page numbers; the process's slot stands above
+them."""
+_AWAY = -np.inf
+"""The sum of a page that is being promoted, or was."""
+
+
+class SampledHeat:
+    """Takes the place of core.heat.HeatMap for sources that sample. Times are seconds on one monotonic
+    clock; used by the engine thread only."""
+
+    def __init__(
+        self, half_life: float, period: int, cooldown: float = 0.0, capacity: int = 1 << 22
+    ) -> None:
+        """half_life: seconds. period: accesses for which a sample stands. cooldown: as core.heat has it.
+        capacity: pages remembered at most; the ones not seen for longest go first."""
+        self.half_life = half_life
+        self.cooldown = cooldown
+        self._period = period
+        self._capacity = capacity
+        self._pages = Table({"last": np.float64, "sum": np.float32})
+
+    def __len__(self) -> int:
+        return len(self._pages)
+
+    def _column(self, name: str) -> Floats:
+        return cast(Floats, self._pages.columns[name])
+
+    def observe(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64], time: Floats) -> None:
+        """Take samples in: arrays of one length. Samples of a page in one call count as of its latest."""
+        if not len(page):
+            return
+        keys, index, counts = np.unique(_key(slot, page), return_inverse=True, return_counts=True)
+        latest = np.full(len(keys), -np.inf)
+        np.maximum.at(latest, index, time)
+        place, _ = self._pages.insert(keys)
+        last, sums = self._column("last"), self._column("sum")
+        latest = np.maximum(latest, last[place])
+        away = np.isneginf(sums[place])
+        resting = away & (latest - last[place] < self.cooldown)
+        kept = np.where(away, 0.0, sums[place]) * self._decay(latest - last[place])
+        sums[place] = np.where(resting, _AWAY, kept + counts)
+        last[place] = np.where(resting, last[place], latest)
+        if len(self._pages) > self._capacity:
+            self._forget_oldest()
+
+    def hottest(self, now: float, least_rate: float, most: int) -> HotPages:
+        """At most `most` pages whose rate is at least `least_rate` accesses a second, hottest first."""
+        place = self._pages.occupied
+        rate = self._rate(place, now)
+        hot = np.flatnonzero(rate >= least_rate)
+        if len(hot) > most:
+            hot = hot[np.argpartition(-rate[hot], most)[:most]]
+        hot = hot[np.argsort(-rate[hot], kind="stable")]
+        keys = self._pages.keys[place[hot]]
+        return HotPages(_slots(keys), keys & ((np.uint64(1) << _PAGE_BITS) - np.uint64(1)), rate[hot])
+
+    def forget(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> None:
+        """Pages that are being promoted, or were: no candidates any more until they are seen on a slow node
+        again, the cooldown later."""
+        place = self._pages.find(_key(slot, page))
+        self._column("sum")[place[place >= 0]] = _AWAY
+
+    def prune(self, now: float, live_slots: npt.NDArray[np.int64]) -> None:
+        """Drop processes no longer placed, and pages not seen for eight half-lives."""
+        place = self._pages.occupied
+        recent = now - self._column("last")[place] < 8 * self.half_life
+        self._pages.keep(place[recent & np.isin(_slots(self._pages.keys[place]), live_slots)])
+
+    def _rate(self, place: Places, now: float) -> Floats:
+        decayed = self._column("sum")[place] * self._decay(
+            np.maximum(0.0, now - self._column("last")[place])
+        )
+        return cast(Floats, decayed * (self._period * math.log(2) / self.half_life))
+
+    def _decay(self, seconds: Floats) -> Floats:
+        return cast(Floats, np.exp2(-seconds / self.half_life))
+
+    def _forget_oldest(self) -> None:
+        place = self._pages.occupied
+        keep = self._capacity * 3 // 4
+        self._pages.keep(place[np.argpartition(-self._column("last")[place], keep)[:keep]])
+
+
+def _key(slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> Keys:
+    return (slot.astype(np.uint64) << _PAGE_BITS) | page
+
+
+def _slots(keys: Keys) -> npt.NDArray[np.int64]:
+    return (keys >> _PAGE_BITS).astype(np.int64)

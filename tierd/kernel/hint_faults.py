@@ -1,0 +1,48 @@
+"""NUMA hint faults as a source of access information.
+
+With kernel.numa_balancing=2 the kernel unmaps pages of the slow tier in address order; the next access to
+one faults, and that fault is a sample of perf's software page-fault event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tierd.core.access import Accesses
+from tierd.core.sampling import FULL_SIZE
+from tierd.kernel.perf import SampleStream, accesses
+from tierd.kernel.scanning import ScanRate
+
+
+class HintFaults:
+    """Satisfies core.access.AccessSource. The descriptors stay the caller's."""
+
+    name = "hint faults"
+    reason = "page-exact, and every kernel from 6.1 on has them"
+    period = None
+
+    def __init__(self, descriptors: Iterable[int], scanning: ScanRate) -> None:
+        """descriptors: of the page-fault event of each CPU (kernel/perf_event.py). scanning: what `steer`
+        steers; without its doors the kernel unmaps at its own rate, if at all."""
+        self._descriptors = tuple(descriptors)
+        self._scanning = scanning
+        self._stream: SampleStream | None = None
+
+    def start(self) -> None:
+        self._stream = SampleStream(self._descriptors)
+        self._scanning.prepare()
+        self._stream.enable(True)
+
+    def read(self) -> Accesses:
+        """Page faults of every kind: those that are no hint faults are first uses as well."""
+        assert self._stream is not None, "read before start"
+        return accesses(*self._stream.read())
+
+    def steer(self, effort: float) -> None:
+        self._scanning.set_size(round(effort * FULL_SIZE))
+
+    def stop(self) -> None:
+        if self._stream is not None:
+            self._stream.enable(False)
+            self._stream.close()
+            self._stream = None

@@ -1,0 +1,172 @@
+"""Which source of access information is used: the first by rank that passes its self-test, and why.
+
+The ranking and its reasons are in tierd.core.access.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tierd.core.access import Accesses, AccessSource
+from tierd.core.state import MissingFeature
+from tierd.errors import TierdError, UnsupportedError
+from tierd.kernel.damon import damon_trouble
+from tierd.kernel.doors import PERF_PREFIX
+from tierd.kernel.hardware_samples import HardwareSamples
+from tierd.kernel.hint_faults import HintFaults
+from tierd.kernel.paths import Root
+from tierd.kernel.perf_event import FINDERS
+from tierd.kernel.scanning import ScanRate
+from tierd.kernel.self_test import CacheMisses, FreshPages, Pages, see_touch
+from tierd.kernel.topology import read_topology
+
+log = logging.getLogger(__name__)
+
+NO_SOURCE = "no access to slow memory can be seen"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A source that this machine seems to have.
+
+    touch: makes what `touches` returns the touch that the self-test looks for. look: as the source's read,
+    with nothing left out. lacking: what keeps the engine from placing by it, in words; empty when nothing
+    does.
+    """
+
+    source: AccessSource
+    touches: Callable[[], Callable[[], Pages]]
+    look: Callable[[], Accesses]
+    lacking: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Candidates in order of rank, and why the other sources are none: reasons by name."""
+
+    candidates: Sequence[Candidate]
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What is used. `source` is started, unless it is NoSource. reason, lacking, missing: for the State."""
+
+    source: AccessSource
+    reason: str
+    lacking: str = ""
+    missing: tuple[MissingFeature, ...] = ()
+
+
+class NoSource:
+    """Satisfies core.access.AccessSource by seeing nothing, when there is nothing to look with."""
+
+    name = "none"
+    reason = NO_SOURCE
+    period = None
+
+    def start(self) -> None: ...
+
+    def read(self) -> Accesses:
+        return Accesses(np.empty(0, np.int32), np.empty(0, np.uint64), np.empty(0, np.float64))
+
+    def steer(self, effort: float) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def find_sources(root: Root, doors: Mapping[str, int]) -> Found:
+    """What this machine has, from the descriptors that the helper opened. Raises nothing."""
+    absent: dict[str, str] = {}
+    candidates: list[Candidate] = []
+    scanning = ScanRate(doors)
+    rings = _events(doors, PERF_PREFIX)
+    if rings:
+        faults = HintFaults(rings, scanning)
+        lacking = "" if scanning.available else "the kernel's NUMA balancing is not ours to steer"
+        candidates.append(Candidate(faults, FreshPages, faults.read, lacking))
+    else:
+        absent[HintFaults.name] = "its events are not open"
+    lacking = "" if "demotion_enabled" in doors else "the kernel's settings are not ours to change"
+    for name, find in FINDERS.items():
+        try:
+            find(root)
+            rings = _events(doors, f"{name}.")
+            if not rings:
+                raise UnsupportedError("its events could not be opened")
+            fast = frozenset(node.number for node in read_topology(root).dram)
+        except TierdError as error:
+            absent[name] = str(error)
+            continue
+        samples = HardwareSamples(name, rings, root, fast)
+        candidates.append(Candidate(samples, CacheMisses, samples.read_everything, lacking))
+    absent["DAMON"] = damon_trouble(root) or "free, but tierd does not stream it"
+    # faults that nobody causes are worth less than any samples
+    candidates.sort(key=lambda candidate: bool(candidate.lacking))
+    return Found(candidates, absent)
+
+
+def select(found: Found, test: Callable[..., str] = see_touch) -> Selection:
+    """Start the first candidate that sees tierd touch memory of its own. Lasts less than a second; called in
+    the engine thread. Raises nothing.
+
+    test: tierd.kernel.self_test.see_touch, or what stands for it in tests.
+    """
+    failed: dict[str, str] = {}
+    for candidate in found.candidates:
+        source = candidate.source
+        trouble = _try(candidate, test)
+        if not trouble:
+            reason = f"{source.reason}; it saw tierd touch memory of its own"
+            if failed:
+                reason = f"instead of {_list(failed)}; {reason}"
+            return Selection(source, f"{reason}; not used: {_list(found.absent)}", candidate.lacking)
+        log.info("%s cannot be used: %s", source.name, trouble)
+        failed[source.name] = trouble
+    reason = _list({**failed, **found.absent})
+    # what never was a candidate is missing already, and has been named where it was looked for
+    missing = (
+        (
+            MissingFeature(
+                f"a source of access information that sees a touch ({_list(failed)})",
+                f"{NO_SOURCE}, so nothing is moved",
+                "restart tierd.service; if it stays so, report it with the kernel's version",
+            ),
+        )
+        if failed
+        else ()
+    )
+    return Selection(NoSource(), reason, NO_SOURCE, missing)
+
+
+def _try(candidate: Candidate, test: Callable[..., str]) -> str:
+    """Why the candidate cannot be used, in words; empty when it is started and sees."""
+    source = candidate.source
+    try:
+        source.start()
+        trouble = test(candidate.look, candidate.touches())
+        if not trouble:
+            return ""
+    except (TierdError, OSError) as error:
+        trouble = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    try:
+        source.stop()
+    except OSError as error:
+        log.debug("stopping %s: %s", source.name, error)
+    return trouble
+
+
+def _events(doors: Mapping[str, int], prefix: str) -> list[int]:
+    return [descriptor for name, descriptor in sorted(doors.items()) if name.startswith(prefix)]
+
+
+def _list(reasons: Mapping[str, str]) -> str:
+    """``PEBS and IBS (the CPU has none), DAMON (in use by damon_stat)``."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    return ", ".join(f"{' and '.join(group)} ({reason})" for reason, group in names.items())
