@@ -29,7 +29,14 @@ from tierd.core.rebuild import FIRST_LOOK, UNUSED_SECONDS
 from tierd.kernel.topology import read_topology
 from tierd.service.moving import Executor, Moved
 from tierd.service.placed import PlacedProcesses
-from tierd.service.rebuilding import LEAST_AGE, MOST_REBUILT, RELEASE_AFTER, Rebuilder, Rebuilt
+from tierd.service.rebuilding import (
+    LEAST_AGE,
+    MOST_REBUILT,
+    RELEASE_AFTER,
+    Allowance,
+    Rebuilder,
+    Rebuilt,
+)
 
 PROCESS = ProcessId(PID, START)
 FIRST = FIRST_PAGE // 512
@@ -79,7 +86,9 @@ class Bench:
         most: int = 1 << 30,
         seconds: float = 30.0,
     ) -> Rebuilt:
-        return self.rebuilder.rebuild(plan, moved, (STOCK,), self.topology, 0, SLOW_PAGES, most, seconds)
+        return self.rebuilder.rebuild(
+            plan, moved, (STOCK,), self.topology, Allowance(0, SLOW_PAGES, most, seconds)
+        )
 
     def later(self, seconds: float = FIRST_LOOK + 1) -> Rebuilt:
         self.fake.now += seconds

@@ -49,7 +49,7 @@ FIRST_TRUCE: Final = 120.0
 """Seconds for which a range that was rebuilt and split again stays small, doubled each time."""
 LONGEST_TRUCE: Final = 3840.0
 MOST_RANGES: Final = 1 << 18
-"""Ranges remembered: 512 GiB of split memory, in about 25 MB. The ones split first are forgotten first."""
+"""Ranges remembered: 512 GiB of split memory, in 32 MB. The ones split first are forgotten first."""
 
 _SMALL, _HOT, _COLD = 0, 1, 2
 

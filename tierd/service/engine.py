@@ -275,24 +275,11 @@ class Engine:
         seconds = MOVE_SHARE * engine.round
         return self._splitter.split(self._placed.views, dram, slow, seconds, self._rebuilder)
 
-    def _rebuild(
-        self,
-        plan: Plan,
-        moved: Moved,
-        cold: tuple[ColdStock, ...],
-        topology: Topology,
-        engine: EnginePolicy,
-    ) -> None:
-        rebuilt = self._rebuilder.rebuild(
-            plan,
-            moved,
-            cold,
-            topology,
-            engine.dram_floor,
-            self._state.slow_bytes // PAGE_SIZE,
-            int(self._bucket.tokens),
-            MOVE_SHARE * engine.round - moved.seconds,
-        )
+    def _rebuild(self, plan: Plan, moved: Moved, cold: tuple[ColdStock, ...], topology: Topology) -> None:
+        engine, slow_pages = self._policy.engine, self._state.slow_bytes // PAGE_SIZE
+        seconds = MOVE_SHARE * engine.round - moved.seconds
+        allowed = Allowance(engine.dram_floor, slow_pages, int(self._bucket.tokens), seconds)
+        rebuilt = self._rebuilder.rebuild(plan, moved, cold, topology, allowed)
         self._bucket.take(rebuilt.bytes)
         self._count(huge_pages_rebuilt=rebuilt.huge_pages, demoted_pages=rebuilt.demoted)
 

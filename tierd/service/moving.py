@@ -115,7 +115,6 @@ class Executor:
         promoted, done, demoted = Outcome(), 0, 0
         arrived: dict[int, list[npt.NDArray[np.uint64]]] = {}
         asked: dict[str, int] = {}
-        huge: dict[str, bool] = {}
         trouble: TierdError | None = None
         try:
             while time.monotonic() < begun + seconds:
@@ -126,25 +125,9 @@ class Executor:
                 if not count:
                     break
                 part = slice(done, done + count)
-                slots, pages = hot.slot[part], hot.page[part]
-                for slot in np.unique(slots).tolist():
-                    chosen = pages[slots == slot]
-                    view = self._placed.by_slot(slot)
-                    ready = self._ready(np.full(len(chosen), slot), chosen)
-                    promoted += Outcome(deferred=int((~ready).sum()) if view else len(chosen))
-                    chosen = chosen[ready]
-                    if view is None or not len(chosen):
-                        continue
-                    if view.cgroup not in huge:
-                        huge[view.cgroup] = self._holds_huge(view.cgroup, node.number)
-                    leave = partial(_forget, heat, slot)
-                    result = self._mover.promote(
-                        view.id, chosen, node.number, least_free, huge=huge[view.cgroup], announce=leave
-                    )
-                    promoted += result.outcome
-                    leave(chosen[result.there])
-                    arrived.setdefault(slot, []).append(chosen[result.there])
-                    self._learn(slot, view, chosen, result)
+                promoted += self._promote(
+                    hot.slot[part], hot.page[part], heat, node.number, least_free, arrived
+                )
                 done += count
             demoted = max(0, read_demoted(self._root) - demoted_before)
         except TierdError as error:
@@ -157,6 +140,34 @@ class Executor:
             asked,
             trouble,
         )
+
+    def _promote(
+        self,
+        slots: npt.NDArray[np.int64],
+        pages: npt.NDArray[np.uint64],
+        heat: Heat,
+        node: int,
+        floor: int,
+        arrived: dict[int, list[npt.NDArray[np.uint64]]],
+    ) -> Outcome:
+        """Promote a slice; adds what is now in DRAM to `arrived`, by slot."""
+        total = Outcome()
+        for slot in np.unique(slots).tolist():
+            chosen = pages[slots == slot]
+            view = self._placed.by_slot(slot)
+            ready = self._ready(np.full(len(chosen), slot), chosen)
+            total += Outcome(deferred=int((~ready).sum()) if view else len(chosen))
+            chosen = chosen[ready]
+            if view is None or not len(chosen):
+                continue
+            leave = partial(_forget, heat, slot)
+            huge = self._holds_huge(view.cgroup, node)
+            result = self._mover.promote(view.id, chosen, node, floor, huge=huge, announce=leave)
+            leave(chosen[result.there])
+            total += result.outcome
+            arrived.setdefault(slot, []).append(chosen[result.there])
+            self._learn(slot, view, chosen, result)
+        return total
 
     def make_room(self, stock: ColdStock, pages: int) -> int:
         """Demote `pages` base pages of `stock` outside a plan. Returns how many went, by the kernel's count,

@@ -55,6 +55,18 @@ _NO_ROOM: Final = {errno.ENOMEM, errno.EBUSY}
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a round may do. floor: the policy's extra bytes. slow_pages: base pages placed on slow nodes.
+    most: bytes that may still move. seconds: for which it may last, about; with none left it only takes
+    notes."""
+
+    floor: int
+    slow_pages: int
+    most: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Rebuilt:
     """What a round made. huge_pages: how many. demoted: base pages moved down to make room for them."""
 
@@ -113,34 +125,27 @@ class Rebuilder:
         moved: Moved,
         cold: tuple[ColdStock, ...],
         topology: Topology,
-        floor: int,
-        slow_pages: int,
-        most: int,
-        seconds: float,
+        allowed: Allowance,
     ) -> Rebuilt:
-        """Rebuild what belongs together, after the round's moves. Raises MalformedError.
-
-        floor: the policy's extra bytes. slow_pages: base pages placed on slow nodes. most: bytes that may
-        still move. seconds: for which this may last, about; with none left it only takes notes.
-        """
+        """Rebuild what belongs together, after the round's moves. Raises TierdError."""
         begun, now = time.monotonic(), self._clock()
-        self._note(moved, topology, slow_pages, now)
+        self._note(moved, topology, allowed.slow_pages, now)
         dram_pages = sum(node.total for node in topology.dram) // PAGE_SIZE
         # where the bandwidth or the time of a round is what holds pages up, room is not
-        short = most > 0 and plan.wanted > max(WRONG * dram_pages, 16 * plan.promote)
+        short = allowed.most > 0 and plan.wanted > max(WRONG * dram_pages, 16 * plan.promote)
         self._short = self._short + 1 if short else 0
         if self._short >= RELEASE_AFTER and (given := self._book.release(MOST_REBUILT, now, LEAST_AGE)):
             log.debug("%d rebuilt huge pages may be split again: DRAM is short", given)
-        most = min(MOST_REBUILT, most // HUGE_PAGE_SIZE)
-        if self._denied or self._short >= NOT_WHILE_SHORT or most <= 0 or seconds <= 0:
+        most = min(MOST_REBUILT, allowed.most // HUGE_PAGE_SIZE)
+        if self._denied or self._short >= NOT_WHILE_SHORT or most <= 0 or allowed.seconds <= 0:
             return Rebuilt()
         keys = self._book.due(now, LOOKED_AT)
         if not len(keys):
             return Rebuilt()
         choice = self._book.choose(self._look(keys, topology), now, self._passes)
-        dram = {node.number: planner.floor_bytes(node, floor) for node in topology.dram}
+        dram = {node.number: planner.floor_bytes(node, allowed.floor) for node in topology.dram}
         slow = {node.number: planner.SLOW_RESERVE for node in topology.slow}
-        deadline = begun + seconds
+        deadline = begun + allowed.seconds
         demoted = 0
         hot, cold_ranges = choice.hot[:most], choice.cold[:most]
         if len(hot):
