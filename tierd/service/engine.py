@@ -37,7 +37,7 @@ from tierd.kernel.topology import read_topology, refresh_free
 from tierd.service.coldness import Coldness
 from tierd.service.moving import Executor, Moved
 from tierd.service.placed import PlacedProcesses
-from tierd.service.rebuilding import Rebuilder
+from tierd.service.rebuilding import Allowance, Rebuilder
 from tierd.service.sources import NoSource, Selection, find_sources, select
 from tierd.service.splitting import Splitter
 
@@ -174,7 +174,8 @@ class Engine:
         ours = slots > 0
         self._accesses += int(np.count_nonzero(ours))
         self._heat.observe(slots[ours], seen.page[ours], seen.time[ours])
-        self._rebuilder.observe(slots[ours], seen.page[ours])
+        if self._source.period is None:
+            self._rebuilder.observe(slots[ours], seen.page[ours])
 
     def _round(self, now: float) -> None:
         engine = self._policy.engine
@@ -215,7 +216,7 @@ class Engine:
         self._account(moved, split)
         if moved.trouble:
             raise moved.trouble
-        self._rebuild(plan, moved, cold, topology, engine)
+        self._rebuild(plan, moved, cold, topology)
         self._coldness.steer(plan, cold, moved.pages)
         steady = EngineState.STEADY if self._governor.resting else EngineState.CONVERGING
         return self._publish(topology, steady, plan.held, plan)
