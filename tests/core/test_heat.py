@@ -207,6 +207,18 @@ def test_a_page_that_faults_because_it_moves_proves_no_unmapping() -> None:
     assert after.rate.tolist() == before.rate[before.page != pages[0]].tolist()
 
 
+def test_after_a_doubt_what_was_observed_before_does_not_count() -> None:
+    """A page that was cold for a minute and is hot now, seen once."""
+    trusting, doubting = HeatMap(1000.0), HeatMap(1000.0)
+    for heat in (trusting, doubting):
+        for time in (1.0, 21.0, 41.0):
+            feed(heat, [FIRST_PAGE + n for n in range(20)], [time + 0.001] + [time + 19.0] * 19)
+    doubting.doubt(61.0)
+    for heat in (trusting, doubting):
+        feed(heat, [FIRST_PAGE + n for n in range(20)], [61.001] + [61.1] * 19)
+    assert len(trusting.hottest(61.2, 1.0, 100)) < 10 < len(doubting.hottest(61.2, 1.0, 100))
+
+
 @pytest.mark.parametrize(("again", "candidates"), [(9.0, 0), (10.9, 0), (11.1, 1), (30.0, 1)])
 def test_a_page_that_came_up_does_so_again_only_after_the_cooldown(again: float, candidates: int) -> None:
     heat = HeatMap(20.0, cooldown=10.0)

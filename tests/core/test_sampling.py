@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,6 +59,52 @@ def test_rounds_in_which_the_kernel_did_not_come_by_prove_nothing(dram_pages: in
     governor = ScanGovernor()
     for _ in range(50):
         assert governor.update(0, dram_pages, 0, slow_pages) == FULL_SIZE
+
+
+def at_rest(found: int, unmapped: int = 1000, rounds: int = 30) -> ScanGovernor:
+    """A governor whose trickle finds `found` pages a round among those that it unmaps."""
+    governor = ScanGovernor()
+    until_rest(governor, 1 << 20, 1 << 20)
+    for _ in range(rounds):
+        governor.update(found, 1 << 20, unmapped, 1 << 20)
+    assert governor.resting
+    return governor
+
+
+@pytest.mark.parametrize("usual", [0, 1, 20])
+def test_a_trickle_that_finds_far_more_than_it_used_to_ends_the_rest(usual: int) -> None:
+    governor = at_rest(usual)
+    rounds = 0
+    while governor.resting:
+        governor.update(170, 1 << 20, 1000, 1 << 20)
+        rounds += 1
+        assert rounds <= 5, "in five seconds"
+
+
+@pytest.mark.parametrize(
+    ("usual", "now", "unmapped", "why"),
+    [
+        (20, 50, 1000, "less than three times as many"),
+        (0, 6, 1000, "too few to tell"),
+        (20, 200, 10_000, "it looks at ten times as much"),
+        (20, 0, 0, "the kernel did not come by"),
+    ],
+)
+def test_a_trickle_that_finds_about_what_it_used_to_goes_on(
+    usual: int, now: int, unmapped: int, why: str
+) -> None:
+    governor = at_rest(usual)
+    for _ in range(20):
+        governor.update(now, 1 << 20, unmapped, 1 << 20)
+        assert governor.resting, why
+
+
+def test_the_first_rounds_of_a_rest_are_no_measure() -> None:
+    """Some hot pages are always left over when it comes to rest."""
+    governor = at_rest(0, rounds=0)
+    for found in (400, 300, 200, 100, 50, 20, 20, 20, 20, 20):
+        governor.update(found, 1 << 20, 1000, 1 << 20)
+    assert governor.resting
 
 
 @given(DRAM_PAGES, SLOW_PAGES)

@@ -12,7 +12,13 @@ from tierd.core.planner import ColdStock, Plan
 from tierd.core.policy import ProcessMatch, ProcessSelection
 from tierd.kernel.generations import parse
 from tierd.service import coldness as module
-from tierd.service.coldness import LONGEST_INTERVAL, SHORTEST_INTERVAL, SMALLEST_LINEAGE, Coldness
+from tierd.service.coldness import (
+    FIRST_INTERVAL,
+    LONGEST_INTERVAL,
+    SHORTEST_INTERVAL,
+    SMALLEST_LINEAGE,
+    Coldness,
+)
 
 ALL = ProcessSelection()
 
@@ -158,6 +164,23 @@ def test_the_interval_shrinks_when_too_little_is_cold_and_grows_when_enough_is(
     fake.stock(CGROUP, 5000)
     usual = interval(coldness(fake), fake)
     assert interval(steered(fake, 3, *TOO_LITTLE), fake) < usual < interval(steered(fake, 3, *ENOUGH), fake)
+
+
+def test_a_long_interval_ends_when_what_it_found_is_used_up(fake: SimulatedKernel) -> None:
+    """The hot set has changed, and the next walk would be half a minute away."""
+    fake.stock(CGROUP, 5000)
+    cold = steered(fake, 30, *ENOUGH)
+    cold.steer(*TOO_LITTLE, 10)
+    before = len(aged(fake))
+    fake.now += FIRST_INTERVAL
+    stocks(cold, fake)
+    assert len(aged(fake)) == before + 1
+    cold = steered(fake, 30, *ENOUGH)
+    cold.begin_anew()
+    before = len(aged(fake))
+    fake.now += FIRST_INTERVAL
+    stocks(cold, fake)
+    assert len(aged(fake)) == before + 1
 
 
 def test_the_interval_has_bounds(fake: SimulatedKernel) -> None:

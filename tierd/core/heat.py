@@ -72,6 +72,7 @@ class HeatMap:
         self.half_life = half_life
         self.cooldown = cooldown
         self._capacity = capacity
+        self._doubted = -math.inf
         self._pages = Table({"last": np.float64, "delay": np.float32})
         self._regions = Table({"start": np.float64, "before": np.float64, "origin": np.float64})
 
@@ -93,8 +94,8 @@ class HeatMap:
         """Take faults in, in order of time: arrays of one length."""
         if not len(page):
             return
-        keys, first = np.unique(_key(slot, page), return_index=True)
-        time = time[first]
+        keys, earliest_of = np.unique(_key(slot, page), return_index=True)
+        time = time[earliest_of]
         if len(self._pages) + len(keys) > self._capacity:
             self._forget_oldest(len(keys))
         region_keys, region_of = np.unique(_region_key(keys), return_inverse=True)
@@ -132,8 +133,9 @@ class HeatMap:
         observed = np.where(defines, (time - last[place]) / 2, observed)
 
         log_delay = np.log(np.clip(observed, _SHORTEST_DELAY, _LONGEST_DELAY))
+        first = new | back | (last[place] < self._doubted)
         log_delay = np.where(
-            new | back, log_delay + _UNPROVEN, _WEIGHT * log_delay + (1 - _WEIGHT) * delay[place]
+            first, log_delay + _UNPROVEN, _WEIGHT * log_delay + (1 - _WEIGHT) * delay[place]
         )
         resting = away & ~back
         delay[place] = np.where(resting, _AWAY, log_delay)
@@ -172,6 +174,10 @@ class HeatMap:
         """
         place = self._pages.find(_key(slot, page))
         self._page_column("delay")[place[place >= 0]] = _AWAY
+
+    def doubt(self, now: float) -> None:
+        """The hot set has changed: what was observed before `now` does not count against what will be."""
+        self._doubted = now
 
     def prune(self, now: float, live_slots: npt.NDArray[np.int64]) -> None:
         """Drop processes no longer placed, pages not seen for eight half-lives, and regions without any."""

@@ -80,6 +80,11 @@ class SampledHeat:
         place = self._pages.find(_key(slot, page))
         self._column("sum")[place[place >= 0]] = _AWAY
 
+    def doubt(self, now: float) -> None:
+        """The hot set has changed: what was sampled before counts no longer."""
+        sums = self._column("sum")
+        sums[np.isfinite(sums)] = 0.0
+
     def prune(self, now: float, live_slots: npt.NDArray[np.int64]) -> None:
         """Drop processes no longer placed, and pages not seen for eight half-lives."""
         place = self._pages.occupied

@@ -53,17 +53,30 @@ class Coldness:
         least = self._interval / 2
         return tuple(stock for line in lineages for stock in _stocks(line) if stock.idle >= least)
 
+    def begin_anew(self) -> None:
+        """The hot set has changed: what becomes cold now is wanted soon."""
+        self._interval = self._first_interval
+
+    @property
+    def _first_interval(self) -> float:
+        return max(FIRST_INTERVAL, WALK_SHARE * self._walk)
+
     def steer(self, plan: Plan, cold: tuple[ColdStock, ...], moved: int) -> None:
         """The longest interval that still finds enough cold pages. The longer a page was idle, the surer it
         is cold; but where every page is used every few seconds, a long interval finds none."""
+        found = sum(stock.pages for stock in cold)
+        enough = max(1024, moved)
+        short = plan.promote < plan.wanted and found < 2 * enough
+        if short and self._interval > self._first_interval:
+            # what a long interval found is used up, and the end of the next one is far away
+            self.begin_anew()
+            return
         if not self._news:
             return  # an interval is judged once, by what the walk at its end found
         self._news = False
-        found = sum(stock.pages for stock in cold)
-        enough = max(1024, moved)
         if found > 4 * enough:
             self._interval *= 1.5
-        elif plan.promote < plan.wanted and found < 2 * enough:
+        elif short:
             self._interval /= 1.5
         self._interval = min(
             LONGEST_INTERVAL, max(SHORTEST_INTERVAL, WALK_SHARE * self._walk, self._interval)

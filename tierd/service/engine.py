@@ -226,7 +226,11 @@ class Engine:
         since = 0 if before is None else self._unmapped - before
         dram_pages = sum(node.total for node in topology.dram) // PAGE_SIZE
         slow_pages = self._state.slow_bytes // PAGE_SIZE
+        rested = self._governor.resting
         size = self._governor.update(found, dram_pages, since, slow_pages)
+        if rested and not self._governor.resting:
+            self._heat.doubt(self._clock())
+            self._coldness.begin_anew()
         self._source.steer(size / FULL_SIZE)
         self._silent = self._silence.update(self._accesses, since, slow_pages)
         self._accesses = 0
