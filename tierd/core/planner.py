@@ -125,7 +125,7 @@ def plan(seen: Observation) -> Plan:
     gains = worth >= SWAP_GAIN
     worthwhile = len(rates) if gains.all() else int(np.argmin(gains))
     # all that would be worth moving if cold pages were known: the measure of how wrong the picture is
-    counted = min(longest_idle, IDLE_COUNTED) if stocks else IDLE_WITHOUT_SWAP
+    counted = min(longest_idle, IDLE_COUNTED)
     wanted = int(np.count_nonzero(rates * counted >= SWAP_GAIN))
 
     # each swap moves two pages, and what DRAM is short of its floor is moved first
