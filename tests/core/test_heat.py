@@ -219,6 +219,40 @@ def test_after_a_doubt_what_was_observed_before_does_not_count() -> None:
     assert len(trusting.hottest(61.2, 1.0, 100)) < 10 < len(doubting.hottest(61.2, 1.0, 100))
 
 
+def test_a_page_that_did_not_move_after_all_is_what_it_was() -> None:
+    heat = HeatMap(20.0, cooldown=30.0)
+    pages = list(range(FIRST_PAGE, FIRST_PAGE + 50))
+    feed(heat, pages, [1.0 + 0.01 * number for number in range(50)])
+    before = heat.hottest(2.0, 1 / 60, 100)
+    some = np.array(pages[:20], dtype=np.uint64)
+    heat.leaving(slots(*[1] * 20), some)
+    heat.leaving(slots(*[1] * 20), some)
+    assert len(heat.hottest(2.0, 1 / 60, 100)) == 30
+    heat.recall(slots(*[1] * 50), np.array(pages, dtype=np.uint64))
+    after = heat.hottest(2.0, 1 / 60, 100)
+    assert after.page.tolist() == before.page.tolist()
+    assert after.rate == pytest.approx(before.rate, rel=1e-3)
+
+
+def test_pages_that_come_back_are_judged_by_what_they_do_then() -> None:
+    """A region that was wholly in DRAM for a while, and is as hot as before: seen as if it were new."""
+    random = np.random.default_rng(2)
+    heat = HeatMap(20.0, cooldown=30.0)
+    pages = np.arange(FIRST_PAGE, FIRST_PAGE + 500)
+    feed(heat, pages.tolist(), np.sort(1 + random.exponential(0.05, 500)).tolist())
+    heat.forget(np.full(500, 1), pages.astype(np.uint64))
+    feed(heat, random.permutation(pages).tolist(), np.sort(101 + random.exponential(0.05, 500)).tolist())
+    assert len(heat.hottest(102.0, 2.0, 1000)) > 400
+
+
+def test_what_may_not_be_planned_leaves_room_for_the_others() -> None:
+    heat = HeatMap(20.0)
+    pages = list(range(FIRST_PAGE, FIRST_PAGE + 100))
+    feed(heat, pages, [1.0 + 0.001 * number for number in range(100)])
+    odd = heat.hottest(2.0, 1 / 60, 40, lambda slot, page: page % np.uint64(2) == 1)
+    assert len(odd) == 40 and set((odd.page % np.uint64(2)).tolist()) == {1}
+
+
 @pytest.mark.parametrize(("again", "candidates"), [(9.0, 0), (10.9, 0), (11.1, 1), (30.0, 1)])
 def test_a_page_that_came_up_does_so_again_only_after_the_cooldown(again: float, candidates: int) -> None:
     heat = HeatMap(20.0, cooldown=10.0)
@@ -237,8 +271,8 @@ def test_a_forgotten_page_can_become_hot_again() -> None:
         feed(heat, page, [time])
     heat.forget(slots(1), np.array(page, dtype=np.uint64))
     for step in range(30):
-        feed(heat, page, [2.0 + 0.2 * step])
-    assert len(heat.hottest(8.0, 0.5, 10)) == 1
+        feed(heat, page, [12.0 + 0.2 * step])
+    assert len(heat.hottest(18.0, 0.5, 10)) == 1
 
 
 def test_prune_drops_processes_that_are_gone() -> None:

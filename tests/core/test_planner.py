@@ -247,3 +247,17 @@ def test_the_floor_is_twice_the_high_watermark_and_32_mib() -> None:
     assert room_pages((replace(node, free=42 << 20),), 0) == 0
     assert room_pages((replace(node, free=43 << 20),), 0) == 256
     assert room_pages((replace(node, free=41 << 20),), 0) == -256
+
+
+def test_room_is_made_on_the_node_that_is_filled() -> None:
+    """Node 1 has the coldest pages, and node 0 the most free memory: demoting on node 1 would not help."""
+    seen = Observation(
+        hot([5.0] * 100),
+        (stock(400, 100.0, node=1), stock(400, 50.0, node=0)),
+        (dram(0, 0), dram(-300, 1)),
+        (slow(1000),),
+        budget=400,
+    )
+    made = plan(seen)
+    assert made.promote_to == 0 and made.promote == 100
+    assert {step.stock.node for step in made.demotions} == {0}

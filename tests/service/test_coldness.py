@@ -209,6 +209,34 @@ def test_walks_that_take_long_are_made_less_often(fake: SimulatedKernel) -> None
     assert fake.now - 2.0 - begun >= module.WALK_SHARE * 2.0 - 2.0 - 0.2
 
 
+def test_the_walks_of_all_cgroups_count(fake: SimulatedKernel) -> None:
+    """The last of many may be a small one."""
+    for number in range(4):
+        fake.stock(f"/pod{number}", 5000, memcg=number)
+    cold = coldness(fake)
+    age = fake.age
+
+    def slow(lineage) -> None:
+        fake.now += 0.001 if lineage.cgroup == "/pod3" else 1.0
+        age(lineage)
+
+    cold._generations.age = slow
+    stocks(cold, fake)
+    for _ in range(100):
+        cold.steer(Plan(promote=10, wanted=10_000), (), 10)
+    before = len(aged(fake))
+    fake.now += 3 * module.WALK_SHARE - 4.0
+    stocks(cold, fake)
+    assert len(aged(fake)) == before, "three seconds of walking in nine at most"
+
+
+def test_without_walking_it_says_what_was_cold_before(fake: SimulatedKernel) -> None:
+    fake.stock(CGROUP, 5000, 100)
+    cold = coldness(fake)
+    found = cold.stocks(ALL, {DRAM}, fake.now, walk=False)
+    assert sum(stock.pages for stock in found) == 5100 and not aged(fake)
+
+
 def test_cgroups_that_are_gone_leave_nothing_behind(fake: SimulatedKernel) -> None:
     """On a host of containers they come and go for as long as the daemon runs."""
     cold = coldness(fake)

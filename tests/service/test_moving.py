@@ -35,6 +35,11 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimulatedKernel:
     return simulate(tmp_path, monkeypatch)
 
 
+def movable(executor: Executor, hot: HotPages) -> HotPages:
+    mask = executor.movable(hot.slot, hot.page)
+    return HotPages(hot.slot[mask], hot.page[mask], hot.rate[mask])
+
+
 class Round:
     """One call of the executor, and what it was given."""
 
@@ -63,7 +68,7 @@ class Round:
         self.run(0)
         for _ in range(seconds):
             assert self.executor is not None
-            hot = self.executor.movable(self.hot())
+            hot = movable(self.executor, self.hot())
             away = np.array([self.fake.where[page] == SLOW for page in hot.page.tolist()], dtype=bool)
             hot = HotPages(hot.slot[away], hot.page[away], hot.rate[away])
             self.run(len(hot), hot=hot)
@@ -320,7 +325,7 @@ def test_what_is_left_alone_is_not_planned(fake: SimulatedKernel) -> None:
     this = Round(fake)
     this.run(1024)
     assert this.executor is not None
-    assert set(this.executor.movable(this.hot()).page.tolist()) == set(fake.hot[512:])
+    assert set(movable(this.executor, this.hot()).page.tolist()) == set(fake.hot[512:])
 
 
 def test_a_huge_page_moves_whole_and_is_counted_whole(fake: SimulatedKernel) -> None:
@@ -341,3 +346,16 @@ def test_room_made_outside_a_plan(fake: SimulatedKernel) -> None:
     assert this.executor.make_room(ColdStock(CGROUP, MEMCG, DRAM, 40, 10.0, 1 << 20), 700) == 700
     fake.refuses = errno.EINVAL
     assert this.executor.make_room(ColdStock(CGROUP, MEMCG, DRAM, 40, 10.0, 1 << 20), 700) == 0
+
+
+def test_what_is_in_dram_already_is_not_planned(fake: SimulatedKernel) -> None:
+    """New memory faults as well, wherever it lies."""
+    fake.place(1000)
+    this = Round(fake)
+    this.run(0)
+    assert this.executor is not None
+    for page in fake.hot[:300]:
+        fake.where[page] = DRAM
+    left = this.executor.on_slow(this.hot(), this.heat, {SLOW}, 500)
+    assert left.page.tolist() == fake.hot[300:], "and what is further behind is not looked at"
+    assert len(this.executor.on_slow(this.hot(), this.heat, {SLOW}, 200)) == 800

@@ -25,7 +25,7 @@ from tierd.core.model import HUGE_PAGE_SIZE, PAGE_SIZE, ProcessId
 from tierd.core.outcome import Outcome
 from tierd.core.planner import ColdStock, Plan, floor_bytes
 from tierd.core.policy import ProcessSelection
-from tierd.core.rebuild import FIRST_LOOK, UNUSED_SECONDS
+from tierd.core.rebuild import FIRST_LOOK, SETTLED, UNUSED_SECONDS
 from tierd.kernel.topology import read_topology
 from tierd.service.moving import Executor, Moved
 from tierd.service.placed import PlacedProcesses
@@ -280,6 +280,9 @@ def test_cold_ranges_are_rebuilt_on_the_slow_tier(fake: SimulatedKernel) -> None
     bench.rebuilder.observe(np.array([bench.slot]), page)
     bench.later(61)
     assert bench.huge == bench.kept == [1]
+    bench.rebuilder.observe(np.array([bench.slot]), page + np.uint64(512))
+    assert bench.kept, "whoever uses it while it is rebuilt waits for that in a fault"
+    fake.now += SETTLED
     bench.rebuilder.observe(np.array([bench.slot]), page + np.uint64(512))
     assert not bench.kept, "in use: page by page again"
 

@@ -11,6 +11,7 @@ import pytest
 from tests.kernel.fixtures.simulated import SimulatedKernel
 from tests.service import test_engine
 from tests.service.test_engine import HOT, Bench
+from tierd.core.access import Accesses
 from tierd.core.state import EngineState, State
 from tierd.errors import MalformedError
 from tierd.kernel import generations
@@ -180,3 +181,19 @@ def test_descriptors_say_which_file_they_are(tmp_path: Path) -> None:
     with pytest.raises(OSError) as caught:
         ScanRate({"scan_size_mb": 999}).set_size(4)
     assert in_words(caught.value) == "scan_size_mb: Bad file descriptor"
+
+
+def test_a_source_that_fails_for_a_moment_costs_a_round(fake: SimulatedKernel) -> None:
+    bench = Watched(fake)
+    bench.run(2)
+    read = bench.source.read
+
+    def fail() -> Accesses:
+        raise MalformedError("memory blocks: changing")
+
+    bench.source.read = fail
+    bench.run(6)
+    assert bench.state.engine is EngineState.HOLDING and "memory blocks" in bench.state.reason
+    bench.source.read = read
+    bench.run(30)
+    assert bench.on_dram > 0.9 * HOT

@@ -23,7 +23,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tierd.core.heat import HotPages
+from tierd.core.heat import HotPages, Movable
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,11 @@ class Heat(Protocol):
         self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64], time: npt.NDArray[np.float64]
     ) -> None: ...
 
-    def hottest(self, now: float, least_rate: float, most: int) -> HotPages: ...
+    def hottest(self, now: float, least_rate: float, most: int, movable: Movable = ...) -> HotPages: ...
+
+    def leaving(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> None: ...
+
+    def recall(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> None: ...
 
     def forget(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> None: ...
 

@@ -10,6 +10,7 @@ the region has been unmapped again in between, and the first such fault of a reg
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from tierd.core.table import FULLEST, Keys, Places, Table
 
 Floats = npt.NDArray[np.float64]
+Movable = Callable[[npt.NDArray[np.int64], npt.NDArray[np.uint64]], npt.NDArray[np.bool_] | None]
 
 REGION_PAGES_SHIFT: Final = 11
 """Regions of 8 MiB: far less than what the kernel unmaps in one go (scan_size_mb), so that one time holds
@@ -40,8 +42,10 @@ MOST_PAGES: Final = int(FULLEST * (1 << 21))
 """Pages remembered: 4.8 GiB sampled lately, in 42 MB, and twice that while the table is rebuilt."""
 _FORGOTTEN: Final = 1 / 4
 """Of the pages, when there are too many; and how many must be stale before the table is rebuilt for them."""
-_AWAY: Final = np.inf
-"""The delay of a page that is being promoted, or was."""
+_AWAY: Final = 1000.0
+"""Added to the log(delay) of a page that is being promoted, or was: far above any that can be observed."""
+_LEAST_COOLDOWN: Final = 10.0
+"""Seconds since it was used for which a page that is away may still be on its way."""
 _LOG_MEAN_BIAS: Final = 0.5772156649
 """E[log X] = -log(r) - gamma for X exponential with rate r (Euler's constant)."""
 
@@ -109,10 +113,10 @@ class HeatMap:
         fresh = region[region_new]
         start[fresh] = before[fresh] = origin[fresh] = earliest[region_new]
 
-        away = ~new & (delay[place] == _AWAY)
-        back = away & (time - last[place] >= self.cooldown)
+        away = ~new & _is_away(delay[place])
+        back = away & (time - last[place] >= max(self.cooldown, _LEAST_COOLDOWN))
         # a page that faults for the second time since `start` proves a new unmapping of its region
-        again = ~new & ~away & (last[place] >= start[region[region_of]])
+        again = ~new & (~away | back) & (last[place] >= start[region[region_of]])
         unmapped = np.full(len(region_keys), np.inf)
         np.minimum.at(unmapped, region_of[again], time[again])
         renewed = np.isfinite(unmapped)
@@ -138,11 +142,14 @@ class HeatMap:
             first, log_delay + _UNPROVEN, _WEIGHT * log_delay + (1 - _WEIGHT) * delay[place]
         )
         resting = away & ~back
-        delay[place] = np.where(resting, _AWAY, log_delay)
+        delay[place] = np.where(resting, delay[place], log_delay)
         last[place] = np.where(resting, last[place], time)
 
-    def hottest(self, now: float, least_rate: float, most: int) -> HotPages:
-        """At most `most` pages whose rate is at least `least_rate` accesses a second, hottest first."""
+    def hottest(
+        self, now: float, least_rate: float, most: int, movable: Movable = lambda slot, page: None
+    ) -> HotPages:
+        """At most `most` pages whose rate is at least `least_rate` accesses a second, hottest first.
+        movable: which of the pages may be among them, a mask; None for all."""
         slowest = -math.log(least_rate) - _LOG_MEAN_BIAS
         # key 0 is an empty place; its delay is 0 as well and must not look like a second
         place = np.flatnonzero((self._page_column("delay") <= slowest) & (self._pages.keys != 0))
@@ -159,21 +166,34 @@ class HeatMap:
         stale = np.maximum(0.0, now - last - self.half_life) / self.half_life
         rate = np.exp(-log_delay - _LOG_MEAN_BIAS - stale * math.log(2))
         hot = np.flatnonzero(rate >= least_rate)
+        mask = movable(*_split(keys[hot]))
+        if mask is not None:
+            hot = hot[mask]
         if len(hot) > most:
             hot = hot[np.argpartition(-rate[hot], most)[:most]]
         hot = hot[np.argsort(-rate[hot], kind="stable")]
         slots, pages = _split(keys[hot])
         return HotPages(slots, pages, rate[hot])
 
-    def forget(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> None:
-        """Pages that are being promoted, or were: no candidates any more, and should one come back, what was
-        seen before its stay in DRAM says nothing of the time since.
+    def leaving(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> None:
+        """Pages that are about to move: whoever uses one meanwhile waits for it in a fault, which would
+        otherwise pass for the proof that its region has been unmapped again."""
+        self.forget(slot, page)
 
-        Call it before a page moves and again when it has: whoever uses a page while it moves waits for it in
-        a fault, which would otherwise pass for the proof that its region has been unmapped again.
-        """
+    def forget(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> None:
+        """Pages that were promoted: no candidates any more, and should one come back, what was seen before
+        its stay in DRAM says nothing of the time since."""
+        self._mark(slot, page, away=True)
+
+    def recall(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> None:
+        """Pages that were about to move and did not: they are what they were before."""
+        self._mark(slot, page, away=False)
+
+    def _mark(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64], *, away: bool) -> None:
         place = self._pages.find(_key(slot, page))
-        self._page_column("delay")[place[place >= 0]] = _AWAY
+        delay = self._page_column("delay")
+        place = place[(place >= 0) & (_is_away(delay[place]) != away)]
+        delay[place] += _AWAY if away else -_AWAY
 
     def doubt(self, now: float) -> None:
         """The hot set has changed: what was observed before `now` does not count against what will be."""
@@ -183,7 +203,7 @@ class HeatMap:
         """Drop processes no longer placed, pages not seen for eight half-lives, and regions without any."""
         place = self._pages.occupied
         slots, _ = _split(self._pages.keys[place])
-        recent = now - self._page_column("last")[place] < 8 * self.half_life
+        recent = now - self._page_column("last")[place] < max(8 * self.half_life, self.cooldown)
         live = np.isin(slots, live_slots)
         if live.all() and np.count_nonzero(recent) > (1 - _FORGOTTEN) * len(place):
             return
@@ -202,6 +222,10 @@ class HeatMap:
         remembered = np.unique(_region_key(self._pages.keys[self._pages.occupied]))
         region = self._regions.find(remembered)
         self._regions.keep(region[region >= 0])
+
+
+def _is_away(delay: Floats) -> npt.NDArray[np.bool_]:
+    return delay > _AWAY / 2
 
 
 def _key(slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> Keys:

@@ -99,11 +99,14 @@ def plan(seen: Observation) -> Plan:
     if not len(seen.hot) or not seen.dram:
         return Plan(reason="no hot page is known on a slow node")
     rates = seen.hot.rate
-    balance = room_pages(seen.dram, seen.floor)
-    room, shortfall = max(0, balance), max(0, -balance)
     target = max(seen.dram, key=lambda node: node.free - node.high_watermark)
+    balance = room_pages((target,), seen.floor)
+    room, shortfall = max(0, balance), max(0, -balance)
     slow_room = sum(max(0, node.free - SLOW_RESERVE) // PAGE_SIZE for node in seen.slow)
-    stocks = sorted(seen.cold, key=lambda stock: -stock.idle)
+    # what is cold on another node makes no room on this one
+    stocks = sorted(
+        (stock for stock in seen.cold if stock.node == target.number), key=lambda stock: -stock.idle
+    )
 
     # page i goes up into free room, or against the (i - room)-th coldest page of DRAM
     longest_idle = stocks[0].idle if stocks else IDLE_WITHOUT_SWAP

@@ -48,6 +48,8 @@ LONGEST_LOOK_HOT: Final = 40.0
 FIRST_TRUCE: Final = 120.0
 """Seconds for which a range that was rebuilt and split again stays small, doubled each time."""
 LONGEST_TRUCE: Final = 3840.0
+SETTLED: Final = 2.0
+"""Seconds after which a rebuilt range no longer faults because it was rebuilt: two readings of the rings."""
 MOST_RANGES: Final = 1 << 18
 """Ranges remembered: 512 GiB of split memory, in 32 MB. The ones split first are forgotten first."""
 
@@ -154,7 +156,9 @@ class RangeBook:
         place = self._table.find(np.unique(keys))
         place = place[place >= 0]
         self._column("used")[place] = now
-        rebuilt = place[self._column("state")[place] != _SMALL]
+        # whoever uses a range while it is rebuilt waits for that in a fault
+        settled = now - self._column("since")[place] >= SETTLED
+        rebuilt = place[(self._column("state")[place] != _SMALL) & settled]
         self._column("state")[rebuilt] = _SMALL
         self._column("promoted")[rebuilt] = 0
 

@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from tierd.core.heat import MOST_PAGES, HotPages
+from tierd.core.heat import MOST_PAGES, HotPages, Movable
 from tierd.core.table import Keys, Places, Table
 
 Floats = npt.NDArray[np.float64]
@@ -63,16 +63,28 @@ class SampledHeat:
         if len(self._pages) > self._capacity:
             self._forget_oldest()
 
-    def hottest(self, now: float, least_rate: float, most: int) -> HotPages:
-        """At most `most` pages whose rate is at least `least_rate` accesses a second, hottest first."""
+    def hottest(
+        self, now: float, least_rate: float, most: int, movable: Movable = lambda slot, page: None
+    ) -> HotPages:
+        """At most `most` pages whose rate is at least `least_rate` accesses a second, hottest first.
+        movable: as core.heat has it."""
         place = self._pages.occupied
         rate = self._rate(place, now)
         hot = np.flatnonzero(rate >= least_rate)
+        mask = movable(*_split(self._pages.keys[place[hot]]))
+        if mask is not None:
+            hot = hot[mask]
         if len(hot) > most:
             hot = hot[np.argpartition(-rate[hot], most)[:most]]
         hot = hot[np.argsort(-rate[hot], kind="stable")]
         keys = self._pages.keys[place[hot]]
-        return HotPages(_slots(keys), keys & ((np.uint64(1) << _PAGE_BITS) - np.uint64(1)), rate[hot])
+        return HotPages(*_split(keys), rate[hot])
+
+    def leaving(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> None:
+        """Pages that are about to move: nothing that happens to them meanwhile looks like a sample."""
+
+    def recall(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> None:
+        """Pages that were about to move and did not: they have not been forgotten."""
 
     def forget(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> None:
         """Pages that are being promoted, or were: no candidates any more until they are seen on a slow node
@@ -88,7 +100,7 @@ class SampledHeat:
     def prune(self, now: float, live_slots: npt.NDArray[np.int64]) -> None:
         """Drop processes no longer placed, and pages not seen for eight half-lives."""
         place = self._pages.occupied
-        recent = now - self._column("last")[place] < 8 * self.half_life
+        recent = now - self._column("last")[place] < max(8 * self.half_life, self.cooldown)
         self._pages.keep(place[recent & np.isin(_slots(self._pages.keys[place]), live_slots)])
 
     def _rate(self, place: Places, now: float) -> Floats:
@@ -108,6 +120,10 @@ class SampledHeat:
 
 def _key(slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> Keys:
     return (slot.astype(np.uint64) << _PAGE_BITS) | page
+
+
+def _split(keys: Keys) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+    return _slots(keys), keys & ((np.uint64(1) << _PAGE_BITS) - np.uint64(1))
 
 
 def _slots(keys: Keys) -> npt.NDArray[np.int64]:

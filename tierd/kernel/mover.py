@@ -37,12 +37,13 @@ _LEFT: Final = np.int32(-(1 << 16))
 @dataclass(frozen=True, slots=True)
 class Promotion:
     """What became of each page, in the order given. there: now on the node. refused: tried, and the kernel
-    did not move it. stopped: the errno that ended the whole call (the same would end the next), 0 if none
-    did."""
+    did not move it. absent: those of the refused that were freed. stopped: the errno that ended the whole
+    call (the same would end the next), 0 if none did."""
 
     outcome: Outcome
     there: Mask
     refused: Mask
+    absent: Mask
     stopped: int = 0
 
 
@@ -114,7 +115,7 @@ class Mover:
         codes, counts = np.unique(np.maximum(-fate[refused], 0), return_counts=True)
         errors = {int(code): int(count) for code, count in zip(codes, counts, strict=True)}
         total += Outcome(refused=int(refused.sum()), deferred=int(left.sum()), errors=errors)
-        return Promotion(total, there, refused, stopped)
+        return Promotion(total, there, refused, fate == -errno.ENOENT, stopped)
 
     def _huge(self, process: ProcessId, pages: Pages) -> Mask:
         try:
@@ -164,7 +165,7 @@ class Mover:
             batch = np.sort(order[done : done + min(_HUGE_BATCH, room)])
             watched = ((ranges[batch, None] << _RANGE_SHIFT) + _IN_RANGE).ravel()
             leaders = np.searchsorted(watched, task.pages[chosen[first[batch]]])
-            task.announce(watched)
+            task.announce(watched[leaders])
             call = _move(task.process.pid, watched, leaders, task.node)
             if call.stopped == errno.ESRCH:
                 return total, call.stopped

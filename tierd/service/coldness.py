@@ -34,8 +34,11 @@ class Coldness:
         self._news = False
         self._aged: dict[tuple[str, int], float] = {}
 
-    def stocks(self, selection: ProcessSelection, dram: set[int], now: float) -> tuple[ColdStock, ...]:
-        """What could be demoted now, after aging what is due. Raises OSError, MalformedError."""
+    def stocks(
+        self, selection: ProcessSelection, dram: set[int], now: float, *, walk: bool = True
+    ) -> tuple[ColdStock, ...]:
+        """What could be demoted now, after aging what is due unless not to `walk`. Raises OSError,
+        MalformedError."""
         lineages = self._lineages(selection, dram)
         known = {(line.cgroup, line.node) for line in lineages}
         self._aged = {key: when for key, when in self._aged.items() if key in known}
@@ -45,7 +48,8 @@ class Coldness:
             if now - self._aged.get((line.cgroup, line.node), 0.0) >= self._interval
             and sum(generation.anon for generation in line.generations) >= SMALLEST_LINEAGE
         ]
-        if due:
+        if due and walk:
+            self._walk = 0.0
             for line in due:
                 self._age(line, now)
             lineages = self._lineages(selection, dram)
@@ -92,7 +96,7 @@ class Coldness:
         except OSError as error:
             # the kernel aged it meanwhile, or the cgroup is gone
             log.debug("aging %s on node %d: %s", line.cgroup, line.node, error)
-        self._walk = self._clock() - begun
+        self._walk += self._clock() - begun
         self._aged[line.cgroup, line.node] = now
         self._news = True
         self._between()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,7 +17,7 @@ from tierd.core.heat import HeatMap
 from tierd.core.model import PAGE_SIZE, Topology
 from tierd.core.plan_text import plan_lines
 from tierd.core.planner import ColdStock, Observation, Plan
-from tierd.core.policy import EngineMode, EnginePolicy, Policy, ProcessMatch, ProcessSelection
+from tierd.core.policy import EngineMode, EnginePolicy, Policy
 from tierd.core.sampled_heat import SampledHeat
 from tierd.core.sampling import FULL_SIZE, ScanGovernor
 from tierd.core.silence import NOTHING_SEEN, Silence, proves_nothing
@@ -32,11 +30,10 @@ from tierd.kernel.occupancy import read_occupancy
 from tierd.kernel.own_cost import read_own_cost
 from tierd.kernel.paths import Root
 from tierd.kernel.pressure import read_memory_pressure
-from tierd.kernel.processes import read_cgroup
 from tierd.kernel.topology import read_topology, refresh_free
 from tierd.service.coldness import Coldness
 from tierd.service.moving import Executor, Moved
-from tierd.service.placed import PlacedProcesses
+from tierd.service.placed import PlacedProcesses, without_own
 from tierd.service.rebuilding import Allowance, Rebuilder
 from tierd.service.sources import NoSource, Selection, find_sources, select
 from tierd.service.splitting import Splitter
@@ -54,8 +51,13 @@ MOST_HOT = 1 << 18
 """Pages (1 GiB) considered in one round."""
 MOVE_SHARE = 0.9
 """Of a round's length, spent on moving at most."""
-MOST_PLANNED = 1 << 15
-"""Base pages (128 MiB) planned for one round at most: what a second of moving can do."""
+LONGEST_WORK = 5.0
+"""Seconds of splitting, and of moving, in one round at most: the watchdog hears of the engine between
+rounds."""
+MOST_PLANNED = 1 << 17
+"""Base pages (512 MiB) planned for each second of a round at most: more than a second of moving does."""
+MOST_CHECKED = 1 << 15
+"""Pages of which it is made sure that they lie on a slow node; a query of so many lasts milliseconds."""
 DEMOTION_OFF = (
     "the kernel's demotion is off, and pages would be swapped out or dropped instead; "
     "systemctl reload tierd switches it on again"
@@ -106,6 +108,7 @@ class Engine:
         self._unmapped: int | None = None
         self._failed_rounds = 0
         self._lacking = lacking
+        self._evidence: tuple[float, float] | None = None
         self._state = State(missing=missing)
         self.adopt(policy)
 
@@ -117,9 +120,12 @@ class Engine:
         self._policy = policy
         if self._demotion:
             self._demotion.follow(policy.engine.mode is EngineMode.PLACE)
-        self._demotable = _without_own(self._root, policy.processes)
-        self._heat = _heat(policy.engine, self._source)
-        self._bucket = TokenBucket(policy.engine.bandwidth)
+        self._demotable = without_own(self._root, policy.processes)
+        evidence = (policy.engine.heat_half_life, policy.engine.cooldown)
+        if evidence != self._evidence:
+            self._heat = _heat(policy.engine, self._source)
+            self._evidence = evidence
+        self._bucket = TokenBucket(policy.engine.bandwidth, burst=max(1.0, policy.engine.round))
         self._next_processes = self._next_round = self._next_prune = self._next_topology = 0.0
 
     def close(self) -> None:
@@ -130,18 +136,17 @@ class Engine:
             self._take_source(self._select_source())
             self._select_source = None
         now = self._clock()
-        if now >= self._next_processes:
-            self._placed.refresh(self._policy.processes, self._policy.engine.minimum_process)
-            self._next_processes = now + PROCESS_SECONDS
-        self._sample()
-        if now >= self._next_round:
-            self._next_round = now + self._policy.engine.round
-            try:
+        try:
+            if now >= self._next_processes:
+                self._placed.refresh(self._policy.processes, self._policy.engine.minimum_process)
+                self._next_processes = now + PROCESS_SECONDS
+            self._sample()
+            if now >= self._next_round:
+                self._next_round = now + self._policy.engine.round
                 self._round(now)
-            except (TierdError, OSError) as error:
-                self._skip_round(in_words(error))
-            else:
                 self._failed_rounds = 0
+        except (TierdError, OSError) as error:
+            self._skip_round(in_words(error))
         return SAMPLE_SECONDS
 
     def _skip_round(self, reason: str) -> None:
@@ -195,12 +200,15 @@ class Engine:
             self._next_prune = now + PRUNE_SECONDS
         self._bucket.fill(now)
         pressed = self._undemoted() or self._pressed(engine.pressure_limit)
-        split = 0 if pressed else self._split(topology, engine)
-        cold = self._coldness.stocks(self._demotable, {n.number for n in topology.dram}, now)
+        if not pressed and (self._accesses or not self._silent):
+            self._split(topology, engine)
+        dram = {node.number for node in topology.dram}
+        cold = self._coldness.stocks(self._demotable, dram, now, walk=not pressed)
         least = planner.SWAP_GAIN / max((stock.idle for stock in cold), default=planner.IDLE_WITHOUT_SWAP)
-        hot = self._heat.hottest(now, max(least, 1 / planner.IDLE_WITHOUT_SWAP), MOST_HOT)
-        hot = self._executor.movable(hot)
-        budget = min(int(self._bucket.tokens) // PAGE_SIZE, MOST_PLANNED)
+        least = max(least, 1 / planner.IDLE_WITHOUT_SWAP)
+        hot = self._heat.hottest(now, least, MOST_HOT, self._executor.movable)
+        hot = self._executor.on_slow(hot, self._heat, {n.number for n in topology.slow}, MOST_CHECKED)
+        budget = min(int(self._bucket.tokens) // PAGE_SIZE, int(MOST_PLANNED * max(1.0, engine.round)))
         plan = planner.plan(
             Observation(hot, cold, topology.dram, topology.slow, max(0, budget), engine.dram_floor)
         )
@@ -211,9 +219,9 @@ class Engine:
         if held:
             return self._publish(topology, EngineState.HOLDING, held, plan)
         moved = self._executor.execute(
-            plan, hot, self._heat, topology, engine.dram_floor, MOVE_SHARE * engine.round
+            plan, hot, self._heat, topology, engine.dram_floor, self._moving_seconds
         )
-        self._account(moved, split)
+        self._account(moved)
         if moved.trouble:
             raise moved.trouble
         self._rebuild(plan, moved, cold, topology)
@@ -269,26 +277,30 @@ class Engine:
         """Why nothing may be demoted now, empty when it may."""
         return "" if self._demotion is None or self._demotion.on else DEMOTION_OFF
 
-    def _split(self, topology: Topology, engine: EnginePolicy) -> int:
-        """Huge pages split in this round: only where DRAM is short, and only when moving is allowed."""
+    @property
+    def _moving_seconds(self) -> float:
+        return min(MOVE_SHARE * self._policy.engine.round, LONGEST_WORK)
+
+    def _split(self, topology: Topology, engine: EnginePolicy) -> None:
+        """Split huge pages, only where DRAM is short, and only when moving is allowed."""
         if not (engine.huge_pages and self._splitter.available and engine.mode is EngineMode.PLACE):
-            return 0
+            return
         if planner.room_pages(topology.dram, engine.dram_floor) * PAGE_SIZE > topology.dram[0].total // 8:
-            return 0
+            return
         dram = frozenset(node.number for node in topology.dram)
         slow = frozenset(node.number for node in topology.slow)
-        seconds = MOVE_SHARE * engine.round
-        return self._splitter.split(self._placed.views, dram, slow, seconds, self._rebuilder)
+        split = self._splitter.split(self._placed.views, dram, slow, self._moving_seconds, self._rebuilder)
+        self._count(huge_pages_split=split)
 
     def _rebuild(self, plan: Plan, moved: Moved, cold: tuple[ColdStock, ...], topology: Topology) -> None:
         engine, slow_pages = self._policy.engine, self._state.slow_bytes // PAGE_SIZE
-        seconds = MOVE_SHARE * engine.round - moved.seconds
+        seconds = self._moving_seconds - moved.seconds
         allowed = Allowance(engine.dram_floor, slow_pages, int(self._bucket.tokens), seconds)
         rebuilt = self._rebuilder.rebuild(plan, moved, cold, topology, allowed)
         self._bucket.take(rebuilt.bytes)
         self._count(huge_pages_rebuilt=rebuilt.huge_pages, demoted_pages=rebuilt.demoted)
 
-    def _account(self, moved: Moved, split: int) -> None:
+    def _account(self, moved: Moved) -> None:
         self._bucket.take(moved.pages * PAGE_SIZE)
         self._count(
             promoted_pages=moved.promoted.carried,
@@ -296,7 +308,6 @@ class Engine:
             refused_pages=moved.promoted.refused,
             deferred_pages=moved.promoted.deferred,
             already_there_pages=moved.promoted.already_there,
-            huge_pages_split=split,
             move_seconds=moved.seconds,
         )
 
@@ -352,15 +363,6 @@ def _heat(engine: EnginePolicy, source: AccessSource) -> Heat:
     if source.period is None:
         return HeatMap(engine.heat_half_life, engine.cooldown)
     return SampledHeat(engine.heat_half_life, source.period, engine.cooldown)
-
-
-def _without_own(root: Root, selection: ProcessSelection) -> ProcessSelection:
-    """The same without the daemon's own cgroup: tierd never touches itself."""
-    try:
-        own = read_cgroup(root, os.getpid())
-    except TierdError:
-        return selection
-    return replace(selection, exclude=(*selection.exclude, ProcessMatch(cgroup=glob.escape(own))))
 
 
 def create(policy: Policy, doors: Mapping[str, int], missing: tuple[MissingFeature, ...]) -> Engine:

@@ -6,8 +6,7 @@ import errno
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from functools import partial
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ from tierd.core.model import PAGE_SIZE, ProcessView, Topology
 from tierd.core.outcome import Outcome, explain
 from tierd.core.planner import ColdStock, Plan
 from tierd.errors import TierdError
+from tierd.kernel import page_calls
 from tierd.kernel.counters import read_demoted
 from tierd.kernel.generations import Generations, Lineage
 from tierd.kernel.mover import Mover, Promotion
@@ -83,17 +83,36 @@ class Executor:
         self._named: set[tuple[int, int]] = set()
         self._next_prune = 0.0
 
-    def movable(self, hot: HotPages) -> HotPages:
-        """`hot` without what was refused lately: a plan made with it would be carried out to no end."""
+    def movable(self, slots: npt.NDArray[np.int64], pages: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        """Which pages may be planned: those of processes still placed that were not refused lately. A plan
+        made with the others would be carried out to no end. For `Heat.hottest`."""
         now = self._clock()
         if now >= self._next_prune:
             self._next_prune = now + PRUNE_SECONDS
             self._refusals.prune(now, self._placed.slots)
             self._named = {(slot, code) for slot, code in self._named if self._placed.by_slot(slot)}
-        ready = self._ready(hot.slot, hot.page)
-        if ready.all():
+        return self._ready(slots, pages) & np.isin(slots, self._placed.slots)
+
+    def on_slow(self, hot: HotPages, heat: Heat, slow: set[int], most: int) -> HotPages:
+        """`hot` without those of its first `most` pages that are not on the nodes `slow`: new memory faults
+        as well, wherever it lies, and nothing has to make room for what is in DRAM already."""
+        elsewhere = np.zeros(len(hot), dtype=np.bool_)
+        slots, pages = hot.slot[:most], hot.page[:most]
+        for slot in np.unique(slots).tolist():
+            view = self._placed.by_slot(slot)
+            if view is None:
+                continue
+            mine = np.flatnonzero(slots == slot)
+            try:
+                nodes = page_calls.query_nodes(view.id.pid, pages[mine] << np.uint64(12))
+            except OSError:
+                continue  # it is ending, and the mover will see so
+            gone = mine[~np.isin(nodes, list(slow))]
+            elsewhere[gone] = True
+            heat.forget(np.full(len(gone), slot), pages[gone])
+        if not elsewhere.any():
             return hot
-        return replace(hot, **{column.name: getattr(hot, column.name)[ready] for column in fields(hot)})
+        return HotPages(hot.slot[~elsewhere], hot.page[~elsewhere], hot.rate[~elsewhere])
 
     def _ready(self, slots: npt.NDArray[np.int64], pages: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
         now = self._clock()
@@ -160,10 +179,15 @@ class Executor:
             chosen = chosen[ready]
             if view is None or not len(chosen):
                 continue
-            leave = partial(_forget, heat, slot)
+            same = np.full(len(chosen), slot)
+
+            def leaving(moving: npt.NDArray[np.uint64], slot: int = slot) -> None:
+                heat.leaving(np.full(len(moving), slot), moving)
+
             huge = self._holds_huge(view.cgroup, node)
-            result = self._mover.promote(view.id, chosen, node, floor, huge=huge, announce=leave)
-            leave(chosen[result.there])
+            result = self._mover.promote(view.id, chosen, node, floor, huge=huge, announce=leaving)
+            heat.forget(same[result.there], chosen[result.there])
+            heat.recall(same[~result.there], chosen[~result.there])
             total += result.outcome
             arrived.setdefault(slot, []).append(chosen[result.there])
             self._learn(slot, view, chosen, result)
@@ -209,7 +233,7 @@ class Executor:
         if result.stopped in _OF_THE_PROCESS:
             self._refusals.refuse(process_keys(slots[:1]), now)
         elif not result.stopped:
-            tried = result.there | result.refused
+            tried = (result.there | result.refused) & ~result.absent
             failed, gave = failed_ranges(range_keys(slots, pages)[tried], result.refused[tried])
             self._refusals.refuse(failed, now)
             self._refusals.forgive(gave)
@@ -224,7 +248,3 @@ class Executor:
                 count,
                 explain(code),
             )
-
-
-def _forget(heat: Heat, slot: int, pages: npt.NDArray[np.uint64]) -> None:
-    heat.forget(np.full(len(pages), slot), pages)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import glob
+import os
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from tierd.core.model import ProcessId, ProcessView
-from tierd.core.policy import ProcessSelection
+from tierd.core.policy import ProcessMatch, ProcessSelection
+from tierd.errors import TierdError
 from tierd.kernel.paths import Root
-from tierd.kernel.processes import selected_processes
+from tierd.kernel.processes import read_cgroup, selected_processes
 
 LAST_SLOT = (1 << 18) - 1
 """The largest number that the heat map takes for a slot."""
@@ -72,3 +77,12 @@ class PlacedProcesses:
             return np.zeros(len(pids), dtype=np.int64)
         place = np.searchsorted(self._pids, pids).clip(max=len(self._pids) - 1)
         return np.where(self._pids[place] == pids, self._slots[place], 0)
+
+
+def without_own(root: Root, selection: ProcessSelection) -> ProcessSelection:
+    """The same without the daemon's own cgroup: tierd never touches itself. Called by the engine."""
+    try:
+        own = read_cgroup(root, os.getpid())
+    except TierdError:
+        return selection
+    return replace(selection, exclude=(*selection.exclude, ProcessMatch(cgroup=glob.escape(own))))
