@@ -66,7 +66,7 @@ class EnginePolicy:
     minimum_process: bytes; processes with less resident memory are left alone.
     round: seconds between two plans.
     cooldown: seconds for which a page that came up, and went down again, does not come up once more.
-    heat_half_life: seconds after which an observation counts half.
+    heat_half_life: seconds after which a page not seen since counts for less; half after twice as long.
     huge_pages: whether huge pages of a contended cgroup may be split to be placed, and made again after.
     pressure_limit: share of time (0..100, PSI memory `some avg10`) above which moving stops.
     """

@@ -136,17 +136,20 @@ class Engine:
             self._take_source(self._select_source())
             self._select_source = None
         now = self._clock()
+        due = now >= self._next_round
         try:
             if now >= self._next_processes:
                 self._placed.refresh(self._policy.processes, self._policy.engine.minimum_process)
                 self._next_processes = now + PROCESS_SECONDS
             self._sample()
-            if now >= self._next_round:
-                self._next_round = now + self._policy.engine.round
+            if due:
                 self._round(now)
                 self._failed_rounds = 0
         except (TierdError, OSError) as error:
-            self._skip_round(in_words(error))
+            if due:
+                self._skip_round(in_words(error))
+        if due:
+            self._next_round = now + self._policy.engine.round
         return SAMPLE_SECONDS
 
     def _skip_round(self, reason: str) -> None:
