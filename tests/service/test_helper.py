@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import array
+import errno
 import json
 import os
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -323,6 +324,45 @@ def test_open_then_restore_leaves_the_machine_as_it_was(
     assert facts(root) == before
     assert manager.store == {} and not report_path.exists() and not ledger_path.exists()
     assert helper.restore_command(ledger_path, report_path) == 0
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionRefusedError(errno.ECONNREFUSED, "refused"), ImportError("systemd")]
+)
+def test_settings_are_put_back_where_systemd_does_not_listen(
+    root: Root,
+    ledger_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+) -> None:
+    before, report_path = facts(root), ledger_path.with_name("doors.json")
+    apply_settings(root, Ledger(ledger_path))
+    begin(root, Ledger(ledger_path))
+    helper.write_report(report_path, Report(("lru_gen",), Settings.APPLIED))
+
+    def fail(doors: dict[str, int], previous: Iterable[str] = ()) -> bool:
+        raise error
+
+    monkeypatch.setattr(helper, "store_descriptors", fail)
+    assert helper.restore_command(ledger_path, report_path) == 0
+    assert facts(root) == before and not ledger_path.exists()
+    assert "left behind" in capsys.readouterr().err
+    assert report_path.exists(), "names what the next start has to drop"
+
+
+def test_descriptors_are_dropped_where_the_ledger_cannot_be_trusted(
+    ledger_path: Path, manager: ServiceManager
+) -> None:
+    report_path = ledger_path.with_name("doors.json")
+    helper.write_report(report_path, Report(("lru_gen",), Settings.APPLIED))
+    assert helper.store_descriptors(pipe_doors("lru_gen"))
+    ledger_path.write_text("{}")
+    ledger_path.chmod(0o666)
+    with pytest.raises(DeniedError):
+        helper.restore_command(ledger_path, report_path)
+    assert not report_path.exists()
+    assert [m for m in manager.messages if m.startswith("FDSTOREREMOVE")], "said to systemd"
 
 
 def test_a_ledger_that_cannot_be_trusted_changes_no_setting(

@@ -221,13 +221,26 @@ def begin_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
 
 
 def restore_command(ledger_path: Path, report_path: Path) -> Exit:
-    """`helper restore`: every setting back, the descriptors out of systemd's store, the report removed."""
-    store_descriptors({}, read_report(report_path).doors)
-    report_path.unlink(missing_ok=True)
-    results = Ledger(ledger_path).restore_all()
+    """`helper restore`: every setting back, the descriptors out of systemd's store, the report removed.
+
+    The settings first: nothing that fails after them leaves the kernel changed.
+    """
+    try:
+        results = Ledger(ledger_path).restore_all()
+    finally:
+        _forget_doors(report_path)
     for result in results:
         _say({Outcome.FAILED: 3, Outcome.FOREIGN: 4}.get(result.outcome, 6), str(result))
     return Exit.FAILED if any(result.outcome is Outcome.FAILED for result in results) else Exit.OK
+
+
+def _forget_doors(report_path: Path) -> None:
+    """Drop the descriptors, then the report; it stays when they do, so that the next `open` drops them."""
+    try:
+        store_descriptors({}, read_report(report_path).doors)
+        report_path.unlink(missing_ok=True)
+    except (ImportError, OSError) as error:
+        _say(4, f"the descriptors or {report_path} are left behind: {in_words(error)}")
 
 
 def show_command(ledger_path: Path, report_path: Path) -> Exit:
