@@ -51,8 +51,13 @@ def close(doors: dict[str, int]) -> None:
             os.close(descriptor)
 
 
+def written_down(path: Path) -> bool:
+    """Stands for a ledger that holds every setting."""
+    return True
+
+
 def test_every_door_by_name(root: Root, opened: dict[int, int]) -> None:
-    doors, missing = open_doors(root, open_event=lambda cpu: event(opened, cpu))
+    doors, missing = open_doors(root, written_down=written_down, open_event=lambda cpu: event(opened, cpu))
     assert missing == ()
     assert set(doors) == {
         "lru_gen",
@@ -70,9 +75,21 @@ def test_every_door_by_name(root: Root, opened: dict[int, int]) -> None:
 
 
 def test_settings_that_cannot_be_put_back_are_not_handed_out(root: Root, opened: dict[int, int]) -> None:
-    doors, missing = open_doors(root, settings=False, open_event=lambda cpu: event(opened, cpu))
+    doors, missing = open_doors(root, open_event=lambda cpu: event(opened, cpu))
     assert missing == ()
     assert set(doors) == {"lru_gen", "split_huge_pages", "perf.0", "perf.1", "perf.3"}
+    close(doors)
+
+
+@pytest.mark.parametrize("lost", ["scan_size_mb", "demotion_enabled"])
+def test_a_setting_whose_old_value_is_not_known_gets_no_door(
+    root: Root, opened: dict[int, int], lost: str
+) -> None:
+    doors, missing = open_doors(
+        root, written_down=lambda path: path.name != lost, open_event=lambda cpu: event(opened, cpu)
+    )
+    assert lost not in doors and len(missing) == 1
+    assert f"{lost} is not written down" in missing[0].feature
     close(doors)
 
 
@@ -89,7 +106,7 @@ def test_a_missing_file_is_named_once_with_loss_and_remedy(
     root: Root, opened: dict[int, int], gone: str, feature: str, doors_lost: set[str]
 ) -> None:
     (root.path / gone).unlink()
-    doors, missing = open_doors(root, open_event=lambda cpu: event(opened, cpu))
+    doors, missing = open_doors(root, written_down=written_down, open_event=lambda cpu: event(opened, cpu))
     assert len(missing) == 1
     assert missing[0].feature.startswith(feature) and "does not exist" in missing[0].feature
     assert missing[0].loss and missing[0].remedy.startswith("boot a kernel built with CONFIG_")
@@ -101,12 +118,12 @@ def test_lockdown_is_said_instead_of_three_refusals(root: Root, opened: dict[int
     lockdown = root.sys / "kernel/security/lockdown"
     lockdown.parent.mkdir(parents=True)
     lockdown.write_text("none [integrity] confidentiality\n")
-    doors, missing = open_doors(root, open_event=lambda cpu: event(opened, cpu))
+    doors, missing = open_doors(root, written_down=written_down, open_event=lambda cpu: event(opened, cpu))
     assert [m.feature for m in missing] == ["debugfs (closed by kernel lockdown, level integrity)"]
     assert set(doors) == {"demotion_enabled", "perf.0", "perf.1", "perf.3"}
     close(doors)
     lockdown.write_text("[none] integrity confidentiality\n")
-    doors, missing = open_doors(root, open_event=lambda cpu: event(opened, cpu))
+    doors, missing = open_doors(root, written_down=written_down, open_event=lambda cpu: event(opened, cpu))
     assert missing == () and "lru_gen" in doors
     close(doors)
 
@@ -124,7 +141,7 @@ def test_debugfs_is_mounted_when_it_is_not(
             child.rename(target / child.name)
 
     monkeypatch.setattr(doors_module, "_mount_debugfs", mount)
-    doors, missing = open_doors(root, open_event=lambda cpu: event(opened, cpu))
+    doors, missing = open_doors(root, written_down=written_down, open_event=lambda cpu: event(opened, cpu))
     assert missing == () and "lru_gen" in doors
     close(doors)
 
@@ -140,7 +157,7 @@ def test_a_debugfs_that_cannot_be_mounted_is_named_once(
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(doors_module, "_mount_debugfs", mount)
-    doors, missing = open_doors(root, open_event=lambda cpu: event(opened, cpu))
+    doors, missing = open_doors(root, written_down=written_down, open_event=lambda cpu: event(opened, cpu))
     assert len(missing) == 1 and "cannot be mounted" in missing[0].feature
     close(doors)
 
@@ -153,7 +170,7 @@ def test_refused_events_are_one_missing_feature(root: Root, number: int, remedy:
     def refuse(cpu: int) -> int:
         raise OSError(number, os.strerror(number))
 
-    doors, missing = open_doors(root, open_event=refuse)
+    doors, missing = open_doors(root, written_down=written_down, open_event=refuse)
     assert len(missing) == 1
     assert missing[0].feature == f"page-fault events on every CPU ({os.strerror(number)})"
     assert remedy in missing[0].remedy
@@ -166,7 +183,7 @@ def test_a_cpu_that_went_away_is_not_missing(root: Root, opened: dict[int, int])
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
         return event(opened, cpu)
 
-    doors, missing = open_doors(root, open_event=some)
+    doors, missing = open_doors(root, written_down=written_down, open_event=some)
     assert missing == () and "perf.1" not in doors and "perf.3" in doors
     close(doors)
 
@@ -198,7 +215,10 @@ def test_sampling_of_the_cpu_has_doors_of_its_own(root: Root, opened: dict[int, 
         return event(opened, 100 + cpu)
 
     doors, missing = open_doors(
-        root, open_event=lambda cpu: event(opened, cpu), open_hardware_event=open_hardware
+        root,
+        written_down=written_down,
+        open_event=lambda cpu: event(opened, cpu),
+        open_hardware_event=open_hardware,
     )
     assert missing == () and asked == [("PEBS", 0), ("PEBS", 1), ("PEBS", 3)]
     assert list(doors)[-3:] == ["PEBS.0", "PEBS.1", "PEBS.3"], "last, for when descriptors are short"
@@ -211,6 +231,11 @@ def test_sampling_that_is_refused_is_not_missed(root: Root, opened: dict[int, in
     def refuse(found: HardwareEvent, cpu: int) -> int:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
 
-    doors, missing = open_doors(root, open_event=lambda cpu: event(opened, cpu), open_hardware_event=refuse)
+    doors, missing = open_doors(
+        root,
+        written_down=written_down,
+        open_event=lambda cpu: event(opened, cpu),
+        open_hardware_event=refuse,
+    )
     assert missing == () and not [name for name in doors if name.startswith("PEBS")]
     close(doors)

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -123,13 +123,40 @@ def test_the_daemon_may_set_only_what_is_in_the_ledger(
     root.numa_balancing.write_text(f"{mode}\n")
     asked: list[bool] = []
 
-    def open_doors(root: Root, settings: bool) -> tuple[dict[str, int], tuple[MissingFeature, ...]]:
-        asked.append(settings)
+    def open_doors(
+        root: Root, written_down: Callable[[Path], bool] | None
+    ) -> tuple[dict[str, int], tuple[MissingFeature, ...]]:
+        asked.append(written_down is not None and written_down(root.demotion_enabled))
         return {}, ()
 
     monkeypatch.setattr(helper.doors_module, "open_doors", open_doors)
     helper.open_command(root, ledger_path, ledger_path.with_name("doors.json"))
     assert asked == [handed_out]
+
+
+def test_what_lies_in_debugfs_is_written_down_where_it_was_not_mounted(
+    root: Root, ledger_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, report_path = facts(root), ledger_path.with_name("doors.json")
+    stored: dict[str, int] = {}
+    debugfs = root.scan_settings.parent.parent
+    debugfs.rename(root.path / "aside")
+    debugfs.mkdir()
+
+    def mount(target: Path) -> None:
+        for child in (root.path / "aside").iterdir():
+            child.rename(target / child.name)
+
+    monkeypatch.setattr(helper.doors_module, "_mount_debugfs", mount)
+    monkeypatch.setattr(helper.doors_module, "_open_events", lambda *_: ())
+    monkeypatch.setattr(helper, "store_descriptors", lambda doors, previous: stored.update(doors) or True)
+    helper.open_command(root, ledger_path, report_path)
+    monkeypatch.undo()
+    os.write(stored["scan_size_mb"], b"32\n")
+    for descriptor in stored.values():
+        os.close(descriptor)
+    helper.restore_command(ledger_path, report_path)
+    assert facts(root) == before
 
 
 def test_demotion_that_was_on_stays_on(root: Root, ledger_path: Path) -> None:
@@ -162,7 +189,7 @@ def test_a_topology_that_cannot_be_read_changes_nothing_and_is_named(
 ) -> None:
     (root.nodes / "node1/meminfo").write_text("odd\n")
     before, report_path = facts(root), ledger_path.with_name("doors.json")
-    monkeypatch.setattr(helper.doors_module, "open_doors", lambda root, settings: ({}, ()))
+    monkeypatch.setattr(helper.doors_module, "open_doors", lambda root, written_down: ({}, ()))
     helper.open_command(root, ledger_path, report_path)
     report = read_report(report_path)
     assert report.settings is Settings.FAILED and "no MemTotal line" in report.missing[0].feature
@@ -311,7 +338,7 @@ def test_open_then_restore_leaves_the_machine_as_it_was(
     monkeypatch.setattr(
         helper.doors_module,
         "open_doors",
-        lambda root, settings: (pipe_doors("lru_gen"), (MissingFeature("perf", "blind", "buy one"),)),
+        lambda root, written_down: (pipe_doors("lru_gen"), (MissingFeature("perf", "blind", "buy one"),)),
     )
     assert helper.open_command(root, ledger_path, report_path) == 0
     assert read_report(report_path) == Report(
@@ -374,13 +401,15 @@ def test_a_ledger_that_cannot_be_trusted_changes_no_setting(
     ledger_path.chmod(0o666)
     asked = []
     monkeypatch.setattr(
-        helper.doors_module, "open_doors", lambda root, settings: (asked.append(settings), ({}, ()))[1]
+        helper.doors_module,
+        "open_doors",
+        lambda root, written_down: (asked.append(written_down), ({}, ()))[1],
     )
     assert helper.open_command(root, ledger_path, report_path) == 0
     report = read_report(report_path)
     assert report.settings is Settings.FAILED
     assert report.missing[0].feature.startswith("kernel settings (")
-    assert facts(root) == before and asked == [False]
+    assert facts(root) == before and asked == [None]
 
 
 @pytest.mark.parametrize("text", [None, "", "{}", '{"doors": [], "settings": "odd", "missing": []}', "[]"])

@@ -45,32 +45,33 @@ _NO_SPLIT = "huge pages are moved whole or not at all"
 def open_doors(
     root: Root,
     *,
-    settings: bool = True,
+    written_down: Callable[[Path], bool] | None = None,
     open_event: Callable[[int], int] = perf_event.open_fault_event,
     open_hardware_event: Callable[[HardwareEvent, int], int] = perf_event.open_hardware_event,
 ) -> tuple[dict[str, int], tuple[MissingFeature, ...]]:
     """Open every door there is. Called by the helper, as root.
 
-    settings: whether doors to kernel settings (scan_*, hot_threshold_ms, demotion_enabled) are among them;
-    False unless their old values are written down, so that what the daemon sets can be put back. open_event:
-    opens the fault event of a CPU, open_hardware_event another event of it; both raise OSError.
+    written_down: whether the old value of a kernel setting (scan_*, hot_threshold_ms, demotion_enabled) is,
+    so that what the daemon sets can be put back; other settings get no door. None: no setting gets one.
+    open_event: opens the fault event of a CPU, open_hardware_event another event of it; both raise OSError.
     Returns descriptors by name (close-on-exec, the caller's to close) and what is missing, each thing once.
     Mounts debugfs when it is not mounted. Raises nothing for a door that cannot be opened.
     """
     doors: dict[str, int] = {}
     missing: list[MissingFeature] = []
-    closed = _closed_debugfs(root)
+    closed = mount_debugfs(root)
     if closed is not None:
         missing.append(closed)
     else:
-        missing += _open_debugfs(root, doors, settings)
-    if settings:
+        missing += _open_debugfs(root, doors, written_down)
+    if written_down is not None:
         missing += _open_group(
             doors,
             {"demotion_enabled": root.demotion_enabled},
             "demotion by the kernel",
             "no page can be moved down to make room",
             "boot a kernel built with CONFIG_NUMA and CONFIG_MIGRATION",
+            written_down,
         )
     cpus = online_cpus(root)
     missing += _open_events(doors, cpus, open_event)
@@ -79,7 +80,9 @@ def open_doors(
     return doors, tuple(missing)
 
 
-def _open_debugfs(root: Root, doors: dict[str, int], settings: bool) -> Iterable[MissingFeature]:
+def _open_debugfs(
+    root: Root, doors: dict[str, int], written_down: Callable[[Path], bool] | None
+) -> Iterable[MissingFeature]:
     yield from _open_group(
         doors,
         {"lru_gen": root.generations},
@@ -94,13 +97,14 @@ def _open_debugfs(root: Root, doors: dict[str, int], settings: bool) -> Iterable
         _NO_SPLIT,
         "boot a kernel built with CONFIG_TRANSPARENT_HUGEPAGE",
     )
-    if settings:
+    if written_down is not None:
         yield from _open_group(
             doors,
             {name: root.scan_settings / name for name in SCAN_SETTINGS},
             "scan rate of NUMA balancing",
             "hint faults come at the kernel's own rate, and placement improves slowly",
             "boot a kernel built with CONFIG_NUMA_BALANCING",
+            written_down,
         )
 
 
@@ -113,12 +117,17 @@ def online_cpus(root: Root) -> tuple[int, ...]:
 
 
 def _open_group(
-    doors: dict[str, int], paths: dict[str, Path], feature: str, loss: str, remedy: str
+    doors: dict[str, int],
+    paths: dict[str, Path],
+    feature: str,
+    loss: str,
+    remedy: str,
+    may_open: Callable[[Path], bool] | None = None,
 ) -> Iterable[MissingFeature]:
     """Open `paths` by name into `doors`; one MissingFeature for all that fail."""
     for name, path in paths.items():
         try:
-            doors[name] = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return (MissingFeature(f"{feature} ({path} does not exist)", loss, remedy),)
         except OSError as error:
@@ -129,6 +138,16 @@ def _open_group(
                     "let root open the file; a security module or the unit's sandbox forbids it",
                 ),
             )
+        if may_open is not None and not may_open(path):
+            os.close(descriptor)
+            return (
+                MissingFeature(
+                    f"{feature} (the old value of {path} is not written down)",
+                    loss,
+                    "let root read the file and restart tierd.service",
+                ),
+            )
+        doors[name] = descriptor
     return ()
 
 
@@ -173,8 +192,11 @@ def _open_hardware_events(
             continue
 
 
-def _closed_debugfs(root: Root) -> MissingFeature | None:
-    """Why debugfs as a whole cannot be used, None when it can. Mounts it when it is not mounted."""
+def mount_debugfs(root: Root) -> MissingFeature | None:
+    """Mount debugfs unless it is mounted. Why it cannot be used as a whole, None when it can.
+
+    Called by the helper before it writes down the settings in there. Raises nothing.
+    """
     debugfs = root.scan_settings.parent.parent
     loss = f"{_NO_AGING}; {_NO_SPLIT}; the scan rate stays the kernel's"
     locked = _lockdown(root)

@@ -177,12 +177,17 @@ def _unset(name: str, error: TierdError) -> MissingFeature:
 
 
 def open_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
-    """`helper open`: settings, doors, descriptor store, report, in that order."""
+    """`helper open`: debugfs, settings, doors, descriptor store, report, in that order."""
     missing: list[MissingFeature] = []
     previous = read_report(report_path).doors
+    written_down = None
+    doors_module.mount_debugfs(root)  # before the old values in there are read; `open_doors` names a failure
     try:
-        settings, lacking = apply_settings(root, Ledger(ledger_path))
+        ledger = Ledger(ledger_path)
+        settings, lacking = apply_settings(root, ledger)
         missing += lacking
+        if settings is Settings.APPLIED:
+            written_down = ledger.holds
     except (TierdError, OSError) as error:
         settings = Settings.FAILED
         missing.append(
@@ -192,7 +197,7 @@ def open_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
                 getattr(error, "hint", "") or "remove the cause and restart tierd.service",
             )
         )
-    doors, closed = doors_module.open_doors(root, settings=settings is Settings.APPLIED)
+    doors, closed = doors_module.open_doors(root, written_down=written_down)
     missing += closed
     if not store_descriptors(doors, previous):
         missing.append(
