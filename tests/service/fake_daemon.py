@@ -53,7 +53,7 @@ class Told:
             self.first = False
             self.state = State(
                 engine=EngineState.CONVERGING,
-                topology=topology(),
+                topology=topology("--untiered" not in sys.argv),
                 counters=Counters(rounds=1, promoted_pages=105472, move_seconds=0.5),
                 source="hint-faults",
                 source_reason="page-exact, and the kernel has it",

@@ -153,13 +153,14 @@ class Daemon:
     # The engine's news
 
     def _on_state(self, state: State) -> None:
-        before, self._state = self._state, state
+        self._state = state
         self._reporter.round(state, time.monotonic())
         self._show()
         if not self._ready:
             self._ready = True
             self._notifier.ready(status_text(self._view()))
-        elif self._restart_when_tiered and state.topology.tiered and not before.topology.tiered:
+        # also in the first round: the tier may have appeared since the helper looked
+        if self._restart_when_tiered and state.topology.tiered:
             self._stop(
                 EXIT_TEMPORARY, "a slow tier appeared: starting again, so that the kernel is set up for it"
             )
