@@ -136,6 +136,15 @@ def test_a_second_tier_starts_the_unit_again_where_the_kernel_was_left_alone(
     assert ordinary.process.poll() is None
 
 
+def test_what_the_helper_found_after_the_start_is_shown(start_daemon: Callable[..., DaemonProgram]) -> None:
+    daemon = start_daemon("--late").on_bus()
+    wait_for(lambda: "late: it is lost; get it" in daemon.properties()["Missing"], "the second look")
+    assert len([e for e in daemon.events("feature-missing") if e["TIERD_FEATURE"] == "late"]) == 1
+    daemon.order("show", processes=9)
+    wait_for(lambda: daemon.properties()["HostedProcesses"] == 9, "the next round")
+    assert len(daemon.properties()["Missing"]) == 2, "it stays, and is named once"
+
+
 def test_the_mailbox_keeps_the_order_and_leaves_no_memory_behind() -> None:
     program = """
 import os, threading

@@ -223,7 +223,9 @@ def test_whoever_turns_the_tiering_on_before_the_daemon_is_ready_keeps_it(
 ) -> None:
     apply_settings(root, Ledger(ledger_path))
     root.numa_balancing.write_text("2\n")
-    assert begin(root, Ledger(ledger_path)) is None
+    missing = begin(root, Ledger(ledger_path))
+    assert missing and missing.feature == f"{helper.TIERING_CONFLICT} (kernel.numa_balancing is 2)"
+    assert "kernel.numa_balancing=0" in missing.remedy
     Ledger(ledger_path).restore_all()
     assert read_setting(root.numa_balancing) == "2"
 
@@ -251,6 +253,34 @@ def test_a_mode_that_cannot_be_set_is_named(
     assert helper.begin_command(root, ledger_path, report_path) == 0
     (missing,) = read_report(report_path).missing
     assert "not permitted" in missing.feature and "hint faults" in missing.loss
+
+
+@pytest.mark.parametrize("trouble", ["write", "trust", "report"])
+def test_a_begin_that_fails_is_named_and_does_not_fail_the_unit(
+    root: Root,
+    ledger_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    trouble: str,
+) -> None:
+    report_path = ledger_path.with_name("doors.json")
+    apply_settings(root, Ledger(ledger_path))
+    helper.write_report(report_path, Report(settings=Settings.APPLIED))
+
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if trouble == "trust":
+        ledger_path.chmod(0o666)
+    else:
+        monkeypatch.setattr(Ledger, "set", fail)
+    if trouble == "report":
+        monkeypatch.setattr(helper, "write_report", fail)
+    assert helper.begin_command(root, ledger_path, report_path) == 0
+    assert "missing: kernel.numa_balancing (" in capsys.readouterr().err
+    if trouble != "report":
+        (missing,) = read_report(report_path).missing
+        assert missing.feature.startswith("kernel.numa_balancing (")
 
 
 class ServiceManager(threading.Thread):

@@ -111,7 +111,7 @@ def read_report(path: Path = DOORS_PATH) -> Report:
 
 
 def read_missing(path: Path = DOORS_PATH) -> tuple[MissingFeature, ...]:
-    """Only the missing features of `read_report`. Called by the daemon at start."""
+    """Only the missing features of `read_report`. Called by the daemon when `begin` has run."""
     return read_report(path).missing
 
 
@@ -126,13 +126,8 @@ def apply_settings(root: Root, ledger: Ledger) -> tuple[Settings, tuple[MissingF
     mode = _number(read_setting_or_none(root.numa_balancing))
     if _is_foreign(mode, root, ledger):
         ledger.restore_all()
-        conflict = MissingFeature(
-            f"{TIERING_CONFLICT} (kernel.numa_balancing is {mode})",
-            "tierd would fight whoever promotes pages already, so it only observes",
-            "find who sets it (sysctl.d, tuned, another tiering daemon), then"
-            f" sysctl kernel.numa_balancing={(mode or 0) & ~TIERING_BIT} and systemctl restart tierd",
-        )
-        return Settings.CONFLICT, (conflict,)
+        loss = "tierd would fight whoever promotes pages already, so it only observes"
+        return Settings.CONFLICT, (_conflict(mode, loss),)
     if not read_topology(root).tiered:
         ledger.restore_all()
         return Settings.NOT_NEEDED, ()
@@ -153,14 +148,17 @@ def apply_settings(root: Root, ledger: Ledger) -> tuple[Settings, tuple[MissingF
 
 
 def begin(root: Root, ledger: Ledger) -> MissingFeature | None:
-    """Have the kernel unmap slow pages, to see who comes. Raises OSError for the ledger.
+    """Have the kernel unmap slow pages, to see who comes. What is missing when it does not, unless `open`
+    has named that already. Raises OSError for the ledger.
 
     After all else, and only when the daemon reads the rings: what is unmapped before faults unseen, and the
     cold pages that fault later then seem to be the first ones, which are the hottest.
     """
     mode = _number(read_setting_or_none(root.numa_balancing))
-    if mode is None or _is_foreign(mode, root, ledger):
-        return None  # named by `open`, or somebody else was quicker and keeps it
+    if mode is None:
+        return None  # named by `open`
+    if _is_foreign(mode, root, ledger):  # somebody else was quicker, and keeps it
+        return _conflict(mode, "whoever set it promotes pages beside tierd, until the next start of tierd")
     error = _attempt(ledger.set, root.numa_balancing, str(mode | TIERING_BIT))
     return None if error is None else _unset("numa_balancing", error)
 
@@ -168,6 +166,15 @@ def begin(root: Root, ledger: Ledger) -> MissingFeature | None:
 def _is_foreign(mode: int | None, root: Root, ledger: Ledger) -> bool:
     """Whether somebody else has the kernel tiering."""
     return bool((mode or 0) & TIERING_BIT) and not ledger.holds(root.numa_balancing)
+
+
+def _conflict(mode: int | None, loss: str) -> MissingFeature:
+    return MissingFeature(
+        f"{TIERING_CONFLICT} (kernel.numa_balancing is {mode})",
+        loss,
+        "find who sets it (sysctl.d, tuned, another tiering daemon), then"
+        f" sysctl kernel.numa_balancing={(mode or 0) & ~TIERING_BIT} and systemctl restart tierd",
+    )
 
 
 def _unset(name: str, error: TierdError) -> MissingFeature:
@@ -215,13 +222,27 @@ def open_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
 
 
 def begin_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
-    """`helper begin`: the balancing mode, where `open` has set up the rest."""
+    """`helper begin`: the balancing mode, where `open` has set up the rest.
+
+    Never fails: systemd would take that for a failure of the unit, and start it again and again.
+    """
     report = read_report(report_path)
-    if report.settings is Settings.APPLIED:
+    if report.settings is not Settings.APPLIED:
+        return Exit.OK
+    try:
         missing = begin(root, Ledger(ledger_path))
-        if missing is not None:
+    except (TierdError, OSError) as error:
+        missing = MissingFeature(
+            f"kernel.numa_balancing ({in_words(error)})",
+            _WITHOUT["numa_balancing"],
+            getattr(error, "hint", "") or "remove the cause and restart tierd.service",
+        )
+    if missing is not None:
+        _say(4, f"missing: {missing}")
+        try:
             write_report(report_path, replace(report, missing=(*report.missing, missing)))
-            _say(4, f"missing: {missing}")
+        except OSError as error:
+            _say(4, f"the daemon does not hear of it: {in_words(error)}")
     return Exit.OK
 
 
