@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 
 from tierd.kernel import doors as doors_module
-from tierd.kernel.doors import SCAN_SETTINGS, online_cpus, open_doors
+from tierd.kernel.doors import online_cpus, open_doors
 from tierd.kernel.paths import Root
 from tierd.kernel.perf_event import HardwareEvent
+from tierd.kernel.scanning import SCAN_DOORS
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Root:
     root = Root(tmp_path)
     paths = [root.generations, root.split_huge_pages, root.demotion_enabled]
-    paths += [root.scan_settings / name for name in SCAN_SETTINGS]
+    paths += [root.scan_settings / name for name in SCAN_DOORS]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("0\n")
@@ -63,7 +64,7 @@ def test_every_door_by_name(root: Root, opened: dict[int, int]) -> None:
         "lru_gen",
         "split_huge_pages",
         "demotion_enabled",
-        *SCAN_SETTINGS,
+        *SCAN_DOORS,
         "perf.0",
         "perf.1",
         "perf.3",
@@ -98,7 +99,7 @@ def test_a_setting_whose_old_value_is_not_known_gets_no_door(
     [
         ("sys/kernel/debug/lru_gen", "multi-generational LRU", {"lru_gen"}),
         ("sys/kernel/debug/split_huge_pages", "splitting of huge pages", {"split_huge_pages"}),
-        (f"sys/kernel/debug/sched/numa_balancing/{SCAN_SETTINGS[0]}", "scan rate", set(SCAN_SETTINGS)),
+        (f"sys/kernel/debug/sched/numa_balancing/{SCAN_DOORS[0]}", "scan rate", set(SCAN_DOORS)),
         ("sys/kernel/mm/numa/demotion_enabled", "demotion by the kernel", {"demotion_enabled"}),
     ],
 )

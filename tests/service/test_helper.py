@@ -17,8 +17,8 @@ import pytest
 
 from tierd.core.state import MissingFeature
 from tierd.errors import DeniedError
-from tierd.kernel.doors import SCAN_SETTINGS
 from tierd.kernel.paths import Root
+from tierd.kernel.scanning import SCAN_DOORS
 from tierd.kernel.settings import Ledger, read_setting
 from tierd.service import helper
 from tierd.service.helper import Report, Settings, apply_settings, begin, read_missing, read_report
@@ -42,7 +42,7 @@ def root(tmp_path: Path) -> Root:
         / "zoneinfo": "Node 0, zone   Normal\n        high     1\nNode 1, zone  Movable\n        high     1",
         root.memory_tiers / "memory_tier4/nodelist": "0",
         root.memory_tiers / "memory_tier22/nodelist": "1",
-        **{root.scan_settings / name: "1000" for name in SCAN_SETTINGS},
+        **{root.scan_settings / name: "1000" for name in SCAN_DOORS},
     }
     for path, value in values.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,6 +77,14 @@ def test_settings_are_applied_and_put_back(root: Root, ledger_path: Path) -> Non
     (root.scan_settings / "scan_size_mb").write_text("32\n")  # as the daemon does through its doors
     Ledger(ledger_path).restore_all()
     assert facts(root) == before
+
+
+def test_only_what_the_daemon_sets_is_written_down_for_it(root: Root, ledger_path: Path) -> None:
+    (root.scan_settings / "hot_threshold_ms").write_text("1000\n")
+    ledger = Ledger(ledger_path)
+    apply_settings(root, ledger)
+    handed_out = {Path(record.path).name for record in ledger.records if record.value is None}
+    assert handed_out == {*SCAN_DOORS, "demotion_enabled"}
 
 
 def test_balancing_between_sockets_is_kept(root: Root, ledger_path: Path) -> None:

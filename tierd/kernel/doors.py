@@ -4,7 +4,7 @@ The daemon runs as an ordinary user. What it may do as root is exactly this list
 
 lru_gen: debugfs; read generations, age them, demote the oldest (multi-generational LRU).
 split_huge_pages: debugfs; split a range's huge pages.
-scan_*, hot_threshold_ms: debugfs, sched/numa_balancing; how fast the kernel unmaps pages to see who comes.
+scan_*: debugfs, sched/numa_balancing; how fast the kernel unmaps pages to see who comes.
 demotion_enabled: sysfs; whether reclaim moves pages to the slow tier instead of dropping them. On while the
 policy says place.
 perf.N: the page-fault event of CPU N, not yet enabled; opening it takes CAP_SYS_ADMIN on Debian.
@@ -27,14 +27,8 @@ from tierd.kernel import perf_event
 from tierd.kernel.files import parse_list, read_text
 from tierd.kernel.paths import Root
 from tierd.kernel.perf_event import HardwareEvent
+from tierd.kernel.scanning import SCAN_DOORS
 
-SCAN_SETTINGS = (
-    "scan_delay_ms",
-    "scan_period_min_ms",
-    "scan_period_max_ms",
-    "scan_size_mb",
-    "hot_threshold_ms",
-)
 PERF_PREFIX = "perf."
 
 _NO_HINT_FAULTS = "who touches slow memory cannot be seen, so nothing is promoted"
@@ -51,7 +45,7 @@ def open_doors(
 ) -> tuple[dict[str, int], tuple[MissingFeature, ...]]:
     """Open every door there is. Called by the helper, as root.
 
-    written_down: whether the old value of a kernel setting (scan_*, hot_threshold_ms, demotion_enabled) is,
+    written_down: whether the old value of a kernel setting (scan_*, demotion_enabled) is,
     so that what the daemon sets can be put back; other settings get no door. None: no setting gets one.
     open_event: opens the fault event of a CPU, open_hardware_event another event of it; both raise OSError.
     Returns descriptors by name (close-on-exec, the caller's to close) and what is missing, each thing once.
@@ -100,7 +94,7 @@ def _open_debugfs(
     if written_down is not None:
         yield from _open_group(
             doors,
-            {name: root.scan_settings / name for name in SCAN_SETTINGS},
+            {name: root.scan_settings / name for name in SCAN_DOORS},
             "scan rate of NUMA balancing",
             "hint faults come at the kernel's own rate, and placement improves slowly",
             "boot a kernel built with CONFIG_NUMA_BALANCING",

@@ -27,6 +27,7 @@ from tierd.core.state import MissingFeature
 from tierd.errors import GoneError, TierdError, in_words
 from tierd.kernel import doors as doors_module
 from tierd.kernel.paths import Root
+from tierd.kernel.scanning import SCAN_DOORS
 from tierd.kernel.settings import (
     DEFAULT_PATH,
     Ledger,
@@ -133,7 +134,7 @@ def apply_settings(root: Root, ledger: Ledger) -> tuple[Settings, tuple[MissingF
         return Settings.NOT_NEEDED, ()
     missing: list[MissingFeature] = []
     # What the daemon sets through its doors: how hard to look, and demotion, in the mode that moves pages.
-    for path in (*(root.scan_settings / name for name in doors_module.SCAN_SETTINGS), root.demotion_enabled):
+    for path in (*(root.scan_settings / name for name in SCAN_DOORS), root.demotion_enabled):
         _attempt(ledger.remember, path)
     wanted = [("promote_rate_limit", root.promote_rate_limit, "0")]
     if _number(read_setting_or_none(root.generations_enabled)) == 0:
