@@ -240,3 +240,50 @@ def test_sampling_that_is_refused_is_not_missed(root: Root, opened: dict[int, in
     )
     assert missing == () and not [name for name in doors if name.startswith("PEBS")]
     close(doors)
+
+
+@pytest.mark.parametrize(
+    ("number", "whole"), [(errno.EMFILE, False), (errno.ENOENT, False), (errno.ENODEV, True)]
+)
+def test_sampling_is_of_every_cpu_or_of_none(
+    root: Root, opened: dict[int, int], number: int, whole: bool
+) -> None:
+    hardware(root)
+    sampled: list[int] = []
+
+    def some(found: HardwareEvent, cpu: int) -> int:
+        if cpu == 1:
+            raise OSError(number, os.strerror(number))
+        sampled.append(os.open(os.devnull, os.O_RDONLY))
+        return sampled[-1]
+
+    doors, missing = open_doors(
+        root,
+        written_down=written_down,
+        open_event=lambda cpu: event(opened, cpu),
+        open_hardware_event=some,
+    )
+    names = [name for name in doors if name.startswith("PEBS")]
+    if whole:
+        assert missing == () and names == ["PEBS.0", "PEBS.3"]
+    else:
+        assert [m.feature for m in missing] == [f"PEBS on CPU 1 ({os.strerror(number)})"] and not names
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(sampled[0])
+    close(doors)
+
+
+def test_sampling_that_root_may_not_open_is_named(root: Root, opened: dict[int, int]) -> None:
+    hardware(root)
+
+    def refuse(found: HardwareEvent, cpu: int) -> int:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    doors, missing = open_doors(
+        root,
+        written_down=written_down,
+        open_event=lambda cpu: event(opened, cpu),
+        open_hardware_event=refuse,
+    )
+    assert len(missing) == 1 and "let root open" in missing[0].remedy
+    close(doors)

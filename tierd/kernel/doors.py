@@ -31,6 +31,9 @@ from tierd.kernel.scanning import SCAN_DOORS
 
 PERF_PREFIX = "perf."
 
+_LACKING = (errno.ENOSYS, errno.ENOENT, errno.EOPNOTSUPP)
+"""Errors of perf_event_open(2) for an event that the kernel or the CPU does not have."""
+
 _NO_HINT_FAULTS = "who touches slow memory cannot be seen, so nothing is promoted"
 _NO_AGING = "cold pages cannot be told from warm ones, so no room is made in DRAM"
 _NO_SPLIT = "huge pages are moved whole or not at all"
@@ -70,7 +73,7 @@ def open_doors(
     cpus = online_cpus(root)
     missing += _open_events(doors, cpus, open_event)
     # last, so that where descriptors are short it is these that are
-    _open_hardware_events(root, doors, cpus, open_hardware_event)
+    missing += _open_hardware_events(root, doors, cpus, open_hardware_event)
     return doors, tuple(missing)
 
 
@@ -160,14 +163,12 @@ def _open_events(
             reason = error
     if reason is None:
         return ()
-    if reason.errno in (errno.ENOSYS, errno.ENOENT, errno.EOPNOTSUPP):
-        remedy = "boot a kernel built with CONFIG_PERF_EVENTS"
-    elif reason.errno == errno.EMFILE:
-        remedy = "raise LimitNOFILE= of tierd.service above the number of CPUs"
-    else:
-        remedy = "let root open perf events; a security module or the container forbids it"
     where = "on every CPU" if len(failed) == len(cpus) else "on CPUs " + ",".join(map(str, failed))
-    return (MissingFeature(f"page-fault events {where} ({reason.strerror})", _NO_HINT_FAULTS, remedy),)
+    return (
+        MissingFeature(
+            f"page-fault events {where} ({reason.strerror})", _NO_HINT_FAULTS, _event_remedy(reason)
+        ),
+    )
 
 
 def _open_hardware_events(
@@ -175,15 +176,42 @@ def _open_hardware_events(
     doors: dict[str, int],
     cpus: tuple[int, ...],
     open_event: Callable[[HardwareEvent, int], int],
-) -> None:
-    """Where a CPU has sampling of its own. What it lacks is no missing feature: hint faults come first."""
+) -> Iterable[MissingFeature]:
+    """Where a CPU has sampling of its own. What it lacks is no missing feature: hint faults come first.
+
+    All CPUs or none: pages used on a CPU that is not sampled would look cold.
+    """
     for find in perf_event.FINDERS.values():
         try:
             event = find(root)
-            for cpu in cpus:
-                doors[f"{event.name}.{cpu}"] = open_event(event, cpu)
-        except (UnsupportedError, OSError):
+        except UnsupportedError:
             continue
+        opened: dict[str, int] = {}
+        for cpu in cpus:
+            try:
+                opened[f"{event.name}.{cpu}"] = open_event(event, cpu)
+            except OSError as error:
+                if error.errno == errno.ENODEV:  # went offline since the list was read
+                    continue
+                if opened or error.errno not in _LACKING:
+                    yield MissingFeature(
+                        f"{event.name} on CPU {cpu} ({error.strerror})",
+                        f"{event.name} is not used on any CPU, and only hint faults show who uses what",
+                        _event_remedy(error),
+                    )
+                for descriptor in opened.values():
+                    os.close(descriptor)
+                opened = {}
+                break
+        doors.update(opened)
+
+
+def _event_remedy(error: OSError) -> str:
+    if error.errno in _LACKING:
+        return "boot a kernel built with CONFIG_PERF_EVENTS"
+    if error.errno == errno.EMFILE:
+        return "raise LimitNOFILE= of tierd.service above the number of events, two or three for each CPU"
+    return "let root open perf events; a security module or the container forbids it"
 
 
 def mount_debugfs(root: Root) -> MissingFeature | None:
