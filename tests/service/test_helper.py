@@ -468,6 +468,11 @@ def test_show_names_old_and_new_values(
     assert f"{root.numa_balancing}: was 0, set to 2, now 2" in capsys.readouterr().out
 
 
+def test_show_says_when_tierd_does_not_run(ledger_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert helper.show_command(ledger_path, ledger_path.with_name("doors.json")) == 0
+    assert capsys.readouterr().out == "no kernel setting is changed\ntierd.service is not running\n"
+
+
 def test_the_helper_imports_nothing_heavy() -> None:
     heavy = "('numpy', 'gi', 'yaml', 'psutil')"
     code = f"import sys, tierd.service.helper; print(*(m for m in {heavy} if m in sys.modules))"

@@ -282,6 +282,9 @@ def show_command(ledger_path: Path, report_path: Path) -> Exit:
             now = str(error)
         ours = "the daemon's" if record.value is None else record.value
         print(f"{record.path}: was {record.before}, set to {ours}, now {now}")
+    if not report_path.exists():
+        print("tierd.service is not running")
+        return Exit.OK
     report = read_report(report_path)
     print(f"kernel settings: {report.settings.value}")
     print(f"doors: {' '.join(report.doors) or 'none'}")
