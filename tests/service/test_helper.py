@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -202,6 +203,24 @@ def test_a_topology_that_cannot_be_read_changes_nothing_and_is_named(
     report = read_report(report_path)
     assert report.settings is Settings.FAILED and "no MemTotal line" in report.missing[0].feature
     assert facts(root) == before
+
+
+def test_a_topology_that_cannot_be_read_for_a_moment_is_read_again(
+    root: Root, ledger_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meminfo = root.nodes / "node1/meminfo"
+    whole = meminfo.read_text()
+    meminfo.write_text("")
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            meminfo.write_text(whole)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert apply_settings(root, Ledger(ledger_path)) == (Settings.APPLIED, ())
+    assert len(slept) == 3
 
 
 def test_settings_are_put_back_when_the_slow_tier_is_gone_at_a_restart(

@@ -14,17 +14,20 @@ Kept light on purpose (no numpy, no GLib): it is in the way of every start.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import select
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from enum import IntEnum, StrEnum
 from pathlib import Path
 
+from tierd.core.model import Topology
 from tierd.core.state import MissingFeature
-from tierd.errors import GoneError, TierdError, in_words
+from tierd.errors import GoneError, MalformedError, TierdError, in_words
 from tierd.kernel import doors as doors_module
 from tierd.kernel.paths import Root
 from tierd.kernel.scanning import SCAN_DOORS
@@ -129,7 +132,7 @@ def apply_settings(root: Root, ledger: Ledger) -> tuple[Settings, tuple[MissingF
         ledger.restore_all()
         loss = "tierd would fight whoever promotes pages already, so it only observes"
         return Settings.CONFLICT, (_conflict(mode, loss),)
-    if not read_topology(root).tiered:
+    if not _read_topology(root).tiered:
         ledger.restore_all()
         return Settings.NOT_NEEDED, ()
     missing: list[MissingFeature] = []
@@ -146,6 +149,15 @@ def apply_settings(root: Root, ledger: Ledger) -> tuple[Settings, tuple[MissingF
     if mode is None:
         missing.append(_unset("numa_balancing", GoneError(f"{root.numa_balancing} does not exist")))
     return Settings.APPLIED, tuple(missing)
+
+
+def _read_topology(root: Root) -> Topology:
+    """As `read_topology`, for a second: while a node comes or goes, what is read does not fit together."""
+    for _ in range(10):
+        with contextlib.suppress(GoneError, MalformedError):
+            return read_topology(root)
+        time.sleep(0.1)
+    return read_topology(root)
 
 
 def begin(root: Root, ledger: Ledger) -> MissingFeature | None:
