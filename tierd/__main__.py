@@ -102,7 +102,7 @@ def run(policy_path: Path) -> int:
 
     from tierd.service import engine
     from tierd.service.daemon import Daemon
-    from tierd.service.helper import Settings, read_report
+    from tierd.service.helper import Settings, read_missing, read_report
     from tierd.service.journal import Reporter, capture_logging, default_sink
 
     report = read_report()
@@ -122,6 +122,7 @@ def run(policy_path: Path) -> int:
         reporter=Reporter(default_sink()),
         notifier=Notifier(),
         restart_when_tiered=report.settings is Settings.NOT_NEEDED,
+        read_missing=read_missing,
     )
     capture_logging(daemon.report)
     try:

@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 
 from tierd.kernel import doors as doors_module
-from tierd.kernel.doors import SCAN_SETTINGS, online_cpus, open_doors
+from tierd.kernel.doors import online_cpus, open_doors
 from tierd.kernel.paths import Root
 from tierd.kernel.perf_event import HardwareEvent
+from tierd.kernel.scanning import SCAN_DOORS
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Root:
     root = Root(tmp_path)
     paths = [root.generations, root.split_huge_pages, root.demotion_enabled]
-    paths += [root.scan_settings / name for name in SCAN_SETTINGS]
+    paths += [root.scan_settings / name for name in SCAN_DOORS]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("0\n")
@@ -51,14 +52,19 @@ def close(doors: dict[str, int]) -> None:
             os.close(descriptor)
 
 
+def written_down(path: Path) -> bool:
+    """Stands for a ledger that holds every setting."""
+    return True
+
+
 def test_every_door_by_name(root: Root, opened: dict[int, int]) -> None:
-    doors, missing = open_doors(root, open_event=lambda cpu: event(opened, cpu))
+    doors, missing = open_doors(root, written_down=written_down, open_event=lambda cpu: event(opened, cpu))
     assert missing == ()
     assert set(doors) == {
         "lru_gen",
         "split_huge_pages",
         "demotion_enabled",
-        *SCAN_SETTINGS,
+        *SCAN_DOORS,
         "perf.0",
         "perf.1",
         "perf.3",
@@ -70,9 +76,21 @@ def test_every_door_by_name(root: Root, opened: dict[int, int]) -> None:
 
 
 def test_settings_that_cannot_be_put_back_are_not_handed_out(root: Root, opened: dict[int, int]) -> None:
-    doors, missing = open_doors(root, settings=False, open_event=lambda cpu: event(opened, cpu))
+    doors, missing = open_doors(root, open_event=lambda cpu: event(opened, cpu))
     assert missing == ()
     assert set(doors) == {"lru_gen", "split_huge_pages", "perf.0", "perf.1", "perf.3"}
+    close(doors)
+
+
+@pytest.mark.parametrize("lost", ["scan_size_mb", "demotion_enabled"])
+def test_a_setting_whose_old_value_is_not_known_gets_no_door(
+    root: Root, opened: dict[int, int], lost: str
+) -> None:
+    doors, missing = open_doors(
+        root, written_down=lambda path: path.name != lost, open_event=lambda cpu: event(opened, cpu)
+    )
+    assert lost not in doors and len(missing) == 1
+    assert f"{lost} is not written down" in missing[0].feature
     close(doors)
 
 
@@ -81,7 +99,7 @@ def test_settings_that_cannot_be_put_back_are_not_handed_out(root: Root, opened:
     [
         ("sys/kernel/debug/lru_gen", "multi-generational LRU", {"lru_gen"}),
         ("sys/kernel/debug/split_huge_pages", "splitting of huge pages", {"split_huge_pages"}),
-        (f"sys/kernel/debug/sched/numa_balancing/{SCAN_SETTINGS[0]}", "scan rate", set(SCAN_SETTINGS)),
+        (f"sys/kernel/debug/sched/numa_balancing/{SCAN_DOORS[0]}", "scan rate", set(SCAN_DOORS)),
         ("sys/kernel/mm/numa/demotion_enabled", "demotion by the kernel", {"demotion_enabled"}),
     ],
 )
@@ -89,7 +107,7 @@ def test_a_missing_file_is_named_once_with_loss_and_remedy(
     root: Root, opened: dict[int, int], gone: str, feature: str, doors_lost: set[str]
 ) -> None:
     (root.path / gone).unlink()
-    doors, missing = open_doors(root, open_event=lambda cpu: event(opened, cpu))
+    doors, missing = open_doors(root, written_down=written_down, open_event=lambda cpu: event(opened, cpu))
     assert len(missing) == 1
     assert missing[0].feature.startswith(feature) and "does not exist" in missing[0].feature
     assert missing[0].loss and missing[0].remedy.startswith("boot a kernel built with CONFIG_")
@@ -101,12 +119,12 @@ def test_lockdown_is_said_instead_of_three_refusals(root: Root, opened: dict[int
     lockdown = root.sys / "kernel/security/lockdown"
     lockdown.parent.mkdir(parents=True)
     lockdown.write_text("none [integrity] confidentiality\n")
-    doors, missing = open_doors(root, open_event=lambda cpu: event(opened, cpu))
+    doors, missing = open_doors(root, written_down=written_down, open_event=lambda cpu: event(opened, cpu))
     assert [m.feature for m in missing] == ["debugfs (closed by kernel lockdown, level integrity)"]
     assert set(doors) == {"demotion_enabled", "perf.0", "perf.1", "perf.3"}
     close(doors)
     lockdown.write_text("[none] integrity confidentiality\n")
-    doors, missing = open_doors(root, open_event=lambda cpu: event(opened, cpu))
+    doors, missing = open_doors(root, written_down=written_down, open_event=lambda cpu: event(opened, cpu))
     assert missing == () and "lru_gen" in doors
     close(doors)
 
@@ -124,7 +142,7 @@ def test_debugfs_is_mounted_when_it_is_not(
             child.rename(target / child.name)
 
     monkeypatch.setattr(doors_module, "_mount_debugfs", mount)
-    doors, missing = open_doors(root, open_event=lambda cpu: event(opened, cpu))
+    doors, missing = open_doors(root, written_down=written_down, open_event=lambda cpu: event(opened, cpu))
     assert missing == () and "lru_gen" in doors
     close(doors)
 
@@ -140,7 +158,7 @@ def test_a_debugfs_that_cannot_be_mounted_is_named_once(
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(doors_module, "_mount_debugfs", mount)
-    doors, missing = open_doors(root, open_event=lambda cpu: event(opened, cpu))
+    doors, missing = open_doors(root, written_down=written_down, open_event=lambda cpu: event(opened, cpu))
     assert len(missing) == 1 and "cannot be mounted" in missing[0].feature
     close(doors)
 
@@ -153,7 +171,7 @@ def test_refused_events_are_one_missing_feature(root: Root, number: int, remedy:
     def refuse(cpu: int) -> int:
         raise OSError(number, os.strerror(number))
 
-    doors, missing = open_doors(root, open_event=refuse)
+    doors, missing = open_doors(root, written_down=written_down, open_event=refuse)
     assert len(missing) == 1
     assert missing[0].feature == f"page-fault events on every CPU ({os.strerror(number)})"
     assert remedy in missing[0].remedy
@@ -166,7 +184,7 @@ def test_a_cpu_that_went_away_is_not_missing(root: Root, opened: dict[int, int])
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
         return event(opened, cpu)
 
-    doors, missing = open_doors(root, open_event=some)
+    doors, missing = open_doors(root, written_down=written_down, open_event=some)
     assert missing == () and "perf.1" not in doors and "perf.3" in doors
     close(doors)
 
@@ -198,7 +216,10 @@ def test_sampling_of_the_cpu_has_doors_of_its_own(root: Root, opened: dict[int, 
         return event(opened, 100 + cpu)
 
     doors, missing = open_doors(
-        root, open_event=lambda cpu: event(opened, cpu), open_hardware_event=open_hardware
+        root,
+        written_down=written_down,
+        open_event=lambda cpu: event(opened, cpu),
+        open_hardware_event=open_hardware,
     )
     assert missing == () and asked == [("PEBS", 0), ("PEBS", 1), ("PEBS", 3)]
     assert list(doors)[-3:] == ["PEBS.0", "PEBS.1", "PEBS.3"], "last, for when descriptors are short"
@@ -211,6 +232,58 @@ def test_sampling_that_is_refused_is_not_missed(root: Root, opened: dict[int, in
     def refuse(found: HardwareEvent, cpu: int) -> int:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
 
-    doors, missing = open_doors(root, open_event=lambda cpu: event(opened, cpu), open_hardware_event=refuse)
+    doors, missing = open_doors(
+        root,
+        written_down=written_down,
+        open_event=lambda cpu: event(opened, cpu),
+        open_hardware_event=refuse,
+    )
     assert missing == () and not [name for name in doors if name.startswith("PEBS")]
+    close(doors)
+
+
+@pytest.mark.parametrize(
+    ("number", "whole"), [(errno.EMFILE, False), (errno.ENOENT, False), (errno.ENODEV, True)]
+)
+def test_sampling_is_of_every_cpu_or_of_none(
+    root: Root, opened: dict[int, int], number: int, whole: bool
+) -> None:
+    hardware(root)
+    sampled: list[int] = []
+
+    def some(found: HardwareEvent, cpu: int) -> int:
+        if cpu == 1:
+            raise OSError(number, os.strerror(number))
+        sampled.append(os.open(os.devnull, os.O_RDONLY))
+        return sampled[-1]
+
+    doors, missing = open_doors(
+        root,
+        written_down=written_down,
+        open_event=lambda cpu: event(opened, cpu),
+        open_hardware_event=some,
+    )
+    names = [name for name in doors if name.startswith("PEBS")]
+    if whole:
+        assert missing == () and names == ["PEBS.0", "PEBS.3"]
+    else:
+        assert [m.feature for m in missing] == [f"PEBS on CPU 1 ({os.strerror(number)})"] and not names
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(sampled[0])
+    close(doors)
+
+
+def test_sampling_that_root_may_not_open_is_named(root: Root, opened: dict[int, int]) -> None:
+    hardware(root)
+
+    def refuse(found: HardwareEvent, cpu: int) -> int:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    doors, missing = open_doors(
+        root,
+        written_down=written_down,
+        open_event=lambda cpu: event(opened, cpu),
+        open_hardware_event=refuse,
+    )
+    assert len(missing) == 1 and "let root open" in missing[0].remedy
     close(doors)

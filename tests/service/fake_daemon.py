@@ -21,11 +21,13 @@ from tierd.core.model import Node, Tier, TierKind, Topology
 from tierd.core.policy import Policy
 from tierd.core.state import Counters, EngineState, MissingFeature, PlanLine, State
 from tierd.errors import UnsupportedError
+from tierd.service import daemon as daemon_module
 from tierd.service.daemon import Daemon
 from tierd.service.journal import Reporter, capture_logging, entry
 from tierd.service.notify import Notifier
 
 GIB = 1 << 30
+LATE = (MissingFeature("late", "it is lost", "get it"),)
 
 
 def topology(slow: bool = True) -> Topology:
@@ -53,7 +55,7 @@ class Told:
             self.first = False
             self.state = State(
                 engine=EngineState.CONVERGING,
-                topology=topology(),
+                topology=topology("--untiered" not in sys.argv),
                 counters=Counters(rounds=1, promoted_pages=105472, move_seconds=0.5),
                 source="hint-faults",
                 source_reason="page-exact, and the kernel has it",
@@ -113,6 +115,7 @@ def main() -> int:
     path = Path(sys.argv[1])
     policy = load(path, trusted=False)
     engine = Told(policy)
+    daemon_module.REPORT_SECONDS = 1
     daemon = Daemon(
         policy,
         engine,
@@ -121,6 +124,7 @@ def main() -> int:
         notifier=Notifier(),
         address=os.environ["TIERD_TEST_BUS"],
         restart_when_tiered="--restart-when-tiered" in sys.argv,
+        read_missing=lambda: LATE if "--late" in sys.argv else (),
     )
     capture_logging(daemon.report)
     threading.Thread(target=obey_stdin, args=(engine,), daemon=True).start()

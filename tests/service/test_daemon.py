@@ -122,17 +122,27 @@ def test_no_bus_at_the_start_is_no_reason_to_stay_away(
 def test_a_second_tier_starts_the_unit_again_where_the_kernel_was_left_alone(
     start_daemon: Callable[..., DaemonProgram],
 ) -> None:
-    daemon = start_daemon("--restart-when-tiered").on_bus()
-    daemon.order("show", slow=False)
-    daemon.event("tier-vanished")
-    daemon.order("show", slow=True)
+    # the tier is there in the first round, and was not when the helper looked
+    daemon = start_daemon("--restart-when-tiered")
     assert daemon.wait() == 75
+    later = start_daemon("--restart-when-tiered", "--untiered").on_bus()
+    later.order("show", slow=True)
+    assert later.wait() == 75
     ordinary = start_daemon().on_bus()
     ordinary.order("show", slow=False)
     ordinary.event("tier-vanished")
     ordinary.order("show", slow=True)
     wait_for(lambda: len(ordinary.properties()["Tiers"]) == 2, "the tier")
     assert ordinary.process.poll() is None
+
+
+def test_what_the_helper_found_after_the_start_is_shown(start_daemon: Callable[..., DaemonProgram]) -> None:
+    daemon = start_daemon("--late").on_bus()
+    wait_for(lambda: "late: it is lost; get it" in daemon.properties()["Missing"], "the second look")
+    assert len([e for e in daemon.events("feature-missing") if e["TIERD_FEATURE"] == "late"]) == 1
+    daemon.order("show", processes=9)
+    wait_for(lambda: daemon.properties()["HostedProcesses"] == 9, "the next round")
+    assert len(daemon.properties()["Missing"]) == 2, "it stays, and is named once"
 
 
 def test_the_mailbox_keeps_the_order_and_leaves_no_memory_behind() -> None:

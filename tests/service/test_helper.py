@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import array
+import errno
 import json
 import os
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tierd.core.state import MissingFeature
 from tierd.errors import DeniedError
-from tierd.kernel.doors import SCAN_SETTINGS
 from tierd.kernel.paths import Root
+from tierd.kernel.scanning import SCAN_DOORS
 from tierd.kernel.settings import Ledger, read_setting
 from tierd.service import helper
 from tierd.service.helper import Report, Settings, apply_settings, begin, read_missing, read_report
@@ -41,7 +43,7 @@ def root(tmp_path: Path) -> Root:
         / "zoneinfo": "Node 0, zone   Normal\n        high     1\nNode 1, zone  Movable\n        high     1",
         root.memory_tiers / "memory_tier4/nodelist": "0",
         root.memory_tiers / "memory_tier22/nodelist": "1",
-        **{root.scan_settings / name: "1000" for name in SCAN_SETTINGS},
+        **{root.scan_settings / name: "1000" for name in SCAN_DOORS},
     }
     for path, value in values.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,6 +78,14 @@ def test_settings_are_applied_and_put_back(root: Root, ledger_path: Path) -> Non
     (root.scan_settings / "scan_size_mb").write_text("32\n")  # as the daemon does through its doors
     Ledger(ledger_path).restore_all()
     assert facts(root) == before
+
+
+def test_only_what_the_daemon_sets_is_written_down_for_it(root: Root, ledger_path: Path) -> None:
+    (root.scan_settings / "hot_threshold_ms").write_text("1000\n")
+    ledger = Ledger(ledger_path)
+    apply_settings(root, ledger)
+    handed_out = {Path(record.path).name for record in ledger.records if record.value is None}
+    assert handed_out == {*SCAN_DOORS, "demotion_enabled"}
 
 
 def test_balancing_between_sockets_is_kept(root: Root, ledger_path: Path) -> None:
@@ -122,13 +132,40 @@ def test_the_daemon_may_set_only_what_is_in_the_ledger(
     root.numa_balancing.write_text(f"{mode}\n")
     asked: list[bool] = []
 
-    def open_doors(root: Root, settings: bool) -> tuple[dict[str, int], tuple[MissingFeature, ...]]:
-        asked.append(settings)
+    def open_doors(
+        root: Root, written_down: Callable[[Path], bool] | None
+    ) -> tuple[dict[str, int], tuple[MissingFeature, ...]]:
+        asked.append(written_down is not None and written_down(root.demotion_enabled))
         return {}, ()
 
     monkeypatch.setattr(helper.doors_module, "open_doors", open_doors)
     helper.open_command(root, ledger_path, ledger_path.with_name("doors.json"))
     assert asked == [handed_out]
+
+
+def test_what_lies_in_debugfs_is_written_down_where_it_was_not_mounted(
+    root: Root, ledger_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, report_path = facts(root), ledger_path.with_name("doors.json")
+    stored: dict[str, int] = {}
+    debugfs = root.scan_settings.parent.parent
+    debugfs.rename(root.path / "aside")
+    debugfs.mkdir()
+
+    def mount(target: Path) -> None:
+        for child in (root.path / "aside").iterdir():
+            child.rename(target / child.name)
+
+    monkeypatch.setattr(helper.doors_module, "_mount_debugfs", mount)
+    monkeypatch.setattr(helper.doors_module, "_open_events", lambda *_: ())
+    monkeypatch.setattr(helper, "store_descriptors", lambda doors, previous: stored.update(doors) or True)
+    helper.open_command(root, ledger_path, report_path)
+    monkeypatch.undo()
+    os.write(stored["scan_size_mb"], b"32\n")
+    for descriptor in stored.values():
+        os.close(descriptor)
+    helper.restore_command(ledger_path, report_path)
+    assert facts(root) == before
 
 
 def test_demotion_that_was_on_stays_on(root: Root, ledger_path: Path) -> None:
@@ -161,11 +198,29 @@ def test_a_topology_that_cannot_be_read_changes_nothing_and_is_named(
 ) -> None:
     (root.nodes / "node1/meminfo").write_text("odd\n")
     before, report_path = facts(root), ledger_path.with_name("doors.json")
-    monkeypatch.setattr(helper.doors_module, "open_doors", lambda root, settings: ({}, ()))
+    monkeypatch.setattr(helper.doors_module, "open_doors", lambda root, written_down: ({}, ()))
     helper.open_command(root, ledger_path, report_path)
     report = read_report(report_path)
     assert report.settings is Settings.FAILED and "no MemTotal line" in report.missing[0].feature
     assert facts(root) == before
+
+
+def test_a_topology_that_cannot_be_read_for_a_moment_is_read_again(
+    root: Root, ledger_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meminfo = root.nodes / "node1/meminfo"
+    whole = meminfo.read_text()
+    meminfo.write_text("")
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            meminfo.write_text(whole)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert apply_settings(root, Ledger(ledger_path)) == (Settings.APPLIED, ())
+    assert len(slept) == 3
 
 
 def test_settings_are_put_back_when_the_slow_tier_is_gone_at_a_restart(
@@ -195,7 +250,9 @@ def test_whoever_turns_the_tiering_on_before_the_daemon_is_ready_keeps_it(
 ) -> None:
     apply_settings(root, Ledger(ledger_path))
     root.numa_balancing.write_text("2\n")
-    assert begin(root, Ledger(ledger_path)) is None
+    missing = begin(root, Ledger(ledger_path))
+    assert missing and missing.feature == f"{helper.TIERING_CONFLICT} (kernel.numa_balancing is 2)"
+    assert "kernel.numa_balancing=0" in missing.remedy
     Ledger(ledger_path).restore_all()
     assert read_setting(root.numa_balancing) == "2"
 
@@ -223,6 +280,34 @@ def test_a_mode_that_cannot_be_set_is_named(
     assert helper.begin_command(root, ledger_path, report_path) == 0
     (missing,) = read_report(report_path).missing
     assert "not permitted" in missing.feature and "hint faults" in missing.loss
+
+
+@pytest.mark.parametrize("trouble", ["write", "trust", "report"])
+def test_a_begin_that_fails_is_named_and_does_not_fail_the_unit(
+    root: Root,
+    ledger_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    trouble: str,
+) -> None:
+    report_path = ledger_path.with_name("doors.json")
+    apply_settings(root, Ledger(ledger_path))
+    helper.write_report(report_path, Report(settings=Settings.APPLIED))
+
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if trouble == "trust":
+        ledger_path.chmod(0o666)
+    else:
+        monkeypatch.setattr(Ledger, "set", fail)
+    if trouble == "report":
+        monkeypatch.setattr(helper, "write_report", fail)
+    assert helper.begin_command(root, ledger_path, report_path) == 0
+    assert "missing: kernel.numa_balancing (" in capsys.readouterr().err
+    if trouble != "report":
+        (missing,) = read_report(report_path).missing
+        assert missing.feature.startswith("kernel.numa_balancing (")
 
 
 class ServiceManager(threading.Thread):
@@ -310,7 +395,7 @@ def test_open_then_restore_leaves_the_machine_as_it_was(
     monkeypatch.setattr(
         helper.doors_module,
         "open_doors",
-        lambda root, settings: (pipe_doors("lru_gen"), (MissingFeature("perf", "blind", "buy one"),)),
+        lambda root, written_down: (pipe_doors("lru_gen"), (MissingFeature("perf", "blind", "buy one"),)),
     )
     assert helper.open_command(root, ledger_path, report_path) == 0
     assert read_report(report_path) == Report(
@@ -325,6 +410,45 @@ def test_open_then_restore_leaves_the_machine_as_it_was(
     assert helper.restore_command(ledger_path, report_path) == 0
 
 
+@pytest.mark.parametrize(
+    "error", [ConnectionRefusedError(errno.ECONNREFUSED, "refused"), ImportError("systemd")]
+)
+def test_settings_are_put_back_where_systemd_does_not_listen(
+    root: Root,
+    ledger_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+) -> None:
+    before, report_path = facts(root), ledger_path.with_name("doors.json")
+    apply_settings(root, Ledger(ledger_path))
+    begin(root, Ledger(ledger_path))
+    helper.write_report(report_path, Report(("lru_gen",), Settings.APPLIED))
+
+    def fail(doors: dict[str, int], previous: Iterable[str] = ()) -> bool:
+        raise error
+
+    monkeypatch.setattr(helper, "store_descriptors", fail)
+    assert helper.restore_command(ledger_path, report_path) == 0
+    assert facts(root) == before and not ledger_path.exists()
+    assert "left behind" in capsys.readouterr().err
+    assert report_path.exists(), "names what the next start has to drop"
+
+
+def test_descriptors_are_dropped_where_the_ledger_cannot_be_trusted(
+    ledger_path: Path, manager: ServiceManager
+) -> None:
+    report_path = ledger_path.with_name("doors.json")
+    helper.write_report(report_path, Report(("lru_gen",), Settings.APPLIED))
+    assert helper.store_descriptors(pipe_doors("lru_gen"))
+    ledger_path.write_text("{}")
+    ledger_path.chmod(0o666)
+    with pytest.raises(DeniedError):
+        helper.restore_command(ledger_path, report_path)
+    assert not report_path.exists()
+    assert [m for m in manager.messages if m.startswith("FDSTOREREMOVE")], "said to systemd"
+
+
 def test_a_ledger_that_cannot_be_trusted_changes_no_setting(
     root: Root, ledger_path: Path, manager: ServiceManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,13 +458,15 @@ def test_a_ledger_that_cannot_be_trusted_changes_no_setting(
     ledger_path.chmod(0o666)
     asked = []
     monkeypatch.setattr(
-        helper.doors_module, "open_doors", lambda root, settings: (asked.append(settings), ({}, ()))[1]
+        helper.doors_module,
+        "open_doors",
+        lambda root, written_down: (asked.append(written_down), ({}, ()))[1],
     )
     assert helper.open_command(root, ledger_path, report_path) == 0
     report = read_report(report_path)
     assert report.settings is Settings.FAILED
     assert report.missing[0].feature.startswith("kernel settings (")
-    assert facts(root) == before and asked == [False]
+    assert facts(root) == before and asked == [None]
 
 
 @pytest.mark.parametrize("text", [None, "", "{}", '{"doors": [], "settings": "odd", "missing": []}', "[]"])
@@ -359,6 +485,11 @@ def test_show_names_old_and_new_values(
     begin(root, Ledger(ledger_path))
     assert helper.show_command(ledger_path, ledger_path.with_name("doors.json")) == 0
     assert f"{root.numa_balancing}: was 0, set to 2, now 2" in capsys.readouterr().out
+
+
+def test_show_says_when_tierd_does_not_run(ledger_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert helper.show_command(ledger_path, ledger_path.with_name("doors.json")) == 0
+    assert capsys.readouterr().out == "no kernel setting is changed\ntierd.service is not running\n"
 
 
 def test_the_helper_imports_nothing_heavy() -> None:

@@ -4,7 +4,7 @@ The daemon runs as an ordinary user. What it may do as root is exactly this list
 
 lru_gen: debugfs; read generations, age them, demote the oldest (multi-generational LRU).
 split_huge_pages: debugfs; split a range's huge pages.
-scan_*, hot_threshold_ms: debugfs, sched/numa_balancing; how fast the kernel unmaps pages to see who comes.
+scan_*: debugfs, sched/numa_balancing; how fast the kernel unmaps pages to see who comes.
 demotion_enabled: sysfs; whether reclaim moves pages to the slow tier instead of dropping them. On while the
 policy says place.
 perf.N: the page-fault event of CPU N, not yet enabled; opening it takes CAP_SYS_ADMIN on Debian.
@@ -27,15 +27,12 @@ from tierd.kernel import perf_event
 from tierd.kernel.files import parse_list, read_text
 from tierd.kernel.paths import Root
 from tierd.kernel.perf_event import HardwareEvent
+from tierd.kernel.scanning import SCAN_DOORS
 
-SCAN_SETTINGS = (
-    "scan_delay_ms",
-    "scan_period_min_ms",
-    "scan_period_max_ms",
-    "scan_size_mb",
-    "hot_threshold_ms",
-)
 PERF_PREFIX = "perf."
+
+_LACKING = (errno.ENOSYS, errno.ENOENT, errno.EOPNOTSUPP)
+"""Errors of perf_event_open(2) for an event that the kernel or the CPU does not have."""
 
 _NO_HINT_FAULTS = "who touches slow memory cannot be seen, so nothing is promoted"
 _NO_AGING = "cold pages cannot be told from warm ones, so no room is made in DRAM"
@@ -45,41 +42,44 @@ _NO_SPLIT = "huge pages are moved whole or not at all"
 def open_doors(
     root: Root,
     *,
-    settings: bool = True,
+    written_down: Callable[[Path], bool] | None = None,
     open_event: Callable[[int], int] = perf_event.open_fault_event,
     open_hardware_event: Callable[[HardwareEvent, int], int] = perf_event.open_hardware_event,
 ) -> tuple[dict[str, int], tuple[MissingFeature, ...]]:
     """Open every door there is. Called by the helper, as root.
 
-    settings: whether doors to kernel settings (scan_*, hot_threshold_ms, demotion_enabled) are among them;
-    False unless their old values are written down, so that what the daemon sets can be put back. open_event:
-    opens the fault event of a CPU, open_hardware_event another event of it; both raise OSError.
+    written_down: whether the old value of a kernel setting (scan_*, demotion_enabled) is,
+    so that what the daemon sets can be put back; other settings get no door. None: no setting gets one.
+    open_event: opens the fault event of a CPU, open_hardware_event another event of it; both raise OSError.
     Returns descriptors by name (close-on-exec, the caller's to close) and what is missing, each thing once.
     Mounts debugfs when it is not mounted. Raises nothing for a door that cannot be opened.
     """
     doors: dict[str, int] = {}
     missing: list[MissingFeature] = []
-    closed = _closed_debugfs(root)
+    closed = mount_debugfs(root)
     if closed is not None:
         missing.append(closed)
     else:
-        missing += _open_debugfs(root, doors, settings)
-    if settings:
+        missing += _open_debugfs(root, doors, written_down)
+    if written_down is not None:
         missing += _open_group(
             doors,
             {"demotion_enabled": root.demotion_enabled},
             "demotion by the kernel",
             "no page can be moved down to make room",
             "boot a kernel built with CONFIG_NUMA and CONFIG_MIGRATION",
+            written_down,
         )
     cpus = online_cpus(root)
     missing += _open_events(doors, cpus, open_event)
     # last, so that where descriptors are short it is these that are
-    _open_hardware_events(root, doors, cpus, open_hardware_event)
+    missing += _open_hardware_events(root, doors, cpus, open_hardware_event)
     return doors, tuple(missing)
 
 
-def _open_debugfs(root: Root, doors: dict[str, int], settings: bool) -> Iterable[MissingFeature]:
+def _open_debugfs(
+    root: Root, doors: dict[str, int], written_down: Callable[[Path], bool] | None
+) -> Iterable[MissingFeature]:
     yield from _open_group(
         doors,
         {"lru_gen": root.generations},
@@ -94,13 +94,14 @@ def _open_debugfs(root: Root, doors: dict[str, int], settings: bool) -> Iterable
         _NO_SPLIT,
         "boot a kernel built with CONFIG_TRANSPARENT_HUGEPAGE",
     )
-    if settings:
+    if written_down is not None:
         yield from _open_group(
             doors,
-            {name: root.scan_settings / name for name in SCAN_SETTINGS},
+            {name: root.scan_settings / name for name in SCAN_DOORS},
             "scan rate of NUMA balancing",
             "hint faults come at the kernel's own rate, and placement improves slowly",
             "boot a kernel built with CONFIG_NUMA_BALANCING",
+            written_down,
         )
 
 
@@ -113,12 +114,17 @@ def online_cpus(root: Root) -> tuple[int, ...]:
 
 
 def _open_group(
-    doors: dict[str, int], paths: dict[str, Path], feature: str, loss: str, remedy: str
+    doors: dict[str, int],
+    paths: dict[str, Path],
+    feature: str,
+    loss: str,
+    remedy: str,
+    may_open: Callable[[Path], bool] | None = None,
 ) -> Iterable[MissingFeature]:
     """Open `paths` by name into `doors`; one MissingFeature for all that fail."""
     for name, path in paths.items():
         try:
-            doors[name] = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return (MissingFeature(f"{feature} ({path} does not exist)", loss, remedy),)
         except OSError as error:
@@ -129,6 +135,16 @@ def _open_group(
                     "let root open the file; a security module or the unit's sandbox forbids it",
                 ),
             )
+        if may_open is not None and not may_open(path):
+            os.close(descriptor)
+            return (
+                MissingFeature(
+                    f"{feature} (the old value of {path} is not written down)",
+                    loss,
+                    "let root read the file and restart tierd.service",
+                ),
+            )
+        doors[name] = descriptor
     return ()
 
 
@@ -147,14 +163,12 @@ def _open_events(
             reason = error
     if reason is None:
         return ()
-    if reason.errno in (errno.ENOSYS, errno.ENOENT, errno.EOPNOTSUPP):
-        remedy = "boot a kernel built with CONFIG_PERF_EVENTS"
-    elif reason.errno == errno.EMFILE:
-        remedy = "raise LimitNOFILE= of tierd.service above the number of CPUs"
-    else:
-        remedy = "let root open perf events; a security module or the container forbids it"
     where = "on every CPU" if len(failed) == len(cpus) else "on CPUs " + ",".join(map(str, failed))
-    return (MissingFeature(f"page-fault events {where} ({reason.strerror})", _NO_HINT_FAULTS, remedy),)
+    return (
+        MissingFeature(
+            f"page-fault events {where} ({reason.strerror})", _NO_HINT_FAULTS, _event_remedy(reason)
+        ),
+    )
 
 
 def _open_hardware_events(
@@ -162,19 +176,49 @@ def _open_hardware_events(
     doors: dict[str, int],
     cpus: tuple[int, ...],
     open_event: Callable[[HardwareEvent, int], int],
-) -> None:
-    """Where a CPU has sampling of its own. What it lacks is no missing feature: hint faults come first."""
+) -> Iterable[MissingFeature]:
+    """Where a CPU has sampling of its own. What it lacks is no missing feature: hint faults come first.
+
+    All CPUs or none: pages used on a CPU that is not sampled would look cold.
+    """
     for find in perf_event.FINDERS.values():
         try:
             event = find(root)
-            for cpu in cpus:
-                doors[f"{event.name}.{cpu}"] = open_event(event, cpu)
-        except (UnsupportedError, OSError):
+        except UnsupportedError:
             continue
+        opened: dict[str, int] = {}
+        for cpu in cpus:
+            try:
+                opened[f"{event.name}.{cpu}"] = open_event(event, cpu)
+            except OSError as error:
+                if error.errno == errno.ENODEV:  # went offline since the list was read
+                    continue
+                if opened or error.errno not in _LACKING:
+                    yield MissingFeature(
+                        f"{event.name} on CPU {cpu} ({error.strerror})",
+                        f"{event.name} is not used on any CPU, and only hint faults show who uses what",
+                        _event_remedy(error),
+                    )
+                for descriptor in opened.values():
+                    os.close(descriptor)
+                opened = {}
+                break
+        doors.update(opened)
 
 
-def _closed_debugfs(root: Root) -> MissingFeature | None:
-    """Why debugfs as a whole cannot be used, None when it can. Mounts it when it is not mounted."""
+def _event_remedy(error: OSError) -> str:
+    if error.errno in _LACKING:
+        return "boot a kernel built with CONFIG_PERF_EVENTS"
+    if error.errno == errno.EMFILE:
+        return "raise LimitNOFILE= of tierd.service above the number of events, two or three for each CPU"
+    return "let root open perf events; a security module or the container forbids it"
+
+
+def mount_debugfs(root: Root) -> MissingFeature | None:
+    """Mount debugfs unless it is mounted. Why it cannot be used as a whole, None when it can.
+
+    Called by the helper before it writes down the settings in there. Raises nothing.
+    """
     debugfs = root.scan_settings.parent.parent
     loss = f"{_NO_AGING}; {_NO_SPLIT}; the scan rate stays the kernel's"
     locked = _lockdown(root)

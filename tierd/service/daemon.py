@@ -9,12 +9,13 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 from gi.repository import GLib
 
 from tierd import __version__
 from tierd.core.policy import Policy
-from tierd.core.state import State
+from tierd.core.state import MissingFeature, State
 from tierd.core.text import plural
 from tierd.errors import ConfigError, TierdError, UnsupportedError
 from tierd.service import events
@@ -32,6 +33,8 @@ EXIT_TEMPORARY = 75
 """EX_TEMPFAIL of sysexits.h: systemd starts us again."""
 
 TICK_MILLISECONDS = 1000
+REPORT_SECONDS = 10
+"""From READY to the second look at the helper's report: `helper begin` runs meanwhile, and adds to it."""
 STOP_SECONDS = 10
 """A batch of moves lasts about 20 ms; a thread that needs longer is stuck in the kernel."""
 
@@ -42,6 +45,8 @@ class Daemon:
     load(): reads the policy file; raises ConfigError; called in a worker. stepper: the engine, not yet
     stepping. address: of the bus, None for the system bus. restart_when_tiered: the kernel was left as it
     was because there was nothing to tier, so that a second tier needs a new start of the unit.
+    read_missing(): what the root helper reports missing, read once more when the unit has started. Raises
+    nothing.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Daemon:
         notifier: Notifier,
         address: str | None = None,
         restart_when_tiered: bool = False,
+        read_missing: Callable[[], tuple[MissingFeature, ...]] = tuple,
     ) -> None:
         self._policy = policy
         self._problems: tuple[str, ...] = ()
@@ -62,6 +68,8 @@ class Daemon:
         self._reporter = reporter
         self._notifier = notifier
         self._restart_when_tiered = restart_when_tiered
+        self._read_missing = read_missing
+        self._missing: tuple[MissingFeature, ...] = ()
         self._loop = GLib.MainLoop()
         self._mailbox = Mailbox()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="policy")
@@ -153,13 +161,16 @@ class Daemon:
     # The engine's news
 
     def _on_state(self, state: State) -> None:
-        before, self._state = self._state, state
+        added = tuple(feature for feature in self._missing if feature not in state.missing)
+        state = self._state = replace(state, missing=(*state.missing, *added))
         self._reporter.round(state, time.monotonic())
         self._show()
         if not self._ready:
             self._ready = True
             self._notifier.ready(status_text(self._view()))
-        elif self._restart_when_tiered and state.topology.tiered and not before.topology.tiered:
+            GLib.timeout_add_seconds(REPORT_SECONDS, self._on_report)
+        # also in the first round: the tier may have appeared since the helper looked
+        if self._restart_when_tiered and state.topology.tiered:
             self._stop(
                 EXIT_TEMPORARY, "a slow tier appeared: starting again, so that the kernel is set up for it"
             )
@@ -211,6 +222,12 @@ class Daemon:
             message = f"the engine has not moved for {age:.0f} s; systemd will start tierd again"
             self._report(Event(events.ENGINE_STALLED, message, fields={"TIERD_SECONDS": f"{age:.3f}"}))
         return bool(GLib.SOURCE_CONTINUE)
+
+    def _on_report(self) -> bool:
+        self._missing = self._read_missing()
+        if not self._stopping:
+            self._on_state(self._state)
+        return bool(GLib.SOURCE_REMOVE)
 
     # The bus
 

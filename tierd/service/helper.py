@@ -14,19 +14,23 @@ Kept light on purpose (no numpy, no GLib): it is in the way of every start.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import select
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from enum import IntEnum, StrEnum
 from pathlib import Path
 
+from tierd.core.model import Topology
 from tierd.core.state import MissingFeature
-from tierd.errors import GoneError, TierdError, in_words
+from tierd.errors import GoneError, MalformedError, TierdError, in_words
 from tierd.kernel import doors as doors_module
 from tierd.kernel.paths import Root
+from tierd.kernel.scanning import SCAN_DOORS
 from tierd.kernel.settings import (
     DEFAULT_PATH,
     Ledger,
@@ -111,7 +115,7 @@ def read_report(path: Path = DOORS_PATH) -> Report:
 
 
 def read_missing(path: Path = DOORS_PATH) -> tuple[MissingFeature, ...]:
-    """Only the missing features of `read_report`. Called by the daemon at start."""
+    """Only the missing features of `read_report`. Called by the daemon when `begin` has run."""
     return read_report(path).missing
 
 
@@ -126,19 +130,14 @@ def apply_settings(root: Root, ledger: Ledger) -> tuple[Settings, tuple[MissingF
     mode = _number(read_setting_or_none(root.numa_balancing))
     if _is_foreign(mode, root, ledger):
         ledger.restore_all()
-        conflict = MissingFeature(
-            f"{TIERING_CONFLICT} (kernel.numa_balancing is {mode})",
-            "tierd would fight whoever promotes pages already, so it only observes",
-            "find who sets it (sysctl.d, tuned, another tiering daemon), then"
-            f" sysctl kernel.numa_balancing={(mode or 0) & ~TIERING_BIT} and systemctl restart tierd",
-        )
-        return Settings.CONFLICT, (conflict,)
-    if not read_topology(root).tiered:
+        loss = "tierd would fight whoever promotes pages already, so it only observes"
+        return Settings.CONFLICT, (_conflict(mode, loss),)
+    if not _read_topology(root).tiered:
         ledger.restore_all()
         return Settings.NOT_NEEDED, ()
     missing: list[MissingFeature] = []
     # What the daemon sets through its doors: how hard to look, and demotion, in the mode that moves pages.
-    for path in (*(root.scan_settings / name for name in doors_module.SCAN_SETTINGS), root.demotion_enabled):
+    for path in (*(root.scan_settings / name for name in SCAN_DOORS), root.demotion_enabled):
         _attempt(ledger.remember, path)
     wanted = [("promote_rate_limit", root.promote_rate_limit, "0")]
     if _number(read_setting_or_none(root.generations_enabled)) == 0:
@@ -152,15 +151,27 @@ def apply_settings(root: Root, ledger: Ledger) -> tuple[Settings, tuple[MissingF
     return Settings.APPLIED, tuple(missing)
 
 
+def _read_topology(root: Root) -> Topology:
+    """As `read_topology`, for a second: while a node comes or goes, what is read does not fit together."""
+    for _ in range(10):
+        with contextlib.suppress(GoneError, MalformedError):
+            return read_topology(root)
+        time.sleep(0.1)
+    return read_topology(root)
+
+
 def begin(root: Root, ledger: Ledger) -> MissingFeature | None:
-    """Have the kernel unmap slow pages, to see who comes. Raises OSError for the ledger.
+    """Have the kernel unmap slow pages, to see who comes. What is missing when it does not, unless `open`
+    has named that already. Raises OSError for the ledger.
 
     After all else, and only when the daemon reads the rings: what is unmapped before faults unseen, and the
     cold pages that fault later then seem to be the first ones, which are the hottest.
     """
     mode = _number(read_setting_or_none(root.numa_balancing))
-    if mode is None or _is_foreign(mode, root, ledger):
-        return None  # named by `open`, or somebody else was quicker and keeps it
+    if mode is None:
+        return None  # named by `open`
+    if _is_foreign(mode, root, ledger):  # somebody else was quicker, and keeps it
+        return _conflict(mode, "whoever set it promotes pages beside tierd, until the next start of tierd")
     error = _attempt(ledger.set, root.numa_balancing, str(mode | TIERING_BIT))
     return None if error is None else _unset("numa_balancing", error)
 
@@ -170,6 +181,15 @@ def _is_foreign(mode: int | None, root: Root, ledger: Ledger) -> bool:
     return bool((mode or 0) & TIERING_BIT) and not ledger.holds(root.numa_balancing)
 
 
+def _conflict(mode: int | None, loss: str) -> MissingFeature:
+    return MissingFeature(
+        f"{TIERING_CONFLICT} (kernel.numa_balancing is {mode})",
+        loss,
+        "find who sets it (sysctl.d, tuned, another tiering daemon), then"
+        f" sysctl kernel.numa_balancing={(mode or 0) & ~TIERING_BIT} and systemctl restart tierd",
+    )
+
+
 def _unset(name: str, error: TierdError) -> MissingFeature:
     """What the setting `name` is missed for."""
     remedy = _REMEDY[name] if isinstance(error, GoneError) else "let root write it"
@@ -177,12 +197,17 @@ def _unset(name: str, error: TierdError) -> MissingFeature:
 
 
 def open_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
-    """`helper open`: settings, doors, descriptor store, report, in that order."""
+    """`helper open`: debugfs, settings, doors, descriptor store, report, in that order."""
     missing: list[MissingFeature] = []
     previous = read_report(report_path).doors
+    written_down = None
+    doors_module.mount_debugfs(root)  # before the old values in there are read; `open_doors` names a failure
     try:
-        settings, lacking = apply_settings(root, Ledger(ledger_path))
+        ledger = Ledger(ledger_path)
+        settings, lacking = apply_settings(root, ledger)
         missing += lacking
+        if settings is Settings.APPLIED:
+            written_down = ledger.holds
     except (TierdError, OSError) as error:
         settings = Settings.FAILED
         missing.append(
@@ -192,7 +217,7 @@ def open_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
                 getattr(error, "hint", "") or "remove the cause and restart tierd.service",
             )
         )
-    doors, closed = doors_module.open_doors(root, settings=settings is Settings.APPLIED)
+    doors, closed = doors_module.open_doors(root, written_down=written_down)
     missing += closed
     if not store_descriptors(doors, previous):
         missing.append(
@@ -210,24 +235,51 @@ def open_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
 
 
 def begin_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
-    """`helper begin`: the balancing mode, where `open` has set up the rest."""
+    """`helper begin`: the balancing mode, where `open` has set up the rest.
+
+    Never fails: systemd would take that for a failure of the unit, and start it again and again.
+    """
     report = read_report(report_path)
-    if report.settings is Settings.APPLIED:
+    if report.settings is not Settings.APPLIED:
+        return Exit.OK
+    try:
         missing = begin(root, Ledger(ledger_path))
-        if missing is not None:
+    except (TierdError, OSError) as error:
+        missing = MissingFeature(
+            f"kernel.numa_balancing ({in_words(error)})",
+            _WITHOUT["numa_balancing"],
+            getattr(error, "hint", "") or "remove the cause and restart tierd.service",
+        )
+    if missing is not None:
+        _say(4, f"missing: {missing}")
+        try:
             write_report(report_path, replace(report, missing=(*report.missing, missing)))
-            _say(4, f"missing: {missing}")
+        except OSError as error:
+            _say(4, f"the daemon does not hear of it: {in_words(error)}")
     return Exit.OK
 
 
 def restore_command(ledger_path: Path, report_path: Path) -> Exit:
-    """`helper restore`: every setting back, the descriptors out of systemd's store, the report removed."""
-    store_descriptors({}, read_report(report_path).doors)
-    report_path.unlink(missing_ok=True)
-    results = Ledger(ledger_path).restore_all()
+    """`helper restore`: every setting back, the descriptors out of systemd's store, the report removed.
+
+    The settings first: nothing that fails after them leaves the kernel changed.
+    """
+    try:
+        results = Ledger(ledger_path).restore_all()
+    finally:
+        _forget_doors(report_path)
     for result in results:
         _say({Outcome.FAILED: 3, Outcome.FOREIGN: 4}.get(result.outcome, 6), str(result))
     return Exit.FAILED if any(result.outcome is Outcome.FAILED for result in results) else Exit.OK
+
+
+def _forget_doors(report_path: Path) -> None:
+    """Drop the descriptors, then the report; it stays when they do, so that the next `open` drops them."""
+    try:
+        store_descriptors({}, read_report(report_path).doors)
+        report_path.unlink(missing_ok=True)
+    except (ImportError, OSError) as error:
+        _say(4, f"the descriptors or {report_path} are left behind: {in_words(error)}")
 
 
 def show_command(ledger_path: Path, report_path: Path) -> Exit:
@@ -242,6 +294,9 @@ def show_command(ledger_path: Path, report_path: Path) -> Exit:
             now = str(error)
         ours = "the daemon's" if record.value is None else record.value
         print(f"{record.path}: was {record.before}, set to {ours}, now {now}")
+    if not report_path.exists():
+        print("tierd.service is not running")
+        return Exit.OK
     report = read_report(report_path)
     print(f"kernel settings: {report.settings.value}")
     print(f"doors: {' '.join(report.doors) or 'none'}")
