@@ -17,10 +17,9 @@ import argparse
 import contextlib
 import json
 import os
-import select
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from enum import IntEnum, StrEnum
 from pathlib import Path
@@ -40,6 +39,7 @@ from tierd.kernel.settings import (
     write_whole,
 )
 from tierd.kernel.topology import read_topology
+from tierd.service.descriptor_store import store_descriptors
 
 DOORS_PATH = DEFAULT_PATH.with_name("doors.json")
 TIERING_BIT = 2
@@ -308,40 +308,6 @@ def show_command(ledger_path: Path, report_path: Path) -> Exit:
 def write_report(path: Path, report: Report) -> None:
     """doors.json, mode 0644, replaced whole. Raises OSError."""
     write_whole(path, json.dumps(asdict(report), indent=1) + "\n")
-
-
-def store_descriptors(doors: dict[str, int], previous: Iterable[str] = ()) -> bool:
-    """Hand `doors` to systemd for the daemon, and drop what an earlier run stored as these or `previous`.
-
-    Returns False when no service manager listens. sd_pid_notify_with_fds(3): one name a message; FDPOLL=0,
-    because systemd drops descriptors that report a hang-up, and a perf event that nobody has mapped yet
-    does.
-    """
-    if "NOTIFY_SOCKET" not in os.environ:
-        return False
-    from systemd.daemon import notify
-
-    for name in dict.fromkeys((*previous, *doors)):
-        notify(f"FDSTOREREMOVE=1\nFDNAME={name}")
-    for name, descriptor in doors.items():
-        if not notify(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", fds=[descriptor]):
-            return False
-    return _barrier(notify)
-
-
-def _barrier(notify: Callable[..., bool], timeout: float = 10.0) -> bool:
-    """Wait until systemd has taken all messages: it then closes the pipe. sd_notify_barrier(3)"""
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    try:
-        try:
-            sent = notify("BARRIER=1", fds=[writing])
-        finally:
-            os.close(writing)
-        poll = select.poll()
-        poll.register(reading, select.POLLHUP)
-        return sent and bool(poll.poll(timeout * 1000))
-    finally:
-        os.close(reading)
 
 
 def _attempt(action: Callable[..., None], *arguments: object) -> TierdError | None:
