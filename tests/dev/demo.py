@@ -14,7 +14,7 @@ from tests.vm import host, image, machine, scenario
 from tests.vm.guest import Guest
 from tests.vm.scenario import CASES, Case, Load, Sample
 
-BEFORE_SECONDS = 40
+BEFORE_SECONDS = 20
 """How long the workload is watched without tierd; its placement does not change by itself."""
 PAGE = 4096
 MIB = 1 << 20
