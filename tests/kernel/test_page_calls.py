@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tierd.kernel import page_calls
-from tierd.kernel.page_calls import MPOL_MF_MOVE, STATUS_UNKNOWN, move_pages, query_nodes
+from tierd.kernel.page_calls import MPOL_MF_MOVE, STATUS_UNKNOWN, MoveCall, query_nodes
 
 PAGES = 16
 
@@ -87,7 +87,8 @@ def test_moving_asks_for_one_node_and_only_pages_of_the_process(monkeypatch: pyt
     """MPOL_MF_MOVE_ALL would move what other processes map as well, and is never used."""
     kernel = Kernel(status=1)
     monkeypatch.setattr(page_calls, "call", kernel)
-    result, status = move_pages(77, np.array([4096, 8192], dtype=np.uint64), 1)
+    made = MoveCall(77, np.array([4096, 8192], dtype=np.uint64), 1)
+    result, status = made.move(0, 2), made.status
     assert (kernel.name, kernel.pid, kernel.count) == ("move_pages", 77, 2)
     assert (kernel.addresses, kernel.nodes, kernel.flags) == ([4096, 8192], [1, 1], MPOL_MF_MOVE)
     assert MPOL_MF_MOVE == 2
@@ -97,7 +98,8 @@ def test_moving_asks_for_one_node_and_only_pages_of_the_process(monkeypatch: pyt
 def test_a_call_that_ends_early_leaves_the_mark(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = Kernel(result=2)
     monkeypatch.setattr(page_calls, "call", kernel)
-    result, status = move_pages(77, np.array([4096, 8192], dtype=np.uint64), 1)
+    made = MoveCall(77, np.array([4096, 8192], dtype=np.uint64), 1)
+    result, status = made.move(0, 2), made.status
     assert (result, status.tolist()) == (2, [STATUS_UNKNOWN] * 2)
     assert STATUS_UNKNOWN < -4095, "no errno and no node"
 
@@ -107,3 +109,12 @@ def test_a_query_names_no_nodes_and_moves_nothing(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(page_calls, "call", kernel)
     query_nodes(77, np.array([4096], dtype=np.uint64))
     assert kernel.nodes is None and kernel.flags == 0
+
+
+def test_a_part_is_moved_and_the_others_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel(status=1)
+    monkeypatch.setattr(page_calls, "call", kernel)
+    made = MoveCall(77, np.array([4096, 8192, 12288, 16384], dtype=np.uint64), 1)
+    assert made.move(1, 2) == 0
+    assert (kernel.addresses, kernel.nodes) == ([8192, 12288], [1, 1])
+    assert made.status.tolist() == [STATUS_UNKNOWN, 1, 1, STATUS_UNKNOWN]

@@ -17,7 +17,7 @@ from tierd.core.model import ProcessId
 from tierd.core.policy import ProcessMatch, ProcessSelection
 from tierd.errors import GoneError, MalformedError
 from tierd.kernel.paths import Root
-from tierd.kernel.processes import read_cgroup, same_process, selected_processes
+from tierd.kernel.processes import ProcessWatch, read_cgroup, same_process, selected_processes
 
 ALL = ProcessSelection()
 DB = "/system.slice/db.service"
@@ -229,3 +229,21 @@ def test_a_real_process_and_its_end() -> None:
         child.kill()
         child.wait()
     assert not same_process(Root(), meant)
+
+
+def test_a_watch_sees_a_process_end() -> None:
+    """A real one: its descriptor is the kernel's."""
+    child = subprocess.Popen(["sleep", "60"])
+    start = int(Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19])
+    try:
+        with ProcessWatch(Root(), ProcessId(child.pid, start)) as watch:
+            assert watch.alive
+            child.kill()
+            child.wait()
+            assert not watch.alive
+        with pytest.raises(GoneError):
+            ProcessWatch(Root(), ProcessId(child.pid, start))
+        with pytest.raises(GoneError, match="another one"):
+            ProcessWatch(Root(), ProcessId(os.getpid(), start - 1))
+    finally:
+        child.kill()

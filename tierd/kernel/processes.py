@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Iterator
 
 from tierd.core.model import ProcessId, ProcessView
@@ -81,6 +82,36 @@ def same_process(root: Root, process: ProcessId) -> bool:
         return _stat(root, process.pid)[1] == process.start
     except (GoneError, DeniedError, MalformedError):
         return False
+
+
+class ProcessWatch:
+    """Whether a process is still there, for one system call each time. The descriptor that it holds is that
+    of the process, whoever gets its number next. For `with` blocks.
+
+    Raises GoneError when it is not there any more, or its number is another's.
+    """
+
+    def __init__(self, root: Root, process: ProcessId) -> None:
+        try:
+            self._descriptor = os.pidfd_open(process.pid)
+        except OSError as error:
+            raise GoneError(f"process {process.pid}: {error.strerror}") from None
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLIN)
+        if not same_process(root, process):
+            os.close(self._descriptor)
+            raise GoneError(f"process {process.pid} is another one by now")
+
+    def __enter__(self) -> ProcessWatch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    @property
+    def alive(self) -> bool:
+        # a pidfd reads as ready once the process has ended
+        return not self._poll.poll(0)
 
 
 def read_cgroup(root: Root, pid: int) -> str:

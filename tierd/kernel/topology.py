@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tierd.core.model import PAGE_SIZE, Node, Tier, TierKind, Topology
 from tierd.errors import GoneError, MalformedError
-from tierd.kernel.files import parse_list, read_int, read_text
+from tierd.kernel.files import OpenFile, parse_list, read_int, read_text
 from tierd.kernel.paths import Root
 
 _MEMINFO = re.compile(r"^Node (\d+) (MemTotal|MemFree):\s+(\d+) kB$", re.MULTILINE)
@@ -18,6 +18,22 @@ _ZONE_COUNT = re.compile(r"^ +(high|managed|nr_free_pages) +(\d+)$")
 def read_free(root: Root, node: int) -> int:
     """Free bytes of one node, now. Read by the mover before each batch. Raises GoneError, MalformedError."""
     return _read_meminfo(root, node)[1]
+
+
+def free_memory(root: Root, node: int) -> OpenFile:
+    """The file that says how much of a node is free, for `free_in`. Raises GoneError, DeniedError."""
+    return OpenFile(root.nodes / f"node{node}/meminfo")
+
+
+def free_in(meminfo: OpenFile) -> int:
+    """Free bytes of its node, now. Raises GoneError, DeniedError, MalformedError."""
+    text = meminfo.read()
+    # once a batch, so without a regular expression
+    start = text.find(b"MemFree:") + len(b"MemFree:")
+    try:
+        return int(text[start : text.index(b" kB", start)]) * 1024
+    except ValueError:
+        raise MalformedError(f"{meminfo.path}: no MemFree line") from None
 
 
 def refresh_free(root: Root, topology: Topology) -> Topology:

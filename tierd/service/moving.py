@@ -30,7 +30,7 @@ from tierd.service.placed import PlacedProcesses
 
 log = logging.getLogger(__name__)
 
-SLICE = 2048
+SLICE = 8192
 """Base pages demoted, then promoted, in turn, so that the rings are read in between."""
 PRUNE_SECONDS = 60.0
 """Between two clearings of what is remembered of refusals."""
@@ -82,6 +82,7 @@ class Executor:
         self._refusals = BackOff()
         self._named: set[tuple[int, int]] = set()
         self._next_prune = 0.0
+        self._checked = 0  # pages at the beginning of the round's list that were seen to be on a slow node
 
     def movable(self, slots: npt.NDArray[np.int64], pages: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
         """Which pages may be planned: those of processes still placed that were not refused lately. A plan
@@ -98,6 +99,7 @@ class Executor:
         as well, wherever it lies, and nothing has to make room for what is in DRAM already."""
         elsewhere = np.zeros(len(hot), dtype=np.bool_)
         slots, pages = hot.slot[:most], hot.page[:most]
+        self._checked = len(pages)
         for slot in np.unique(slots).tolist():
             view = self._placed.by_slot(slot)
             if view is None:
@@ -112,6 +114,7 @@ class Executor:
             heat.forget(np.full(len(gone), slot), pages[gone])
         if not elsewhere.any():
             return hot
+        self._checked -= int(elsewhere.sum())
         return HotPages(hot.slot[~elsewhere], hot.page[~elsewhere], hot.rate[~elsewhere])
 
     def _ready(self, slots: npt.NDArray[np.int64], pages: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
@@ -144,8 +147,9 @@ class Executor:
                 if not count:
                     break
                 part = slice(done, done + count)
+                checked = done + count <= self._checked
                 promoted += self._promote(
-                    hot.slot[part], hot.page[part], heat, node.number, least_free, arrived
+                    hot.slot[part], hot.page[part], heat, node.number, least_free, arrived, checked
                 )
                 done += count
             demoted = max(0, read_demoted(self._root) - demoted_before)
@@ -168,6 +172,7 @@ class Executor:
         node: int,
         floor: int,
         arrived: dict[int, list[npt.NDArray[np.uint64]]],
+        checked: bool,
     ) -> Outcome:
         """Promote a slice; adds what is now in DRAM to `arrived`, by slot."""
         total = Outcome()
@@ -185,7 +190,9 @@ class Executor:
                 heat.leaving(np.full(len(moving), slot), moving)
 
             huge = self._holds_huge(view.cgroup, node)
-            result = self._mover.promote(view.id, chosen, node, floor, huge=huge, announce=leaving)
+            result = self._mover.promote(
+                view.id, chosen, node, floor, huge=huge, elsewhere=checked, announce=leaving
+            )
             heat.forget(same[result.there], chosen[result.there])
             heat.recall(same[~result.there], chosen[~result.there])
             total += result.outcome
