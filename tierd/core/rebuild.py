@@ -44,7 +44,8 @@ FIRST_LOOK: Final = 10.0
 LONGEST_LOOK: Final = 320.0
 """Seconds between two looks at a range that was not ready; each is twice as long as the one before."""
 LONGEST_LOOK_HOT: Final = 40.0
-"""The same for a range of which but a few pages have come up."""
+"""The same for a range of which but a few pages have come up, or that is in DRAM and may prove that it
+belongs there."""
 FIRST_TRUCE: Final = 120.0
 """Seconds for which a range that was rebuilt and split again stays small, doubled each time."""
 LONGEST_TRUCE: Final = 3840.0
@@ -184,7 +185,7 @@ class RangeBook:
         # what has left DRAM again was not hot throughout; a few pages may still be on their way up
         promoted[place[known & (seen.share < THROUGHOUT / PAGES_PER_HUGE_PAGE) & brought_up]] = 0
         self._postpone(place[known & ~hot & ~cold], now)
-        nearly = place[known & ~hot & brought_up]
+        nearly = place[known & ~hot & (brought_up | seen.in_dram)]
         self._column("wait")[nearly] = np.minimum(self._column("wait")[nearly], LONGEST_LOOK_HOT)
         order = np.argsort(-promoted[place[hot]], kind="stable")
         return Choice(seen.keys[hot][order], seen.keys[cold])
