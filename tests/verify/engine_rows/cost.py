@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 from tests.bench import workloads
 from tests.bench.measure import Run
 from tests.verify.engine_rows.placement import phase_seconds
@@ -124,16 +126,19 @@ def looks_again(kernel: str) -> Row:
         busiest = max((rate for time, rate in rates if time < change - 20), default=0.0)
         resting = [rate for time, rate in rates if change - 20 <= time < change]
         rested = sum(resting) / len(resting) if resting else 0.0
-        full = next((time - change for time, rate in rates if time > change and rate >= busiest / 2), None)
+        # the kernel unmaps in bursts with pauses between; the median tells how large they are at full rate
+        bursts = [rate for time, rate in rates if time < change - 20 and rate >= busiest / 4]
+        usual = median(bursts) if bursts else 0.0
+        full = next((time - change for time, rate in rates if time > change and rate >= usual / 2), None)
         after = f"{full:.1f} s" if full is not None else "never"
-        text = f"{after}; {busiest:.0f} pages/s unmapped at most before, {rested:.0f} at rest"
-        values = {"kernel": kernel, "seconds": full, "busiest": busiest, "resting": rested}
-        holds = busiest > 0 and rested < busiest / 4 and full is not None and full <= 5
+        text = f"{after}; bursts of {usual:.0f} pages/s unmapped before, {rested:.0f} at rest"
+        values = {"kernel": kernel, "seconds": full, "burst": usual, "busiest": busiest, "resting": rested}
+        holds = usual > 0 and rested < usual / 4 and full is not None and full <= 5
         return Figure(holds, text, values)
 
     return Row(
         f"looks-again-{kernel}",
-        f"from rest to full sampling (half the busiest second) after a change of phase, Linux {kernel}",
+        f"from rest to full sampling (half a usual burst) after a change of phase, Linux {kernel}",
         "within 5 s, and at rest before",
         measure_row,
     )
