@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import errno
+import math
 from pathlib import Path
 
 import pytest
 
 from tests.kernel.fixtures.simulated import CGROUP, DRAM, SLOW, GenerationsDoor, SimulatedKernel, simulate
-from tierd.core.planner import ColdStock, Plan
+from tierd.core.planner import IDLE_WITHOUT_SWAP, ColdStock, Plan
 from tierd.core.policy import ProcessMatch, ProcessSelection
-from tierd.kernel.generations import parse
+from tierd.kernel.generations import Generation, Lineage, parse
 from tierd.service import coldness as module
 from tierd.service.coldness import (
     FIRST_INTERVAL,
@@ -18,6 +19,7 @@ from tierd.service.coldness import (
     SHORTEST_INTERVAL,
     SMALLEST_LINEAGE,
     Coldness,
+    rates_of_use,
 )
 
 ALL = ProcessSelection()
@@ -64,6 +66,77 @@ def test_idleness_lies_between_the_births_of_later_generations() -> None:
     found = Coldness(Door(), lambda: 0.0, between=lambda: None).stocks(ALL, {0}, 0.0)
     assert [(stock.sequence, stock.pages, stock.idle) for stock in found] == [(1, 100, 3.5), (2, 50, 2.0)]
     assert {(stock.cgroup, stock.memcg, stock.node) for stock in found} == {("/a", 9, 0)}
+
+
+def lineage(*generations: tuple[int, float, int]) -> Lineage:
+    """Generations as (sequence, age, pages), oldest first."""
+    return Lineage(
+        9, "/a", 0, tuple(Generation(number, age, pages, 0) for number, age, pages in generations)
+    )
+
+
+def test_how_soon_idle_pages_are_used_is_measured_by_each_walk() -> None:
+    """Of 10,000 pages that were idle for 2 s or more, a tenth was used in the 4 s since the walk before; of
+    the oldest half of them, none but ten."""
+    before = lineage((1, 20.0, 5000), (2, 9.0, 5000), (3, 6.0, 90_000), (4, 4.0, 1000))
+    after = lineage((1, 24.0, 4990), (2, 13.0, 4010), (3, 10.0, 20_000), (4, 8.0, 900), (5, 0.1, 80_000))
+    rates = rates_of_use(before, after)
+    assert rates[1] == pytest.approx(10 / 5000 / 4, rel=0.01)
+    assert rates[2] == pytest.approx(math.log(10 / 9) / 4)
+    assert rates[3] == pytest.approx(math.log(100 / 29) / 4), "these and all older ones"
+
+
+def test_what_came_up_since_the_last_walk_does_not_count() -> None:
+    before = lineage((1, 9.0, 5000), (2, 6.0, 11_000), (3, 4.0, 1000))
+    after = lineage((1, 13.0, 4500), (2, 10.0, 4500), (3, 8.0, 500), (4, 0.1, 7500))
+    assert rates_of_use(before, after, 6000)[2] == pytest.approx(math.log(10 / 9) / 4)
+    assert rates_of_use(before, after)[2] == pytest.approx(math.log(16 / 9) / 4)
+    assert rates_of_use(before, after, 6000)[1] == rates_of_use(before, after)[1]
+
+
+def test_a_measure_survives_that_the_kernel_merges_the_oldest_generations() -> None:
+    before = lineage((1, 20.0, 5000), (2, 9.0, 5000), (3, 6.0, 1000), (4, 4.0, 1000))
+    merged = lineage((2, 13.0, 9000), (3, 10.0, 900), (4, 8.0, 900), (5, 0.1, 1200))
+    assert rates_of_use(before, merged)[2] == pytest.approx(math.log(10 / 9) / 4)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why"),
+    [
+        ((1, 9.0, 5000), (1, 13.0, 5000), "nobody was seen to use anything"),
+        ((1, 9.0, 5000), (1, 13.0, 6000), "more than before"),
+        ((1, 9.0, 200), (1, 13.0, 100), "too few to tell"),
+    ],
+)
+def test_what_a_walk_does_not_tell(
+    before: tuple[int, float, int], after: tuple[int, float, int], why: str
+) -> None:
+    assert not rates_of_use(lineage(before, (2, 4.0, 10)), lineage(after, (2, 8.0, 5), (3, 0.1, 5))), why
+
+
+def test_a_measured_rate_comes_before_what_idleness_suggests(fake: SimulatedKernel) -> None:
+    """And an older stock is never said to be used more often than a younger one."""
+
+    class Door:
+        def __init__(self) -> None:
+            self.texts = [
+                "memcg 9 /a\n node 0\n 1 20000 5000 0\n 2 9000 5000 0\n 3 6000 9000 0\n 4 4000 9000 0\n",
+                "memcg 9 /a\n node 0\n 1 24000 4000 0\n 2 13000 4900 0\n 3 10000 3000 0\n 4 8000 1 0\n"
+                " 5 100 9000 0\n",
+            ]
+
+        def read(self, wanted: object) -> tuple[Lineage, ...]:
+            return parse(self.texts.pop(0))
+
+        def age(self, lineage: object) -> None:
+            pass
+
+    cold = Coldness(Door(), fake.clock, between=lambda: None)  # type: ignore[arg-type]
+    assert cold.coldest == 1 / IDLE_WITHOUT_SWAP, "before anything was measured"
+    found = cold.stocks(ALL, {0}, fake.now)
+    rates = [stock.rate for stock in found]
+    assert rates == sorted(rates) and rates[0] == rates[1] == pytest.approx(math.log(10 / 8.9) / 4, rel=0.01)
+    assert cold.coldest == pytest.approx(rates[0])
 
 
 def test_a_cgroup_with_young_generations_only_has_nothing_cold(fake: SimulatedKernel) -> None:
@@ -141,7 +214,7 @@ def interval(cold: Coldness, fake: SimulatedKernel) -> float:
 
 
 def stock(pages: int) -> tuple[ColdStock, ...]:
-    return (ColdStock(CGROUP, 24, DRAM, 40, 1.0, pages),)
+    return (ColdStock(CGROUP, 24, DRAM, 40, 1.0, pages, 1.0),)
 
 
 def steered(fake: SimulatedKernel, rounds: int, plan: Plan, found: tuple[ColdStock, ...]) -> Coldness:

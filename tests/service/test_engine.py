@@ -320,9 +320,9 @@ def test_it_rests_when_the_picture_is_right_and_looks_again_when_it_is_not(fake:
     bench = Bench(fake)
     everything = {"numa_pte_updates": 0}
 
-    def pass_by(seconds: int) -> None:
+    def pass_by(seconds: int, unmapped: int = 20_000) -> None:
         for _ in range(seconds):
-            everything["numa_pte_updates"] += 20_000
+            everything["numa_pte_updates"] += unmapped
             fake.machine.vmstat.update(everything)
             fake.machine.write_vmstat()
             bench.run(1)
@@ -333,8 +333,10 @@ def test_it_rests_when_the_picture_is_right_and_looks_again_when_it_is_not(fake:
     assert bench.state.engine is EngineState.STEADY
     rest = bench.source.efforts[-1]
     assert 0 < rest < 1
+    pass_by(10, unmapped=3000)
+    assert bench.source.efforts[-1] == rest
     fake.place(HOT)
-    pass_by(10)
+    pass_by(10, unmapped=3000)
     assert max(bench.source.efforts[-10:]) > rest
     pass_by(30)
     assert bench.on_dram > 0.9 * 2 * HOT

@@ -40,7 +40,7 @@ from tierd.service.rebuilding import (
 
 PROCESS = ProcessId(PID, START)
 FIRST = FIRST_PAGE // 512
-STOCK = ColdStock(CGROUP, MEMCG, DRAM, 40, 10.0, 1 << 20)
+STOCK = ColdStock(CGROUP, MEMCG, DRAM, 40, 10.0, 1 << 20, 0.1)
 CALM = Plan()
 SLOW_PAGES = 100_000
 

@@ -17,6 +17,14 @@ from typing import Final, cast
 import numpy as np
 import numpy.typing as npt
 
+from tierd.core.rates import (
+    LONGEST_DELAY,
+    MOST_EVENTS,
+    SETTLED_STEPS,
+    SHORTEST_DELAY,
+    STEPS,
+    RatePrior,
+)
 from tierd.core.table import FULLEST, Keys, Places, Table
 
 Floats = npt.NDArray[np.float64]
@@ -28,26 +36,23 @@ for the whole region, and far more pages than the few whose own fault defines th
 _PAGE_BITS: Final = np.uint64(45)
 """57-bit virtual addresses (5-level paging) have 45-bit page numbers; the process's slot stands above
 them."""
-_SHORTEST_DELAY: Final = 1e-3
-"""Seconds. Below this a delay says more about scheduling than about heat."""
-_LONGEST_DELAY: Final = 60.0
-"""Seconds. A page unused for longer is simply cold."""
 _WEIGHT: Final = 0.5
-"""Of the newest observation in the running mean of log(delay): a change of phase shows in two faults, one
-lucky fault of a cold page does not make it hot."""
-_UNPROVEN: Final = math.log(2)
-"""Added to the first log(delay) of a page: among hundreds of thousands of cold pages some fault early by
-luck, so that a page seen once must look twice as hot; halves with each further observation."""
-MOST_PAGES: Final = int(FULLEST * (1 << 21))
-"""Pages remembered: 4.8 GiB sampled lately, in 42 MB, and twice that while the table is rebuilt."""
+"""Of the newest delay in the running mean: a change of phase shows in two faults, one lucky fault of a cold
+page does not make it hot."""
+QUICK_SHARE: Final = 0.03
+"""Of the pages of slow nodes: what counts as quick when the hot ones have been promoted. A hot page is as
+quick nearly always, so that a few in a hundred show."""
+MOST_PAGES: Final = int(0.9 * FULLEST * (1 << 21))
+"""Pages remembered: 4.3 GiB sampled lately, in 44 MB, and twice that while the table is rebuilt."""
 _FORGOTTEN: Final = 1 / 4
 """Of the pages, when there are too many; and how many must be stale before the table is rebuilt for them."""
+_FEW: Final = 1 << 14
+"""Pages that are soon sorted, whatever they are."""
+_NO_KEYS: Final = np.empty(0, dtype=np.uint64)
 _AWAY: Final = 1000.0
-"""Added to the log(delay) of a page that is being promoted, or was: far above any that can be observed."""
+"""Added to the mean delay of a page that is being promoted, or was: far above any that can be observed."""
 _LEAST_COOLDOWN: Final = 10.0
 """Seconds since it was used for which a page that is away may still be on its way."""
-_LOG_MEAN_BIAS: Final = 0.5772156649
-"""E[log X] = -log(r) - gamma for X exponential with rate r (Euler's constant)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,11 @@ class HeatMap:
         self.cooldown = cooldown
         self._capacity = capacity
         self._doubted = -math.inf
-        self._pages = Table({"last": np.float64, "delay": np.float32})
+        self._prior = RatePrior(half_life)
+        self._quick = 0.0
+        self._quick_uses = 0
+        self._fresh: list[Keys] = []
+        self._pages = Table({"last": np.float64, "delay": np.float32, "events": np.uint8})
         self._regions = Table({"start": np.float64, "before": np.float64, "origin": np.float64})
 
     def __len__(self) -> int:
@@ -87,6 +96,10 @@ class HeatMap:
     def nbytes(self) -> int:
         """Bytes of state."""
         return self._pages.nbytes + self._regions.nbytes
+
+    @property
+    def _events(self) -> npt.NDArray[np.uint8]:
+        return cast("npt.NDArray[np.uint8]", self._pages.columns["events"])
 
     def _page_column(self, name: str) -> Floats:
         return cast(Floats, self._pages.columns[name])
@@ -107,7 +120,9 @@ class HeatMap:
         place, new = self._pages.insert(keys)
         start, before, origin = (self._region_column(c) for c in ("start", "before", "origin"))
         last, delay = self._page_column("last"), self._page_column("delay")
+        events = self._events
 
+        self._fresh.append(keys)
         earliest = np.full(len(region_keys), np.inf)
         np.minimum.at(earliest, region_of, time)
         fresh = region[region_new]
@@ -131,40 +146,76 @@ class HeatMap:
         since = np.where(missed, before[region[region_of]], since)
         # never seen: waiting since the region was first unmapped, as far as anyone knows
         since = np.where(new, origin[region[region_of]], since)
+        # what it waited before the hot set changed says nothing, unless it was unmapped anew since
+        since = np.where((since < self._doubted) & (time >= unmapped_at), unmapped_at, since)
         observed = time - since
         # the fault that defines the start has no delay of its own; half the time since its last is expected
         defines = again & (time <= unmapped_at)
         observed = np.where(defines, (time - last[place]) / 2, observed)
+        outdated = np.where(defines, last[place], since) < self._doubted
 
-        log_delay = np.log(np.clip(observed, _SHORTEST_DELAY, _LONGEST_DELAY))
-        first = new | back | (last[place] < self._doubted)
-        log_delay = np.where(
-            first, log_delay + _UNPROVEN, _WEIGHT * log_delay + (1 - _WEIGHT) * delay[place]
-        )
+        observed = np.clip(observed, SHORTEST_DELAY, LONGEST_DELAY)
+        telling = observed[~away & ~defines & ~outdated]
+        self._prior.observe(telling)
+        self._quick_uses += int(np.count_nonzero(telling <= self._quick))
+        first = new | back | (last[place] < self._doubted) | (events[place] == 0)
+        mean = np.where(first, observed, _WEIGHT * observed + (1 - _WEIGHT) * delay[place])
         resting = away & ~back
-        delay[place] = np.where(resting, delay[place], log_delay)
+        delay[place] = np.where(resting, delay[place], mean)
         last[place] = np.where(resting, last[place], time)
+        seen = np.minimum(events[place] + np.uint8(1), MOST_EVENTS)
+        events[place] = np.where(resting, events[place], np.where(first, ~outdated, seen))
+
+    def update(self, now: float, unmapped: int, *, resting: bool, measured: bool) -> int:
+        """Learn from what was observed how often pages are used at all, once a round. unmapped: pages that
+        the kernel has unmapped since the last call. resting: whether there is little to learn. measured:
+        whether what counts as quick stays as it was. Returns how many pages were used sooner after their
+        unmapping than all but QUICK_SHARE of them when that was measured; many more say that other pages are
+        hot now."""
+        quick, self._quick_uses = self._quick_uses, 0
+        self._prior.update(now, unmapped, steps=SETTLED_STEPS if resting else STEPS)
+        if not measured:
+            self._quick = self._prior.delay(QUICK_SHARE)
+        return quick
 
     def hottest(
-        self, now: float, least_rate: float, most: int, movable: Movable = lambda slot, page: None
+        self,
+        now: float,
+        least_rate: float,
+        most: int,
+        movable: Movable = lambda slot, page: None,
+        *,
+        fresh: bool = False,
     ) -> HotPages:
         """At most `most` pages whose rate is at least `least_rate` accesses a second, hottest first.
-        movable: which of the pages may be among them, a mask; None for all."""
-        slowest = -math.log(least_rate) - _LOG_MEAN_BIAS
-        # key 0 is an empty place; its delay is 0 as well and must not look like a second
-        place = np.flatnonzero((self._page_column("delay") <= slowest) & (self._pages.keys != 0))
+        movable: which of the pages may be among them, a mask; None for all. fresh: only those that were
+        observed since the last call, which are all that can have become hot while few are looked at."""
+        events = self._events
+        longest = np.concatenate(
+            [[0.0], self._prior.longest_wait(least_rate) / np.arange(1, MOST_EVENTS + 1)]
+        )
+        if fresh:
+            place = self._pages.find(np.unique(np.concatenate([*self._fresh, _NO_KEYS])))
+            place = place[place >= 0]
+        else:
+            place = np.flatnonzero(self._soon_used(longest))
+        self._fresh.clear()
+        place = place[self._page_column("delay")[place] <= longest[events[place]]]
+        if len(place) > 2 * most + _FEW:
+            # what follows has its price for each page; by delay alone, the hottest are among the first
+            longer = self._page_column("delay")[place]
+            longer /= longest[events[place]]
+            place = place[np.argpartition(longer, 2 * most + _FEW)[: 2 * most + _FEW]]
         keys, last = self._pages.keys[place], self._page_column("last")[place]
-        log_delay = self._page_column("delay")[place].astype(np.float64)
-        # unmapped since and not used: the wait so far is an observation too, if it is a long one
+        seen = events[place].astype(np.int64)
+        waited = self._page_column("delay")[place] * seen
+        # unmapped since and not used: the wait so far is an observation too
         region = self._regions.find(_region_key(keys))
-        waited = now - np.where(region >= 0, self._region_column("start")[region], last)
-        waiting = (region >= 0) & (last < self._region_column("start")[region])
-        log_wait = np.log(np.clip(waited, _SHORTEST_DELAY, _LONGEST_DELAY))
-        colder = waiting & (log_wait > log_delay)
-        log_delay = np.where(colder, _WEIGHT * log_wait + (1 - _WEIGHT) * log_delay, log_delay)
+        start = np.where(region >= 0, self._region_column("start")[region], np.inf)
+        waited += np.where(last < start, np.maximum(0.0, now - start), 0.0)
         # the kernel may have stopped looking; what was seen long ago counts for less
         stale = np.maximum(0.0, now - last - self.half_life) / self.half_life
-        rate = np.exp(-log_delay - _LOG_MEAN_BIAS - stale * math.log(2))
+        rate = self._prior.rate(seen, waited) * np.exp2(-stale)
         hot = np.flatnonzero(rate >= least_rate)
         mask = movable(*_split(keys[hot]))
         if mask is not None:
@@ -174,6 +225,20 @@ class HeatMap:
         hot = hot[np.argsort(-rate[hot], kind="stable")]
         slots, pages = _split(keys[hot])
         return HotPages(slots, pages, rate[hot])
+
+    @property
+    def typical(self) -> float:
+        """Accesses a second that a quarter of the pages of slow nodes do not reach."""
+        return self._prior.typical
+
+    def _soon_used(self, longest: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        """Of each place, whether its page's mean delay is at most the `longest` of its number of events. An
+        empty place has had none."""
+        delay, events = self._page_column("delay"), self._events
+        soon = np.zeros(len(delay), dtype=np.bool_)
+        for count in range(1, MOST_EVENTS + 1):
+            soon |= (events == count) & (delay <= longest[count])
+        return soon
 
     def leaving(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> None:
         """Pages that are about to move: whoever uses one meanwhile waits for it in a fault, which would
@@ -198,6 +263,7 @@ class HeatMap:
     def doubt(self, now: float) -> None:
         """The hot set has changed: what was observed before `now` does not count against what will be."""
         self._doubted = now
+        self._prior.reset()
 
     def prune(self, now: float, live_slots: npt.NDArray[np.int64]) -> None:
         """Drop processes no longer placed, pages not seen for eight half-lives, and regions without any."""

@@ -63,11 +63,21 @@ class SampledHeat:
         if len(self._pages) > self._capacity:
             self._forget_oldest()
 
+    def update(self, now: float, unmapped: int, *, resting: bool, measured: bool) -> int:
+        """Samples need no prior, and tell nothing of how soon a page was used."""
+        return 0
+
     def hottest(
-        self, now: float, least_rate: float, most: int, movable: Movable = lambda slot, page: None
+        self,
+        now: float,
+        least_rate: float,
+        most: int,
+        movable: Movable = lambda slot, page: None,
+        *,
+        fresh: bool = False,
     ) -> HotPages:
         """At most `most` pages whose rate is at least `least_rate` accesses a second, hottest first.
-        movable: as core.heat has it."""
+        movable: as core.heat has it. fresh: no matter, for samples keep coming."""
         place = self._pages.occupied
         rate = self._rate(place, now)
         hot = np.flatnonzero(rate >= least_rate)
@@ -79,6 +89,11 @@ class SampledHeat:
         hot = hot[np.argsort(-rate[hot], kind="stable")]
         keys = self._pages.keys[place[hot]]
         return HotPages(*_split(keys), rate[hot])
+
+    @property
+    def typical(self) -> float:
+        """Samples do not tell of cold pages, which they never see."""
+        return 0.0
 
     def leaving(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> None:
         """Pages that are about to move: nothing that happens to them meanwhile looks like a sample."""

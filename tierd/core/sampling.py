@@ -2,66 +2,180 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Final
+
+from tierd.core.heat import QUICK_SHARE
 
 FULL_SIZE: Final = 256
 """MiB unmapped at a time at full rate: the kernel's own default (sysctl_numa_balancing_scan_size)."""
-TRICKLE_SIZE: Final = 4
-"""MiB unmapped at a time at rest: enough to notice within seconds that the hot set has changed."""
-WRONG: Final = 0.005
+TRICKLE_SIZE: Final = 8
+"""MiB unmapped at a time at rest: a region of the heat map, and enough to notice within seconds that the hot
+set has changed."""
+WRONG: Final = 0.01
 """Share of DRAM's pages that are known to be hot on a slow node, above which the picture counts as wrong."""
 
-
-WINDOW: Final = 5
-"""Rounds over which a trickle is judged."""
-SURPRISE: Final = 3.0
-"""A trickle that finds so many times as many hot pages as it used to, for each page unmapped, says that the
-hot set has changed. All of it is far more than the trickle has come by."""
-FEWEST_FOUND: Final = 32
-"""Pages in the window; fewer may be luck."""
+LASTING: Final = 0.8
+"""A pass over the slow nodes gained nothing when this share of the pages that were worth promoting in the
+one before, or more, still are: what goes up equals what comes down."""
+FUTILE_PASSES: Final = 2
+"""Passes in a row that must gain nothing; a single one may be that in which the hot set changed."""
+WORSE: Final = 2.0
+"""Times as many pages as it was futile to promote say that the picture has become wrong again."""
+WARM: Final = 0.05
+"""The same of pages that are worth promoting at all, each for a smaller gain."""
+WINDOWS: Final = (2, 4)
+"""Rounds over which a trickle is judged. Even, for what it unmaps in one round may be half a region of the
+heat map, and uses look later in the other half."""
+FULL_WINDOW: Final = 8
+"""The same at full rate, where the kernel may let seconds pass and then unmap much at once."""
+LAG: Final = 1
+"""Rounds before a window whose unmapped pages may be used in it."""
+SURPRISE: Final = 1.7
+"""A trickle that finds so many times as many quick uses as it used to, for each page unmapped, says that the
+hot set has changed, when luck cannot explain it."""
+ALARM: Final = 2.0
+"""The same at full rate, where some quick uses are what is being looked for."""
+LUCK: Final = 5.0
+"""Standard deviations of a count (its square root) above what is usual that luck explains."""
+UNTOLD: Final = 0.15
+"""Share of what a trickle unmaps whose quick uses are taken to be usual while it has not shown what is: a
+workload that nobody disturbs any more is faster, and so are its uses."""
+FEWEST_ROUNDS, MOST_ROUNDS = 4, 10
+"""Rounds before a window that show what is usual for a trickle: no more, for it changes with the
+workload."""
 REMEMBERED: Final = 25
-"""Rounds from which it is known what a trickle used to find, the window among them."""
+"""Rounds that are remembered, the window among them."""
+
+
+Rounds = list[tuple[int, int]]
+"""Quick uses, and pages unmapped, of rounds one after the other."""
+
+
+@dataclass(slots=True)
+class _Pass:
+    """One time around the slow nodes at full rate. before: what the pass before found. promoted: urgent
+    pages that went up. left: urgent pages that have not, as of the last round. limited: rounds that could
+    not move all that was worth moving."""
+
+    before: float = math.inf
+    unmapped: int = 0
+    rounds: int = 0
+    promoted: int = 0
+    left: int = 0
+    limited: int = 0
+
+    @property
+    def found(self) -> int:
+        return self.promoted + self.left
+
+    @property
+    def futile(self) -> bool:
+        return self.found >= LASTING * self.before and 2 * self.limited < self.rounds
 
 
 @dataclass(slots=True)
 class ScanGovernor:
-    """The scan size for the next round. Owned by the engine; `size` in MiB.
+    """The scan size for the next round. Owned by the engine; `size` in MiB. changed: whether the last round
+    says that other pages are hot than were.
 
     A round that finds little proves little: the kernel may not have come by. It rests only after everything
-    on the slow nodes has been unmapped once without the picture turning out wrong.
+    on the slow nodes has been unmapped once and little was found; or, where more is hot than fits, after
+    moving has stopped to make the picture any better.
     """
 
     size: int = FULL_SIZE
-    _seen: int = 0
-    _rounds: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    changed: bool = False
+    _pass: _Pass = field(default_factory=_Pass)
+    _futile: int = 0
+    _accepted: float = 0.0
+    _last_full: int = 0
+    _seen: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
 
-    def update(self, found: int, dram_pages: int, unmapped: int, slow_pages: int) -> int:
-        """found: pages on slow nodes that are worth promoting now. dram_pages: base pages of all DRAM
-        nodes. unmapped: pages that the kernel unmapped since the last call. slow_pages: pages placed on slow
-        nodes."""
-        if found > WRONG * dram_pages or (self.resting and self._surprised(found, unmapped)):
-            self.size, self._seen = FULL_SIZE, 0
+    def update(
+        self,
+        wanted: int,
+        urgent: int,
+        promoted: int,
+        dram_pages: int,
+        unmapped: int,
+        slow_pages: int,
+        quick: int = 0,
+        *,
+        limited: bool = False,
+    ) -> int:
+        """wanted: pages on slow nodes that are worth promoting. urgent: those that are far hotter than what
+        DRAM holds. promoted: those
+        of them that went up. dram_pages: base pages of all DRAM nodes. unmapped: pages that the kernel
+        unmapped since the last call. slow_pages: pages placed on slow nodes. quick: pages that were used
+        surprisingly soon after they were unmapped. limited: whether bandwidth or time kept this round from
+        moving all that was worth it."""
+        left = max(0, urgent - promoted)
+        wrong = WRONG * dram_pages
+        surprised = self._surprised(quick, unmapped)
+        if self.resting:
+            self.changed = surprised or urgent > max(wrong, WORSE * self._accepted)
+        else:
+            self.changed = surprised and math.isfinite(self._pass.before)
+        if self.changed:
+            self._look()
+        if self.changed or self.resting:
             return self.size
-        self._seen += unmapped
-        if self._seen >= slow_pages > 0 and not self.resting:
-            self.size = TRICKLE_SIZE
-            self._rounds.clear()
+        self._pass.unmapped += unmapped
+        self._pass.rounds += 1
+        self._pass.promoted += promoted
+        self._pass.left = left
+        self._pass.limited += limited
+        if self._pass.unmapped >= slow_pages > 0:
+            self._futile = self._futile + 1 if self._pass.futile else 0
+            calm = self._pass.found <= wrong and wanted <= WARM * dram_pages
+            if calm or self._futile >= FUTILE_PASSES:
+                self._rest(left)
+            self._pass = _Pass(self._pass.found)
         return self.size
 
     @property
     def resting(self) -> bool:
         return self.size <= TRICKLE_SIZE
 
-    def _surprised(self, found: int, unmapped: int) -> bool:
-        """Whether the last rounds found far more than the median of those before."""
-        self._rounds.append((found, unmapped))
-        before, now = list(self._rounds)[:-WINDOW], list(self._rounds)[-WINDOW:]
-        if len(before) < WINDOW:
-            return False
-        usual = median(pages / max(1, looked_at) for pages, looked_at in before)
-        found_now = sum(pages for pages, _ in now)
-        unmapped_now = sum(looked_at for _, looked_at in now)
-        return found_now >= FEWEST_FOUND and found_now > SURPRISE * usual * unmapped_now
+    @property
+    def measured(self) -> bool:
+        """Whether what counts as quick is to stay as it was: until the next pass has shown what is usual."""
+        return self.resting or (math.isfinite(self._pass.before) and self._pass.rounds > 0)
+
+    def _look(self) -> None:
+        self.size, self._futile, self._accepted = FULL_SIZE, 0, 0.0
+        self._pass = _Pass()
+        self._seen.clear()
+
+    def _rest(self, accepted: float) -> None:
+        """accepted: pages that stay where they are, though they are hot."""
+        self.size, self._accepted = TRICKLE_SIZE, accepted
+        # what was usual at full rate is not for a trickle
+        self._last_full = self._seen[-1][1] if self._seen else 0
+        self._seen.clear()
+
+    def _surprised(self, quick: int, unmapped: int) -> bool:
+        """Whether the last rounds saw far more quick uses than those before, and than are expected."""
+        self._seen.append((quick, unmapped))
+        windows = WINDOWS if self.resting else (FULL_WINDOW,)
+        return any(self._more_than_usual(list(self._seen), window) for window in windows)
+
+    def _more_than_usual(self, rounds: Rounds, window: int) -> bool:
+        before, now = rounds[:-window], rounds[-window:]
+        if self.resting:
+            before = before[-MOST_ROUNDS:]
+        usual = sum(uses for uses, _ in before) / max(1, sum(looked_at for _, looked_at in before))
+        if self.resting and len(before) < FEWEST_ROUNDS:
+            usual = UNTOLD
+        # where the kernel has paused, what it unmapped before the window counts
+        longer = [pages for _, pages in rounds[-window - LAG :]]
+        if self.resting and not before:
+            longer.append(self._last_full)
+        looked_at = max(sum(pages for _, pages in now), sum(longer) * window / len(longer))
+        expected = max(usual, QUICK_SHARE) * looked_at
+        uses = sum(uses for uses, _ in now)
+        factor = SURPRISE if self.resting else ALARM
+        return uses > factor * expected and uses > expected + LUCK * math.sqrt(max(1.0, expected))

@@ -18,6 +18,7 @@ FULLEST: Final = 0.6
 """Load above which linear probing gets slow: expected probes for a miss (1 + 1/(1-a)^2)/2 are 3.6 here."""
 _ROOMY: Final = 0.5
 """Load that `keep` leaves at most, so that the next insert() need not rebuild the table at once."""
+_PIECE: Final = 1 << 16
 
 
 class Table:
@@ -98,6 +99,9 @@ class Table:
         keys = self.keys[places]
         columns = {name: column[places] for name, column in self.columns.items()}
         self._allocate(capacity)
-        new_places, _ = self.insert(keys)
-        for name, column in columns.items():
-            self.columns[name][new_places] = column
+        # in pieces, for the places that are looked for take several times the memory of their keys
+        for start in range(0, len(keys), _PIECE):
+            piece = slice(start, start + _PIECE)
+            new_places, _ = self.insert(keys[piece])
+            for name, column in columns.items():
+                self.columns[name][new_places] = column[piece]

@@ -19,11 +19,9 @@ from tierd.core.plan_text import plan_lines
 from tierd.core.planner import ColdStock, Observation, Plan
 from tierd.core.policy import EngineMode, EnginePolicy, Policy
 from tierd.core.sampled_heat import SampledHeat
-from tierd.core.sampling import FULL_SIZE, ScanGovernor
-from tierd.core.silence import NOTHING_SEEN, Silence, proves_nothing
+from tierd.core.silence import NOTHING_SEEN, proves_nothing
 from tierd.core.state import Counters, EngineState, MissingFeature, State
 from tierd.errors import GoneError, TierdError, in_words
-from tierd.kernel.counters import read_unmapped
 from tierd.kernel.demotion import Demotion
 from tierd.kernel.generations import Generations
 from tierd.kernel.occupancy import read_occupancy
@@ -32,6 +30,7 @@ from tierd.kernel.paths import Root
 from tierd.kernel.pressure import read_memory_pressure
 from tierd.kernel.topology import read_topology, refresh_free
 from tierd.service.coldness import Coldness
+from tierd.service.looking import Looking
 from tierd.service.moving import Executor, Moved
 from tierd.service.placed import PlacedProcesses, without_own
 from tierd.service.rebuilding import Allowance, Rebuilder
@@ -40,15 +39,15 @@ from tierd.service.splitting import Splitter
 
 log = logging.getLogger(__name__)
 
-SAMPLE_SECONDS = 0.1
-"""Between two readings of the rings: a ring holds 16,000 faults."""
 PROCESS_SECONDS = 2.0
+RESTING_PROCESS_SECONDS = 5.0
 """Between two looks at the process list."""
 PRUNE_SECONDS = 10.0
 TOPOLOGY_SECONDS = 5.0
 """Between two looks at nodes, tiers and watermarks; free memory is read in every round."""
 MOST_HOT = 1 << 18
-"""Pages (1 GiB) considered in one round."""
+LEAST_HOT = 1 << 15
+"""Pages considered in one round: several times as many as the last one promoted, within these."""
 MOVE_SHARE = 0.9
 """Of a round's length, spent on moving at most."""
 LONGEST_WORK = 5.0
@@ -96,16 +95,13 @@ class Engine:
         self._source: AccessSource = NoSource()
         self._splitter = splitter
         self._demotion = demotion
-        self._governor = ScanGovernor()
-        self._silence = Silence()
-        self._silent = True
-        self._accesses = 0
+        self._looking = Looking(root)
+        self._considered = MOST_HOT
         self._placed = PlacedProcesses(root)
         self._coldness = Coldness(generations, clock, between=self._sample)
         self._executor = Executor(root, generations, self._placed, between=self._sample, clock=clock)
         self._rebuilder = Rebuilder(root, self._placed, self._executor, clock)
         self._counters = Counters()
-        self._unmapped: int | None = None
         self._failed_rounds = 0
         self._lacking = lacking
         self._evidence: tuple[float, float] | None = None
@@ -140,7 +136,8 @@ class Engine:
         try:
             if now >= self._next_processes:
                 self._placed.refresh(self._policy.processes, self._policy.engine.minimum_process)
-                self._next_processes = now + PROCESS_SECONDS
+                resting = self._looking.resting
+                self._next_processes = now + (RESTING_PROCESS_SECONDS if resting else PROCESS_SECONDS)
             self._sample()
             if due:
                 self._round(now)
@@ -150,7 +147,7 @@ class Engine:
                 self._skip_round(in_words(error))
         if due:
             self._next_round = now + self._policy.engine.round
-        return SAMPLE_SECONDS
+        return self._looking.seconds
 
     def _skip_round(self, reason: str) -> None:
         """Say that this round came to nothing: the kernel's files could not be read as they should be."""
@@ -180,7 +177,7 @@ class Engine:
         self._count(samples=len(seen), samples_lost=seen.lost)
         slots = self._placed.slots_of(seen.pid)
         ours = slots > 0
-        self._accesses += int(np.count_nonzero(ours))
+        self._looking.accesses += int(np.count_nonzero(ours))
         self._heat.observe(slots[ours], seen.page[ours], seen.time[ours])
         if self._source.period is None:
             self._rebuilder.observe(slots[ours], seen.page[ours])
@@ -202,21 +199,28 @@ class Engine:
             self._heat.prune(now, self._placed.slots)
             self._next_prune = now + PRUNE_SECONDS
         self._bucket.fill(now)
+        self._looking.learn(now, self._heat, self._state.slow_bytes)
         pressed = self._undemoted() or self._pressed(engine.pressure_limit)
-        if not pressed and (self._accesses or not self._silent):
+        if not pressed and not self._looking.silent:
             self._split(topology, engine)
         dram = {node.number for node in topology.dram}
         cold = self._coldness.stocks(self._demotable, dram, now, walk=not pressed)
-        least = planner.SWAP_GAIN / max((stock.idle for stock in cold), default=planner.IDLE_WITHOUT_SWAP)
-        least = max(least, 1 / planner.IDLE_WITHOUT_SWAP)
-        hot = self._heat.hottest(now, least, MOST_HOT, self._executor.movable)
+        coldest, typical = self._coldness.coldest, self._heat.typical
+        gain = self._looking.gain
+        swapped = gain * planner.rate_in_dram(coldest, typical)
+        least = planner.least_rate(topology.dram, engine.dram_floor, swapped)
+        fresh = self._looking.fresh_only(topology, engine.dram_floor)
+        hot = self._heat.hottest(now, least, self._considered, self._executor.movable, fresh=fresh)
         hot = self._executor.on_slow(hot, self._heat, {n.number for n in topology.slow}, MOST_CHECKED)
         budget = min(int(self._bucket.tokens) // PAGE_SIZE, int(MOST_PLANNED * max(1.0, engine.round)))
+        # free memory as it is now: looking for hot pages takes memory as well
+        topology = refresh_free(self._root, topology)
+        nodes = topology.dram, topology.slow
         plan = planner.plan(
-            Observation(hot, cold, topology.dram, topology.slow, max(0, budget), engine.dram_floor)
+            Observation(hot, cold, *nodes, max(0, budget), engine.dram_floor, coldest, typical, gain)
         )
-        self._steer_sampling(topology, max(plan.wanted, plan.promote))
         if engine.mode is EngineMode.OBSERVE:
+            self._steer_sampling(topology, plan)
             return self._publish(topology, EngineState.OBSERVING, "the policy says observe", plan)
         held = pressed or self._unproven(plan, cold, topology)
         if held:
@@ -224,31 +228,28 @@ class Engine:
         moved = self._executor.execute(
             plan, hot, self._heat, topology, engine.dram_floor, self._moving_seconds
         )
+        self._steer_sampling(topology, plan, moved)
+        self._considered = min(MOST_HOT, max(LEAST_HOT, 4 * moved.promoted.carried))
         self._account(moved)
         if moved.trouble:
             raise moved.trouble
         self._rebuild(plan, moved, cold, topology)
+        for slot, pages in moved.arrived.items():
+            if (view := self._placed.by_slot(slot)) and plan.promote_to is not None:
+                self._coldness.arrived(view.cgroup, plan.promote_to, len(pages))
         self._coldness.steer(plan, cold, moved.pages)
-        steady = EngineState.STEADY if self._governor.resting else EngineState.CONVERGING
+        steady = EngineState.STEADY if self._looking.resting else EngineState.CONVERGING
         return self._publish(topology, steady, plan.held, plan)
 
-    def _steer_sampling(self, topology: Topology, found: int) -> None:
-        before, self._unmapped = self._unmapped, read_unmapped(self._root)
-        since = 0 if before is None else self._unmapped - before
-        dram_pages = sum(node.total for node in topology.dram) // PAGE_SIZE
-        slow_pages = self._state.slow_bytes // PAGE_SIZE
-        rested = self._governor.resting
-        size = self._governor.update(found, dram_pages, since, slow_pages)
-        if rested and not self._governor.resting:
+    def _steer_sampling(self, topology: Topology, plan: Plan, moved: Moved | None = None) -> None:
+        if self._looking.steer(topology, plan, self._state.slow_bytes, moved):
             self._heat.doubt(self._clock())
             self._coldness.begin_anew()
-        self._source.steer(size / FULL_SIZE)
-        self._silent = self._silence.update(self._accesses, since, slow_pages)
-        self._accesses = 0
+        self._source.steer(self._looking.effort)
 
     def _unproven(self, plan: Plan, cold: tuple[ColdStock, ...], topology: Topology) -> str:
         """Why what would be moved may not be idle at all, empty when something was seen to be used."""
-        if not self._silent or not (plan.promote or plan.demotions):
+        if not self._looking.silent or not (plan.promote or plan.demotions):
             return ""
         dram = {node.number for node in topology.dram}
         covered = 0

@@ -53,7 +53,7 @@ def main(seconds: int) -> None:
     heat = HeatMap(EnginePolicy().heat_half_life)
     dram = Node(0, 96 * GIB, 2 * GIB, 1 * GIB, has_cpus=True, movable_only=False)
     slow = Node(1, 1024 * GIB, 64 * GIB, 1 * GIB, has_cpus=False, movable_only=True)
-    cold = (planner.ColdStock("/load", 1, 0, 1, 10.0, 1 << 20),)
+    cold = (planner.ColdStock("/load", 1, 0, 1, 10.0, 1 << 20, 0.1),)
     step = 1 / READINGS_PER_SECOND
     per_reading = FAULTS_PER_SECOND // READINGS_PER_SECOND
     faults = 0
@@ -77,6 +77,7 @@ def main(seconds: int) -> None:
         begun = time.process_time()
         if second % 10 == 9:
             heat.prune(now, np.ones(1, dtype=np.int64))
+        heat.update(now, FAULTS_PER_SECOND, resting=False, measured=False)
         hottest = heat.hottest(now, 1 / planner.IDLE_WITHOUT_SWAP, MOST_HOT)
         plan = planner.plan(planner.Observation(hottest, cold, (dram,), (slow,), 1 << 15))
         slowest = max(slowest, time.process_time() - begun)

@@ -1,0 +1,91 @@
+"""How hard the engine looks: what a round saw, told to those who decide."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tierd.core import planner
+from tierd.core.access import Heat
+from tierd.core.model import PAGE_SIZE, Topology
+from tierd.core.planner import Plan
+from tierd.core.sampling import FULL_SIZE, ScanGovernor
+from tierd.core.silence import Silence
+from tierd.kernel.counters import read_unmapped
+from tierd.kernel.paths import Root
+from tierd.service.moving import Moved
+
+SAMPLE_SECONDS: Final = 0.1
+"""Between two readings of the rings: a ring holds 16,000 faults."""
+RESTING_SECONDS: Final = 1.0
+"""The same while a trickle is all that comes."""
+ROOMY: Final = 4096
+"""Base pages of room in DRAM from which on all that is known to be hot is looked through, not just what was
+seen since the last round."""
+
+
+class Looking:
+    """Used by the engine only, in its thread. accesses: of placed processes, seen since the last round; the
+    engine adds to it."""
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._governor = ScanGovernor()
+        self._silence = Silence()
+        self._silent = True
+        self._total: int | None = None
+        self._unmapped = self._quick = 0
+        self.accesses = 0
+
+    @property
+    def resting(self) -> bool:
+        return self._governor.resting
+
+    @property
+    def silent(self) -> bool:
+        """Whether nobody was seen to use anything for a whole pass."""
+        return self._silent
+
+    @property
+    def effort(self) -> float:
+        """For the source of accesses: more than 0, and 1 for all that it can do."""
+        return self._governor.size / FULL_SIZE
+
+    @property
+    def seconds(self) -> float:
+        """Until the rings should be read again."""
+        return RESTING_SECONDS if self.resting else SAMPLE_SECONDS
+
+    @property
+    def gain(self) -> float:
+        """Times as often as what goes down for it that a page must be used."""
+        return planner.URGENT if self.resting else planner.SWAP_GAIN
+
+    def fresh_only(self, topology: Topology, floor: int) -> bool:
+        """Whether what was seen since the last round is all that can be worth moving now."""
+        return self.resting and planner.room_pages(topology.dram, floor) < ROOMY
+
+    def learn(self, now: float, heat: Heat, slow_bytes: int) -> None:
+        """Begin a round. Raises TierdError."""
+        before, self._total = self._total, read_unmapped(self._root)
+        self._unmapped = 0 if before is None else self._total - before
+        self._silent = self._silence.update(self.accesses, self._unmapped, slow_bytes // PAGE_SIZE)
+        self.accesses = 0
+        self._quick = heat.update(
+            now, self._unmapped, resting=self.resting, measured=self._governor.measured
+        )
+
+    def steer(self, topology: Topology, plan: Plan, slow_bytes: int, moved: Moved | None = None) -> bool:
+        """After a round. moved: None when it is not for want of time or bandwidth that nothing was moved.
+        Returns whether the hot set has changed."""
+        deferred = moved.promoted.deferred if moved else 0
+        self._governor.update(
+            plan.wanted,
+            plan.urgent,
+            min(plan.urgent, plan.promote - deferred if moved else 0),
+            sum(node.total for node in topology.dram) // PAGE_SIZE,
+            self._unmapped,
+            slow_bytes // PAGE_SIZE,
+            self._quick,
+            limited=plan.limited or 2 * deferred > plan.promote,
+        )
+        return self._governor.changed
