@@ -62,6 +62,7 @@ class Bench:
         self.rebuilder = Rebuilder(fake.machine.root, self.placed, executor, fake.clock)
         self.topology = read_topology(fake.machine.root)
         self.slot = self.placed.slot_of(PROCESS)
+        self.unmapped = 0
         self.round()
 
     @property
@@ -86,8 +87,10 @@ class Bench:
         most: int = 1 << 30,
         seconds: float = 30.0,
     ) -> Rebuilt:
+        before, self.unmapped = self.unmapped, self.fake.machine.vmstat.get("numa_pte_updates", 0)
+        passes = (self.unmapped - before) / SLOW_PAGES
         return self.rebuilder.rebuild(
-            plan, moved, (STOCK,), self.topology, Allowance(0, SLOW_PAGES, most, seconds)
+            plan, moved, (STOCK,), self.topology, Allowance(0, passes, most, seconds)
         )
 
     def later(self, seconds: float = FIRST_LOOK + 1) -> Rebuilt:

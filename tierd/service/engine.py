@@ -43,6 +43,7 @@ PROCESS_SECONDS = 2.0
 RESTING_PROCESS_SECONDS = 5.0
 """Between two looks at the process list."""
 PRUNE_SECONDS = 10.0
+RESTING_PRUNE_SECONDS = 60.0
 TOPOLOGY_SECONDS = 5.0
 """Between two looks at nodes, tiers and watermarks; free memory is read in every round."""
 MOST_HOT = 1 << 18
@@ -197,7 +198,7 @@ class Engine:
             )
         if now >= self._next_prune:
             self._heat.prune(now, self._placed.slots)
-            self._next_prune = now + PRUNE_SECONDS
+            self._next_prune = now + (RESTING_PRUNE_SECONDS if self._looking.resting else PRUNE_SECONDS)
         self._bucket.fill(now)
         self._looking.learn(now, self._heat, self._state.slow_bytes)
         pressed = self._undemoted() or self._pressed(engine.pressure_limit)
@@ -213,8 +214,9 @@ class Engine:
         hot = self._heat.hottest(now, least, self._considered, self._executor.movable, fresh=fresh)
         hot = self._executor.on_slow(hot, self._heat, {n.number for n in topology.slow}, MOST_CHECKED)
         budget = min(int(self._bucket.tokens) // PAGE_SIZE, int(MOST_PLANNED * max(1.0, engine.round)))
-        # free memory as it is now: looking for hot pages takes memory as well
-        topology = refresh_free(self._root, topology)
+        if not fresh:
+            # as it is now: looking through all that is known takes time, and memory
+            topology = refresh_free(self._root, topology)
         nodes = topology.dram, topology.slow
         plan = planner.plan(
             Observation(hot, cold, *nodes, max(0, budget), engine.dram_floor, coldest, typical, gain)
@@ -242,7 +244,7 @@ class Engine:
         return self._publish(topology, steady, plan.held, plan)
 
     def _steer_sampling(self, topology: Topology, plan: Plan, moved: Moved | None = None) -> None:
-        if self._looking.steer(topology, plan, self._state.slow_bytes, moved):
+        if self._looking.steer(topology, plan, moved):
             self._heat.doubt(self._clock())
             self._coldness.begin_anew()
         self._source.steer(self._looking.effort)
@@ -297,9 +299,9 @@ class Engine:
         self._count(huge_pages_split=split)
 
     def _rebuild(self, plan: Plan, moved: Moved, cold: tuple[ColdStock, ...], topology: Topology) -> None:
-        engine, slow_pages = self._policy.engine, self._state.slow_bytes // PAGE_SIZE
+        engine = self._policy.engine
         seconds = self._moving_seconds - moved.seconds
-        allowed = Allowance(engine.dram_floor, slow_pages, int(self._bucket.tokens), seconds)
+        allowed = Allowance(engine.dram_floor, self._looking.passes, int(self._bucket.tokens), seconds)
         rebuilt = self._rebuilder.rebuild(plan, moved, cold, topology, allowed)
         self._bucket.take(rebuilt.bytes)
         self._count(huge_pages_rebuilt=rebuilt.huge_pages, demoted_pages=rebuilt.demoted)

@@ -34,6 +34,7 @@ class Looking:
         self._silent = True
         self._total: int | None = None
         self._unmapped = self._quick = 0
+        self._slow_pages = 0
         self.accesses = 0
 
     @property
@@ -67,14 +68,20 @@ class Looking:
     def learn(self, now: float, heat: Heat, slow_bytes: int) -> None:
         """Begin a round. Raises TierdError."""
         before, self._total = self._total, read_unmapped(self._root)
-        self._unmapped = 0 if before is None else self._total - before
-        self._silent = self._silence.update(self.accesses, self._unmapped, slow_bytes // PAGE_SIZE)
+        self._unmapped = 0 if before is None else max(0, self._total - before)
+        self._slow_pages = slow_bytes // PAGE_SIZE
+        self._silent = self._silence.update(self.accesses, self._unmapped, self._slow_pages)
         self.accesses = 0
         self._quick = heat.update(
             now, self._unmapped, resting=self.resting, measured=self._governor.measured
         )
 
-    def steer(self, topology: Topology, plan: Plan, slow_bytes: int, moved: Moved | None = None) -> bool:
+    @property
+    def passes(self) -> float:
+        """How often the kernel has unmapped the slow tier since the last round."""
+        return self._unmapped / self._slow_pages if self._slow_pages else 0.0
+
+    def steer(self, topology: Topology, plan: Plan, moved: Moved | None = None) -> bool:
         """After a round. moved: None when it is not for want of time or bandwidth that nothing was moved.
         Returns whether the hot set has changed."""
         deferred = moved.promoted.deferred if moved else 0
@@ -84,7 +91,7 @@ class Looking:
             min(plan.urgent, plan.promote - deferred if moved else 0),
             sum(node.total for node in topology.dram) // PAGE_SIZE,
             self._unmapped,
-            slow_bytes // PAGE_SIZE,
+            self._slow_pages,
             self._quick,
             limited=plan.limited or 2 * deferred > plan.promote,
         )

@@ -22,7 +22,6 @@ from tierd.core.sampling import WRONG
 from tierd.core.table import Keys
 from tierd.errors import GoneError, TierdError
 from tierd.kernel import huge_pages, page_calls
-from tierd.kernel.counters import read_unmapped
 from tierd.kernel.huge_pages import Range
 from tierd.kernel.occupancy import read_occupancy
 from tierd.kernel.paths import Root
@@ -56,12 +55,12 @@ _NO_ROOM: Final = {errno.ENOMEM, errno.EBUSY}
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What a round may do. floor: the policy's extra bytes. slow_pages: base pages placed on slow nodes.
-    most: bytes that may still move. seconds: for which it may last, about; with none left it only takes
-    notes."""
+    """What a round may do, and what was seen. floor: the policy's extra bytes. passes: how often the kernel
+    has unmapped the slow tier since the last round, much less than once mostly. most: bytes that may still
+    move. seconds: for which it may last, about; with none left it only takes notes."""
 
     floor: int
-    slow_pages: int
+    passes: float
     most: int
     seconds: float
 
@@ -92,7 +91,6 @@ class Rebuilder:
         self._book = RangeBook()
         self._given_up: dict[str, float] = {}
         self._passes = 0.0
-        self._unmapped: int | None = None
         self._short = 0
         self._denied = False
         self._next_prune = 0.0
@@ -129,7 +127,7 @@ class Rebuilder:
     ) -> Rebuilt:
         """Rebuild what belongs together, after the round's moves. Raises TierdError."""
         begun, now = time.monotonic(), self._clock()
-        self._note(moved, topology, allowed.slow_pages, now)
+        self._note(moved, topology, allowed.passes, now)
         dram_pages = sum(node.total for node in topology.dram) // PAGE_SIZE
         # where the bandwidth or the time of a round is what holds pages up, room is not
         short = allowed.most > 0 and plan.wanted > max(WRONG * dram_pages, 16 * plan.promote)
@@ -154,10 +152,8 @@ class Rebuilder:
         done += self._rebuild(cold_ranges[: most - done], slow, deadline, slow=True)
         return Rebuilt(done, demoted)
 
-    def _note(self, moved: Moved, topology: Topology, slow_pages: int, now: float) -> None:
-        before, self._unmapped = self._unmapped, read_unmapped(self._root)
-        if before is not None and slow_pages:
-            self._passes += max(0, self._unmapped - before) / slow_pages
+    def _note(self, moved: Moved, topology: Topology, passes: float, now: float) -> None:
+        self._passes += passes
         # the kernel demotes what it finds, which may be less than it was asked for
         done = min(1.0, moved.demoted / max(1, sum(moved.asked.values())))
         dram = {node.number for node in topology.dram}
