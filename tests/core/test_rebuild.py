@@ -228,14 +228,22 @@ def test_cold_ranges_are_not_given_back_since_they_hold_no_dram() -> None:
     assert book.release(9, 1e6, 0.0) == 0
 
 
-def test_a_split_range_begins_anew() -> None:
-    """khugepaged made it huge, and the splitter small again."""
+def test_what_was_brought_up_counts_although_khugepaged_made_it_huge_meanwhile() -> None:
+    """But not that it stayed: as one page it was as young as its youngest."""
+    book = split(1, 2)
+    promote(book, 1, 512)
+    book.split(SLOT, keys(1, 2), 50.0, 0.5, 2.0)
+    assert hot(book, 1, now=60.0) == keys(1).tolist()
+    coarse(book)
+    assert not hot(book, 2, now=60.0, given_up=0.5 + 0.9 * SURVIVED)
+
+
+def test_a_rebuilt_range_that_is_split_begins_anew() -> None:
     book = split(1)
     promote(book, 1, 512)
+    book.rebuilt(keys(1), 10.0, slow=False)
     book.split(SLOT, keys(1), 50.0, 0.5, 2.0)
     assert not hot(book, 1, now=60.0)
-    coarse(book)
-    assert not hot(book, 1, now=60.0, given_up=0.5 + 0.9 * SURVIVED)
 
 
 def test_processes_that_are_gone_are_forgotten() -> None:

@@ -125,6 +125,27 @@ def test_a_range_that_was_brought_up_is_rebuilt_and_kept(fake: SimulatedKernel) 
     assert bench.later().huge_pages == 0 and len(fake.collapses) == 2, "once"
 
 
+def test_what_khugepaged_makes_of_ranges_that_belong_together_is_kept(fake: SimulatedKernel) -> None:
+    """And only those: 0 was brought up, 1 half of it, 2 not at all, and nobody has split 3."""
+    bench = Bench(fake)
+    bench.split(0, 1, 2)
+    bench.bring_up(0)
+    bench.bring_up(1, pages=256)
+    made = np.array([FIRST, FIRST + 1, FIRST + 2, FIRST + 3], dtype=np.uint64)
+    assert bench.rebuilder.adopt(PROCESS, made).tolist() == [FIRST]
+    assert bench.kept == [0] and not fake.collapses
+    assert not len(bench.rebuilder.adopt(PROCESS, made[:0]))
+
+
+def test_what_is_known_of_a_range_outlives_what_khugepaged_made_of_it(fake: SimulatedKernel) -> None:
+    bench = Bench(fake)
+    bench.split(0)
+    bench.bring_up(0)
+    bench.split(0)
+    bench.later()
+    assert bench.huge == [0]
+
+
 def test_half_hot_ranges_stay_small(fake: SimulatedKernel) -> None:
     bench = Bench(fake)
     bench.split(*range(20))

@@ -56,6 +56,11 @@ class Memory:
     def __init__(self) -> None:
         self.keeps: dict[int, tuple[Range, ...]] = {}
         self.heard: dict[int, list[int]] = {}
+        self.adopts: dict[int, list[int]] = {}
+
+    def adopt(self, process: ProcessId, ranges: np.ndarray) -> np.ndarray:
+        wanted = np.array(self.adopts.get(process.pid, []), dtype=np.uint64)
+        return np.intersect1d(ranges, wanted)
 
     def kept(self, process: ProcessId) -> tuple[Range, ...]:
         return self.keeps.get(process.pid, ())
@@ -121,6 +126,16 @@ def test_a_cgroup_without_huge_pages_in_dram_is_left_alone(
     machine.put(machine.root.cgroup / "contended/memory.numa_stat", text)
     assert Splitter(machine.root, door).split((view(100, CONTENDED),), DRAM, SLOW, 60.0, memory) == 0
     assert not pages.commands
+
+
+def test_what_the_kernel_made_and_the_keeper_would_have_made_stays(
+    machine: Machine, pages: Pages, door: int, memory: Memory
+) -> None:
+    first = 0x7F0000000000 // HUGE_PAGE_SIZE
+    memory.adopts[100] = [first + 3, first + 4, first + 1000]
+    assert Splitter(machine.root, door).split((view(100, CONTENDED),), DRAM, SLOW, 60.0, memory) == 48
+    assert {start // HUGE_PAGE_SIZE - first for start in pages.ranges[100]} == {3, 4}
+    assert len(memory.heard[100]) == 48
 
 
 def test_no_time_nothing_split(machine: Machine, pages: Pages, door: int, memory: Memory) -> None:

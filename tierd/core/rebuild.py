@@ -121,11 +121,19 @@ class RangeBook:
         self._slots.add(slot)
         place, new = self._enter(keys, now, given_up, passes)
         again = place[~new]
+        # that pages were brought up one by one still holds where it was khugepaged that made them one
+        self._column("promoted")[again[self._column("state")[again] != _SMALL]] = 0
         self._column("state")[again] = _SMALL
-        self._column("promoted")[again] = 0
+        # but not that others gave way, or were not used: one page was young for all of them
         self._column("since")[again] = self._column("used")[again] = now
         self._column("given_up")[again] = given_up
         self._column("passes")[again] = passes
+
+    def known(self, keys: Keys) -> npt.NDArray[np.bool_]:
+        """Which of the ranges were split, and have not been rebuilt since."""
+        place = self._table.find(keys)
+        small: npt.NDArray[np.bool_] = (place >= 0) & (self._column("state")[place] == _SMALL)
+        return small
 
     def promoted(self, keys: Keys, now: float, given_up: float, passes: float) -> None:
         """A page of each of `keys` (which repeat) came to DRAM. Counts in processes that were split only."""

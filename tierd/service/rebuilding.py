@@ -89,6 +89,7 @@ class Rebuilder:
         self._executor = executor
         self._clock = clock
         self._book = RangeBook()
+        self._topology: Topology | None = None
         self._given_up: dict[str, float] = {}
         self._passes = 0.0
         self._short = 0
@@ -105,6 +106,20 @@ class Rebuilder:
         slot = self._placed.slot_of(process)
         starts = self._book.kept(slot) << np.uint64(12)
         return tuple(Range(start, start + HUGE_PAGE_SIZE) for start in starts.tolist())
+
+    def adopt(self, process: ProcessId, ranges: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        """Of huge pages that this did not make (`ranges`, numbers of 2 MiB), those that it would have made:
+        khugepaged was faster. They stay whole. Called by the splitter."""
+        slot = self._placed.slot_of(process)
+        pages = ranges << np.uint64(9)
+        keys = range_keys(np.full(len(pages), slot, dtype=np.int64), pages)
+        keys = keys[self._book.known(keys)][:LOOKED_AT]
+        if self._topology is None or not len(keys):
+            return np.empty(0, dtype=np.uint64)
+        now = self._clock()
+        hot = self._book.choose(self._look(keys, self._topology), now, self._passes).hot
+        self._book.rebuilt(hot, now, slow=False)
+        return key_pages(hot) >> np.uint64(9)
 
     def note_split(self, process: ProcessId, ranges: npt.NDArray[np.uint64]) -> None:
         """Huge pages of `process` were split: `ranges` (numbers of 2 MiB), as far as it is known which.
@@ -127,6 +142,7 @@ class Rebuilder:
     ) -> Rebuilt:
         """Rebuild what belongs together, after the round's moves. Raises TierdError."""
         begun, now = time.monotonic(), self._clock()
+        self._topology = topology
         self._note(moved, topology, allowed.passes, now)
         dram_pages = sum(node.total for node in topology.dram) // PAGE_SIZE
         # where the bandwidth or the time of a round is what holds pages up, room is not

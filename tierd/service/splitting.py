@@ -35,6 +35,8 @@ class Keeper(Protocol):
 
     def kept(self, process: ProcessId) -> tuple[Range, ...]: ...
 
+    def adopt(self, process: ProcessId, ranges: Numbers) -> Numbers: ...
+
     def note_split(self, process: ProcessId, ranges: Numbers) -> None: ...
 
 
@@ -101,6 +103,7 @@ class Splitter:
                 done = max(0, before - huge_pages.huge_bytes(self._root, pid)) // HUGE_PAGE_SIZE
                 split = np.empty(0, dtype=np.uint64)
             else:
+                huge = np.setdiff1d(huge, keeper.adopt(process, huge))
                 self._write(pid, huge, deadline)
                 left = _numbers(huge_pages.huge_ranges(self._root, pid, _runs(huge))) if len(huge) else huge
                 split = np.setdiff1d(huge, left)
