@@ -6,7 +6,7 @@ from tests.bench import measure, workloads
 from tests.bench.contenders import CONTENDERS
 from tests.bench.measure import Run
 from tests.verify.table import Stage
-from tests.vm import machine
+from tests.vm import machine, records
 from tests.vm.scenario import Case, Sample
 
 PAGE = 4096
@@ -16,6 +16,8 @@ CONVERGED = 0.95
 LONG_SECONDS = 240.0
 """The length of the run that shows the steady state: the third and the fourth minute."""
 STEADY = (120.0, LONG_SECONDS)
+TRIES = 3
+"""Of a contender under which the workload was killed for want of memory."""
 KERNEL_SECONDS = 60.0
 """The length of a run of the kernel's own tiering, which is looked at after 45 s."""
 
@@ -26,7 +28,12 @@ def run(stage: Stage, kernel: str, case: Case, contender: str, seconds: float) -
     def play() -> Run:
         guest, region = stage.ready(kernel)
         workload = workloads.synthetic(case.name, case)
-        return measure.play(guest, region, workload, CONTENDERS[contender], seconds)
+        for _ in range(TRIES):
+            played = measure.play(guest, region, workload, CONTENDERS[contender], seconds)
+            # with huge pages the load fills this small machine to the brim; what tierd kills is a result
+            if contender == "tierd" or not records.between(played.records[0], played.records[-1]).oom_kills:
+                break
+        return played
 
     return stage.once((kernel, case, contender, seconds), play)
 
