@@ -356,3 +356,27 @@ def test_any_faults_at_all(batches: list[list[tuple[int, int, float]]]) -> None:
     assert len(heat) == len(seen)
     assert set(zip(found.slot.tolist(), found.page.tolist(), strict=True)) == seen
     assert np.isfinite(found.rate).all() and (found.rate > 0).all()
+
+
+def test_what_counts_as_quick_follows_a_workload_that_gets_faster_and_not_one_that_changes() -> None:
+    """At rest a thirtieth of the uses is quick, whatever their speed; ten times as many soon are not."""
+    heat, random, now = HeatMap(20.0), np.random.default_rng(1), 0.0
+
+    def share(rate: float, rounds: int) -> float:
+        """Quick uses of the last of so many rounds, each of 2000 pages unmapped and used at `rate`."""
+        nonlocal now
+        quick = 0
+        for _ in range(rounds):
+            pages = np.arange(2000, dtype=np.uint64) + np.uint64(FIRST_PAGE)
+            delays = np.sort(random.exponential(1 / rate, 2000))
+            for begun in (now, now + 1000.0):  # the first uses of a pass only show that it has begun
+                heat.observe(np.ones(2000, dtype=np.int64), random.permutation(pages), begun + delays)
+            now += 2000.0
+            quick = heat.update(now, 4000, resting=True, measured=False)
+        return quick / 4000
+
+    heat.update(now, 0, resting=False, measured=False)
+    slow = share(0.05, 200)
+    assert 0.01 < slow < 0.1
+    assert share(0.5, 1) > 3 * slow, "at once it is a change"
+    assert share(0.5, 150) < 0.1, "in time it is usual"
