@@ -100,7 +100,7 @@ def run(policy_path: Path) -> int:
     _check_permission(doors)
     lock = _lock()
 
-    from tierd.service import engine
+    from tierd.service.assembly import create_engine
     from tierd.service.daemon import Daemon
     from tierd.service.helper import Settings, read_missing, read_report
     from tierd.service.journal import Reporter, capture_logging, default_sink
@@ -117,7 +117,7 @@ def run(policy_path: Path) -> int:
         )
     daemon = Daemon(
         policy,
-        engine.create(policy, doors, missing),
+        create_engine(policy, doors, missing),
         load=lambda: load(policy_path),
         reporter=Reporter(default_sink()),
         notifier=Notifier(),

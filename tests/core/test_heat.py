@@ -380,3 +380,22 @@ def test_what_counts_as_quick_follows_a_workload_that_gets_faster_and_not_one_th
     assert 0.01 < slow < 0.1
     assert share(0.5, 1) > 3 * slow, "at once it is a change"
     assert share(0.5, 150) < 0.1, "in time it is usual"
+
+
+def test_at_rest_it_learns_less_often_and_misses_nothing() -> None:
+    """Of what was unmapped in several rounds, none of it used, all counts when it learns again."""
+    often, seldom = HeatMap(20.0), HeatMap(20.0)
+    pages = np.arange(2000, dtype=np.uint64) + np.uint64(FIRST_PAGE)
+    for heat in (often, seldom):
+        for begun in (0.0, 10.0):
+            heat.observe(np.ones(2000, dtype=np.int64), pages, begun + np.linspace(0.0, 1.0, 2000))
+        heat.update(11.0, 4000, resting=True, measured=True)
+    before = seldom.typical
+    seldom.update(12.0, 300_000, resting=True, measured=True)
+    assert seldom.typical == before
+    for now in (13.0, 14.0, 15.0):
+        seldom.update(now, 0, resting=True, measured=True)
+    often.update(15.0, 300_000, resting=True, measured=True)
+    for heat in (often, seldom):  # by now, what has not been used is cold
+        heat.update(55.0, 0, resting=True, measured=True)
+    assert seldom.typical == often.typical < before

@@ -233,3 +233,15 @@ def test_uses_of_what_was_unmapped_just_before_the_rest_are_no_change() -> None:
         governor.update(0, 0, 0, 1 << 20, 40_000, 1 << 20, 1000)
     governor.update(0, 0, 0, 1 << 20, 4, 1 << 20, 1000)
     assert governor.resting
+
+
+@pytest.mark.parametrize(("quick", "changed"), [(60, False), (600, True)])
+def test_a_glance_looks_for_a_change_only(quick: int, changed: bool) -> None:
+    governor = at_rest(30)
+    for _ in range(8):
+        governor.glance(30, 1000)
+        assert governor.resting and not governor.changed
+    governor.glance(quick, 1000)
+    governor.glance(quick, 1000)
+    assert governor.changed == changed and governor.resting != changed
+    assert (governor.size == FULL_SIZE) == changed

@@ -14,7 +14,7 @@ from tests.service.test_engine import HOT, PLACE, Bench, with_engine
 from tierd.core.policy import EngineMode
 from tierd.core.state import EngineState
 from tierd.kernel.demotion import Demotion
-from tierd.service import engine
+from tierd.service import assembly
 
 fake = test_engine.fake
 OBSERVE = with_engine(mode=EngineMode.OBSERVE)
@@ -61,5 +61,5 @@ def test_nothing_moves_while_it_is_off(fake: SimulatedKernel, setting: Path, dem
 
 def test_a_door_that_is_not_there_is_named() -> None:
     doors = {"perf.0": 3, "lru_gen": 4, "scan_size_mb": 5}
-    assert engine._lacking({**doors, "demotion_enabled": 6}) == ""
-    assert "demotion" in engine._lacking(doors)
+    assert assembly._lacking({**doors, "demotion_enabled": 6}) == ""
+    assert "demotion" in assembly._lacking(doors)

@@ -23,7 +23,7 @@ MANAGER = "org.tierd1.Manager"
 HANGING = """\
 import time
 from tierd.core.state import EngineState, State
-from tierd.service import engine
+from tierd.service import assembly
 
 class Hanging:
     state = State(engine=EngineState.IDLE)
@@ -38,7 +38,7 @@ class Hanging:
     def close(self):
         pass
 
-engine.create = lambda *_: Hanging()
+assembly.create_engine = lambda *_: Hanging()
 
 from tierd.__main__ import main
 raise SystemExit(main([]))

@@ -44,6 +44,8 @@ QUICK_SHARE: Final = 0.03
 quick nearly always, so that a few in a hundred show."""
 _QUICK_STEP: Final = 1.05
 """By which what counts as quick follows the workload in each round of a rest."""
+_LEARN_SECONDS: Final = 4.0
+"""Between two estimates of how often pages are used, during a rest, when that hardly changes."""
 MOST_PAGES: Final = int(0.9 * FULLEST * (1 << 21))
 """Pages remembered: 4.3 GiB sampled lately, in 44 MB, and twice that while the table is rebuilt."""
 _FORGOTTEN: Final = 1 / 4
@@ -87,6 +89,8 @@ class HeatMap:
         self._prior = RatePrior(half_life)
         self._quick = 0.0
         self._quick_uses = 0
+        self._learnt = -math.inf
+        self._unlearnt = 0
         self._fresh: list[Keys] = []
         self._pages = Table({"last": np.float64, "delay": np.float32, "events": np.uint8})
         self._regions = Table({"start": np.float64, "before": np.float64, "origin": np.float64})
@@ -117,16 +121,18 @@ class HeatMap:
         time = time[earliest_of]
         if len(self._pages) + len(keys) > self._capacity:
             self._forget_oldest(len(keys))
-        region_keys, region_of = np.unique(_region_key(keys), return_inverse=True)
-        region, region_new = self._regions.insert(region_keys)
+        # the keys are in order, and so are their regions
+        region_keys = _region_key(keys)
+        first_of = np.flatnonzero(np.diff(region_keys, prepend=np.uint64(0)))
+        region_of = np.repeat(np.arange(len(first_of)), np.diff(first_of, append=len(keys)))
+        region, region_new = self._regions.insert(region_keys[first_of])
         place, new = self._pages.insert(keys)
         start, before, origin = (self._region_column(c) for c in ("start", "before", "origin"))
         last, delay = self._page_column("last"), self._page_column("delay")
         events = self._events
 
         self._fresh.append(keys)
-        earliest = np.full(len(region_keys), np.inf)
-        np.minimum.at(earliest, region_of, time)
+        earliest = np.minimum.reduceat(time, first_of)
         fresh = region[region_new]
         start[fresh] = before[fresh] = origin[fresh] = earliest[region_new]
 
@@ -134,8 +140,7 @@ class HeatMap:
         back = away & (time - last[place] >= max(self.cooldown, _LEAST_COOLDOWN))
         # a page that faults for the second time since `start` proves a new unmapping of its region
         again = ~new & (~away | back) & (last[place] >= start[region[region_of]])
-        unmapped = np.full(len(region_keys), np.inf)
-        np.minimum.at(unmapped, region_of[again], time[again])
+        unmapped = np.minimum.reduceat(np.where(again, time, np.inf), first_of)
         renewed = np.isfinite(unmapped)
         old_start = start[region].copy()
         before[region[renewed]] = old_start[renewed]
@@ -178,7 +183,11 @@ class HeatMap:
         if resting and unmapped:
             # a workload left in peace gets faster, and all its uses quicker; a change does so in no time
             self._quick *= _QUICK_STEP if quick < QUICK_SHARE * unmapped else 1 / _QUICK_STEP
-        self._prior.update(now, unmapped, steps=SETTLED_STEPS if resting else STEPS)
+        self._unlearnt += unmapped
+        if resting and now - self._learnt < _LEARN_SECONDS:
+            return quick
+        self._prior.update(now, self._unlearnt, steps=SETTLED_STEPS if resting else STEPS)
+        self._learnt, self._unlearnt = now, 0
         if not measured and not resting:
             self._quick = self._prior.delay(QUICK_SHARE)
         return quick

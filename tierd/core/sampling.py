@@ -136,6 +136,12 @@ class ScanGovernor:
             self._pass = _Pass(self._pass.found)
         return self.size
 
+    def glance(self, quick: int, unmapped: int) -> None:
+        """The same for a round at rest in which nothing was planned."""
+        self.changed = self._surprised(quick, unmapped)
+        if self.changed:
+            self._look()
+
     @property
     def resting(self) -> bool:
         return self.size <= TRICKLE_SIZE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -30,11 +30,11 @@ from tierd.kernel.paths import Root
 from tierd.kernel.pressure import read_memory_pressure
 from tierd.kernel.topology import read_topology, refresh_free
 from tierd.service.coldness import Coldness
-from tierd.service.looking import Looking
+from tierd.service.looking import ROOMY, Looking
 from tierd.service.moving import Executor, Moved
 from tierd.service.placed import PlacedProcesses, without_own
 from tierd.service.rebuilding import Allowance, Rebuilder
-from tierd.service.sources import NoSource, Selection, find_sources, select
+from tierd.service.sources import NoSource, Selection
 from tierd.service.splitting import Splitter
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,9 @@ RESTING_PROCESS_SECONDS = 5.0
 """Between two looks at the process list."""
 PRUNE_SECONDS = 10.0
 RESTING_PRUNE_SECONDS = 60.0
+"""Between two times that what is stale is forgotten."""
+WHOLE_ROUND_SECONDS = 4.0
+"""Between two whole rounds at rest. In those in between, only a change of the hot set is looked for."""
 TOPOLOGY_SECONDS = 5.0
 """Between two looks at nodes, tiers and watermarks; free memory is read in every round."""
 MOST_HOT = 1 << 18
@@ -123,7 +126,8 @@ class Engine:
             self._heat = _heat(policy.engine, self._source)
             self._evidence = evidence
         self._bucket = TokenBucket(policy.engine.bandwidth, burst=max(1.0, policy.engine.round))
-        self._next_processes = self._next_round = self._next_prune = self._next_topology = 0.0
+        self._next_processes = self._next_prune = self._next_topology = 0.0
+        self._next_round = self._next_whole_round = 0.0
 
     def close(self) -> None:
         self._source.stop()
@@ -186,6 +190,9 @@ class Engine:
     def _round(self, now: float) -> None:
         engine = self._policy.engine
         topology = self._observe_topology(now)
+        if self._glance(now, topology):
+            return
+        self._next_whole_round = now + WHOLE_ROUND_SECONDS
         if not topology.tiered:
             return self._publish(
                 topology, EngineState.IDLE, "one memory tier only: there is nothing to place"
@@ -243,10 +250,25 @@ class Engine:
         steady = EngineState.STEADY if self._looking.resting else EngineState.CONVERGING
         return self._publish(topology, steady, plan.held, plan)
 
+    def _glance(self, now: float, topology: Topology) -> bool:
+        """Whether a glance is enough for this round: it rests, DRAM is not short, and the hot set is what it
+        was."""
+        room = planner.room_pages(topology.dram, self._policy.engine.dram_floor)
+        if not self._looking.resting or now >= self._next_whole_round or room < -ROOMY:
+            return False
+        if self._looking.glance(now, self._heat, self._state.slow_bytes):
+            self._look_anew()
+        return True
+
+    def _look_anew(self) -> None:
+        """The hot set has changed."""
+        self._heat.doubt(self._clock())
+        self._coldness.begin_anew()
+        self._source.steer(self._looking.effort)
+
     def _steer_sampling(self, topology: Topology, plan: Plan, moved: Moved | None = None) -> None:
         if self._looking.steer(topology, plan, moved):
-            self._heat.doubt(self._clock())
-            self._coldness.begin_anew()
+            return self._look_anew()
         self._source.steer(self._looking.effort)
 
     def _unproven(self, plan: Plan, cold: tuple[ColdStock, ...], topology: Topology) -> str:
@@ -369,27 +391,3 @@ def _heat(engine: EnginePolicy, source: AccessSource) -> Heat:
     if source.period is None:
         return HeatMap(engine.heat_half_life, engine.cooldown)
     return SampledHeat(engine.heat_half_life, source.period, engine.cooldown)
-
-
-def create(policy: Policy, doors: Mapping[str, int], missing: tuple[MissingFeature, ...]) -> Engine:
-    """The engine of this machine, from the descriptors that the helper opened. Called by the daemon."""
-    root = Root()
-    return Engine(
-        policy,
-        lambda: select(find_sources(root, doors)),
-        Generations(doors.get("lru_gen", -1)),
-        Splitter(root, doors.get("split_huge_pages")),
-        root,
-        missing,
-        _lacking(doors),
-        demotion=Demotion(doors.get("demotion_enabled")),
-    )
-
-
-def _lacking(doors: Mapping[str, int]) -> str:
-    """Why nothing can be placed with these doors, apart from what the sources of accesses lack."""
-    needs = {
-        "lru_gen": "cold pages cannot be found",
-        "demotion_enabled": "the kernel's demotion is not ours to switch on",
-    }
-    return "; ".join(loss for need, loss in needs.items() if need not in doors)

@@ -76,6 +76,13 @@ class Looking:
             now, self._unmapped, resting=self.resting, measured=self._governor.measured
         )
 
+    def glance(self, now: float, heat: Heat, slow_bytes: int) -> bool:
+        """All of a round in which only a change of the hot set is looked for. Returns whether it has
+        changed. Raises TierdError."""
+        self.learn(now, heat, slow_bytes)
+        self._governor.glance(self._quick, self._unmapped)
+        return self._governor.changed
+
     @property
     def passes(self) -> float:
         """How often the kernel has unmapped the slow tier since the last round."""

@@ -1,0 +1,60 @@
+"""What the engine does while it rests: a glance in most rounds, and all of it where one is not enough."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.kernel.fixtures.simulated import DRAM, SimulatedKernel
+from tests.service.test_engine import HOT, MIB, Bench, fake  # noqa: F401 - a fixture
+from tierd.core.state import EngineState
+from tierd.service.engine import WHOLE_ROUND_SECONDS
+
+
+class Resting(Bench):
+    """An engine that has come to rest."""
+
+    def __init__(self, kernel: SimulatedKernel) -> None:
+        super().__init__(kernel)
+        self.pass_by(92, unmapped=20_000)
+        assert self.state.engine is EngineState.STEADY and self.source.efforts[-1] < 1
+
+    def pass_by(self, seconds: int, unmapped: int = 3000) -> None:
+        """Seconds, in each of which the kernel unmaps so many pages."""
+        vmstat = self.fake.machine.vmstat
+        for _ in range(seconds):
+            vmstat["numa_pte_updates"] = vmstat.get("numa_pte_updates", 0) + unmapped
+            self.fake.machine.write_vmstat()
+            self.run(1)
+
+
+@pytest.fixture
+def resting(fake: SimulatedKernel) -> Resting:  # noqa: F811
+    return Resting(fake)
+
+
+def test_most_rounds_are_a_glance(resting: Resting) -> None:
+    before = resting.state.counters.rounds
+    resting.pass_by(40)
+    assert resting.state.counters.rounds - before == 40 / WHOLE_ROUND_SECONDS
+    assert resting.state.engine is EngineState.STEADY
+
+
+def test_a_glance_sees_that_other_pages_are_hot(resting: Resting) -> None:
+    rest = resting.source.efforts[-1]
+    resting.fake.place(HOT)
+    before = resting.state.counters.rounds
+    seconds = 0
+    while resting.source.efforts[-1] == rest:
+        resting.pass_by(1)
+        seconds += 1
+    assert seconds <= 5 and resting.source.efforts[-1] == 1
+    resting.pass_by(2)
+    assert resting.state.counters.rounds > before + 1, "then each round is whole"
+
+
+def test_where_dram_is_short_a_glance_is_not_enough(resting: Resting) -> None:
+    resting.pass_by(1)
+    resting.fake.machine.write_free(DRAM, resting.floor - 32 * MIB)
+    before = resting.state.counters.rounds
+    resting.pass_by(3)
+    assert resting.state.counters.rounds - before == 3
