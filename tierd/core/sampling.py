@@ -33,14 +33,14 @@ FULL_WINDOW: Final = 8
 """The same at full rate, where the kernel may let seconds pass and then unmap much at once."""
 LAG: Final = 1
 """Rounds before a window whose unmapped pages may be used in it."""
-SURPRISE: Final = 2.5
+SURPRISE: Final = 3.0
 """A trickle that finds so many times as many quick uses as it used to, for each page unmapped, says that the
 hot set has changed, when luck cannot explain it."""
 ALARM: Final = 2.0
 """The same at full rate, where some quick uses are what is being looked for."""
 LUCK: Final = 5.0
 """Standard deviations of a count (its square root) above what is usual that luck explains."""
-UNTOLD: Final = 0.2
+UNTOLD: Final = 0.16
 """Share of what a trickle unmaps whose quick uses are taken to be usual while it has not shown what is: a
 workload that nobody disturbs any more is faster, and so are its uses."""
 FEWEST_ROUNDS, MOST_ROUNDS = 4, 10
