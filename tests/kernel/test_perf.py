@@ -35,16 +35,16 @@ from tierd.kernel.perf import (
 
 
 def test_the_record_is_as_long_as_the_kernel_s() -> None:
-    assert FAULT_LAYOUT.itemsize == len(sample(0)) == 32
-    assert MEMORY_LAYOUT.itemsize == len(memory_sample(0, 0)) == 48
+    assert FAULT_LAYOUT.itemsize == len(sample(0)) == 40
+    assert MEMORY_LAYOUT.itemsize == len(memory_sample(0, 0)) == 56
 
 
 def test_samples_of_memory_accesses() -> None:
     """The order in which the kernel writes them is that of the header file, not that of the bits."""
-    data = memory_sample(0x7F0000001238, 0x140001238, pid=5, time=17, level=0xE)
+    data = memory_sample(0x7F0000001238, 0x140001238, pid=5, time=17, level=0xE, cpu=130)
     records, missing = parse_records(lost(2) + data + lost(1, with_id=True) + data, MEMORY_LAYOUT)
     assert missing == 3 and len(records) == 2
-    assert [int(records[name][0]) for name in ("pid", "tid", "time")] == [5, 8, 17]
+    assert [int(records[name][0]) for name in ("pid", "tid", "time", "cpu")] == [5, 8, 17, 130]
     assert int(records["address"][0]) == 0x7F0000001238
     assert int(records["physical_address"][0]) == 0x140001238
     assert int(records["data_source"][0]) >> 33 & 0xF == 0xE
@@ -75,11 +75,11 @@ def test_lost_records_are_counted(with_id: bool) -> None:
     assert (records["address"] >> np.uint64(12)).tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("size", range(33))
+@pytest.mark.parametrize("size", range(41))
 def test_data_that_ends_within_a_record(size: int) -> None:
     """Never seen from a kernel; it must end neither in a loop nor in an error."""
     records, missing = parse_records(sample(1 << 12) + sample(2 << 12)[:size])
-    assert len(records) == (2 if size == 32 else 1) and missing == 0
+    assert len(records) == (2 if size == 40 else 1) and missing == 0
 
 
 @pytest.mark.parametrize("size", [0, 1, 7])
@@ -141,13 +141,13 @@ def test_reading_makes_room(writer: FakeKernel) -> None:
     writer.write(sample(0x1000) * 3)
     assert writer.word(TAIL) == 0
     ring.read()
-    assert writer.word(TAIL) == writer.word(HEAD) == 96
+    assert writer.word(TAIL) == writer.word(HEAD) == 120
     ring.close()
 
 
-@pytest.mark.parametrize("behind_the_end", [0, 8, 16, 24, 32, 40])
+@pytest.mark.parametrize("behind_the_end", [0, 8, 16, 24, 32, 40, 48])
 def test_records_across_the_end_of_the_ring(writer: FakeKernel, behind_the_end: int) -> None:
-    writer.start_at(5 * writer.size + writer.size - 64 + behind_the_end)
+    writer.start_at(5 * writer.size + writer.size - 80 + behind_the_end)
     ring = Ring(writer.descriptor, pages=1)
     writer.write(sample(0x1000) + lost(3) + sample(0x2000) + sample(0x3000))
     records, missing = ring.read()
@@ -155,13 +155,14 @@ def test_records_across_the_end_of_the_ring(writer: FakeKernel, behind_the_end: 
     ring.close()
 
 
-@pytest.mark.parametrize("start", [0, 4096 - 32, 2048 + 8])
+@pytest.mark.parametrize("start", [0, 4096 - 40, 2048 + 8])
 def test_a_ring_that_is_full(writer: FakeKernel, start: int) -> None:
     """Head and tail then point to one place, as they do when it is empty."""
     writer.start_at(start)
     ring = Ring(writer.descriptor, pages=1)
-    writer.write(b"".join(sample(n << 12) for n in range(writer.size // 32)))
-    assert addresses(ring) == [n << 12 for n in range(writer.size // 32)]
+    count, left = divmod(writer.size, 40)
+    writer.write(b"".join(sample(n << 12) for n in range(count)) + other(left - 8))
+    assert addresses(ring) == [n << 12 for n in range(count)]
     assert addresses(ring) == []
     ring.close()
 
@@ -188,12 +189,13 @@ def test_rounds_of_writing_and_reading(
 def test_the_rings_of_all_cpus_are_one_stream_in_order_of_time(tmp_path: Path) -> None:
     cpus = [FakeKernel(tmp_path / f"cpu{number}", RING_PAGES) for number in range(3)]
     cpus[0].write(sample(0x7000, pid=10, time=3_500_000_000) + sample(0x9FFF, pid=10, time=5_000_000_000))
-    cpus[1].write(lost(4) + sample(0x8123, pid=11, time=4_000_000_000) + lost(2))
+    cpus[1].write(lost(4) + sample(0x8123, pid=11, time=4_000_000_000, cpu=1) + lost(2))
     stream = SampleStream(cpu.descriptor for cpu in cpus)
     faults = accesses(*stream.read())
     assert faults.page.tolist() == [7, 8, 9]
     assert faults.pid.tolist() == [10, 11, 10] and faults.pid.dtype == np.int32
     assert faults.time.tolist() == [3.5, 4.0, 5.0], "in seconds"
+    assert faults.cpu.tolist() == [0, 1, 0] and faults.cpu.dtype == np.int32
     assert faults.lost == 6 and len(faults) == 3
     records, missing = stream.read()
     assert (len(records), missing) == (0, 0)

@@ -67,7 +67,7 @@ def test_the_page_fault_event(opened: list[tuple[bytes, int, int]]) -> None:
     data, pid, cpu = opened[0]
     assert (pid, cpu) == (-1, 3)
     assert attributes(data) == {
-        **{"type": 1, "size": 112, "config": 2, "period": 1, "sample_type": 0b1110},
+        **{"type": 1, "size": 112, "config": 2, "period": 1, "sample_type": 0b1000_1110},
         **{"flags": 1 | 1 << 25, "config1": 0, "clockid": 1},
     }
 
@@ -79,7 +79,7 @@ def test_pebs(tmp_path: Path, opened: list[tuple[bytes, int, int]]) -> None:
     assert (pid, cpu) == (-1, 5)
     found = attributes(data)
     assert (found["type"], found["config"], found["config1"]) == (4, 0x1CD, 30)
-    assert found["sample_type"] == 2 | 4 | 8 | 1 << 15 | 1 << 19
+    assert found["sample_type"] == 2 | 4 | 8 | 1 << 7 | 1 << 15 | 1 << 19
     assert found["flags"] == 1 | 1 << 5 | 1 << 6 | 2 << 15 | 1 << 25, "disabled, user only, precise, clock"
     assert found["clockid"] == 1 and found["period"] == 10_007
 

@@ -33,7 +33,8 @@ class Bench:
         self.after -= 1
         seen = [] if self.after >= 0 else self.answer(self.page, self.now)
         pid, page, when = zip(*seen, strict=True) if seen else ((), (), ())
-        return Accesses(np.array(pid, np.int32), np.array(page, np.uint64), np.array(when, np.float64))
+        cpu = np.zeros(len(pid), np.int32)
+        return Accesses(np.array(pid, np.int32), np.array(page, np.uint64), np.array(when, np.float64), cpu)
 
     def wait(self, seconds: float) -> None:
         self.now += seconds
@@ -108,7 +109,8 @@ def events() -> Iterator[list[int]]:
     """The page-fault event of this process alone, which needs no more than perf_event_paranoid 2."""
     from tierd.kernel import perf_event, syscalls
 
-    attributes = perf_event._attributes(1, 2, 0, 1, 1 << 1 | 1 << 2 | 1 << 3, 1 << 5 | 1 << 6)
+    sample = perf_event._SAMPLE_TID_TIME_ADDR_CPU
+    attributes = perf_event._attributes(1, 2, 0, 1, sample, 1 << 5 | 1 << 6)
     try:
         opened = syscalls.perf_event_open(attributes, 0, -1)
     except OSError as error:
@@ -130,4 +132,7 @@ def test_the_kernel_of_this_machine_sees_a_touch(events: list[int]) -> None:
     begun = time.monotonic()
     assert see_touch(source.read, FreshPages()) == ""
     assert time.monotonic() - begun < DEADLINE
+    FreshPages()()
+    seen = source.read()
+    assert len(seen) and set(seen.cpu.tolist()) <= os.sched_getaffinity(0)
     source.stop()

@@ -11,7 +11,7 @@ import pytest
 from tests.kernel.fixtures import MIB, Machine, fail_reading
 from tierd.core.model import PAGE_SIZE, TierKind
 from tierd.errors import DeniedError, GoneError, MalformedError, TierdError
-from tierd.kernel.topology import read_free, read_high_watermarks, read_topology
+from tierd.kernel.topology import read_free, read_high_watermarks, read_topology, refresh_free
 
 
 @pytest.fixture
@@ -66,6 +66,31 @@ def test_two_sockets(tmp_path: Path) -> None:
     )
     topology = read_topology(machine.write().root)
     assert [n.number for n in topology.dram] == [0, 1] and [n.number for n in topology.slow] == [2, 3]
+
+
+def test_each_cpu_is_near_its_own_dram(tmp_path: Path) -> None:
+    """CPU 5 is offline, and node 4 has CPUs and no memory."""
+    machine = Machine(
+        tmp_path, nodes={n: (MIB, MIB) for n in range(4)}, cpu_nodes="0-1,4", tiers={4: "0-1", 22: "2-3"}
+    )
+    machine.cpus = {0: "0-1,6", 1: "2-3,7", 4: "4"}
+    assert read_topology(machine.write().root).near == (0, 0, 1, 1, -1, -1, 0, 1)
+
+
+def test_what_is_near_is_read_with_the_nodes_and_kept_between(machine: Machine) -> None:
+    before = read_topology(machine.root)
+    machine.cpus = {0: "0-2"}
+    machine.write()
+    assert before.near == refresh_free(machine.root, before).near == (0, 0)
+    assert read_topology(machine.root).near == (0, 0, 0)
+
+
+def test_a_node_without_a_list_of_cpus_is_near_none(machine: Machine) -> None:
+    (machine.root.nodes / "node0/cpulist").unlink()
+    assert read_topology(machine.root).near == ()
+    machine.put(machine.root.nodes / "node0/cpulist", "some\n")
+    with pytest.raises(MalformedError, match="node0/cpulist"):
+        read_topology(machine.root)
 
 
 def test_one_tier_only(tmp_path: Path) -> None:

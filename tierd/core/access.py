@@ -29,11 +29,13 @@ from tierd.core.heat import HotPages, Movable
 @dataclass(frozen=True, slots=True)
 class Accesses:
     """Observations in order of time, arrays of one length. pid: int32; page: uint64 virtual page number;
-    time: float64 seconds, CLOCK_MONOTONIC. `lost` counts records that the source had no room for."""
+    time: float64 seconds, CLOCK_MONOTONIC; cpu: int32, where the thread ran. `lost` counts records that the
+    source had no room for."""
 
     pid: npt.NDArray[np.int32]
     page: npt.NDArray[np.uint64]
     time: npt.NDArray[np.float64]
+    cpu: npt.NDArray[np.int32]
     lost: int = 0
 
     def __len__(self) -> int:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+import numpy.typing as npt
+
 PAGE_SIZE = 4096
 HUGE_PAGE_SIZE = 2 << 20
 PAGES_PER_HUGE_PAGE = HUGE_PAGE_SIZE // PAGE_SIZE
@@ -54,9 +57,11 @@ class Tier:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The machine's tiers, fastest first."""
+    """The machine's tiers, fastest first. near: of each CPU by its number, the node of DRAM that it is part
+    of; -1 for a CPU that is offline, or whose node has no DRAM."""
 
     tiers: tuple[Tier, ...]
+    near: tuple[int, ...] = ()
 
     @property
     def dram(self) -> tuple[Node, ...]:
@@ -70,6 +75,11 @@ class Topology:
     def tiered(self) -> bool:
         """Whether there is anything to place: DRAM and at least one slower node."""
         return bool(self.dram) and bool(self.slow)
+
+    def near_of(self, cpu: npt.NDArray[np.int32]) -> npt.NDArray[np.int16]:
+        """`near` of each of these CPUs; -1 for those that were not there when it was read."""
+        near: npt.NDArray[np.int16] = np.array([*self.near, -1], dtype=np.int16)
+        return near.take(np.minimum(cpu, len(self.near)))
 
 
 @dataclass(frozen=True, slots=True)

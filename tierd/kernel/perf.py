@@ -35,9 +35,13 @@ Layout = np.dtype[np.void]
 _HEADER: Final = [("type", "<u4"), ("misc", "<u2"), ("size", "<u2")]
 
 FAULT_LAYOUT: Final[Layout] = np.dtype(
-    [*_HEADER, ("pid", "<u4"), ("tid", "<u4"), ("time", "<u8"), ("address", "<u8")]
+    [
+        *_HEADER,
+        *(("pid", "<u4"), ("tid", "<u4"), ("time", "<u8"), ("address", "<u8")),
+        *(("cpu", "<u4"), ("reserved", "<u4")),
+    ]
 )
-"""PERF_RECORD_SAMPLE with TID, TIME and ADDR, in the order of perf_event_open(2)."""
+"""PERF_RECORD_SAMPLE with TID, TIME, ADDR and CPU, in the order of perf_event_open(2)."""
 
 MEMORY_LAYOUT: Final[Layout] = np.dtype(
     [*FAULT_LAYOUT.descr, ("data_source", "<u8"), ("physical_address", "<u8")]
@@ -147,5 +151,6 @@ def accesses(records: Records, lost: int) -> Accesses:
         records["pid"].astype(np.int32),
         records["address"] >> np.uint64(12),
         (records["time"] / 1e9).astype(np.float64),
+        records["cpu"].astype(np.int32),
         lost,
     )

@@ -20,7 +20,7 @@ from tierd.kernel.paths import Root
 # include/uapi/linux/perf_event.h
 _TYPE_SOFTWARE: Final = 1
 _COUNT_PAGE_FAULTS: Final = 2
-_SAMPLE_TID_TIME_ADDR: Final = 1 << 1 | 1 << 2 | 1 << 3
+_SAMPLE_TID_TIME_ADDR_CPU: Final = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 7
 _SAMPLE_DATA_SRC: Final = 1 << 15
 _SAMPLE_PHYS_ADDR: Final = 1 << 19
 _FLAG_DISABLED: Final = 1 << 0
@@ -60,13 +60,13 @@ def open_fault_event(cpu: int) -> int:
     """The page-fault event of every process on `cpu`, not yet enabled. Called by the helper, as root, since
     Debian ties it to CAP_SYS_ADMIN (perf_event_paranoid 3). Raises OSError."""
     return syscalls.perf_event_open(
-        _attributes(_TYPE_SOFTWARE, _COUNT_PAGE_FAULTS, 0, 1, _SAMPLE_TID_TIME_ADDR, 0), -1, cpu
+        _attributes(_TYPE_SOFTWARE, _COUNT_PAGE_FAULTS, 0, 1, _SAMPLE_TID_TIME_ADDR_CPU, 0), -1, cpu
     )
 
 
 def open_hardware_event(event: HardwareEvent, cpu: int) -> int:
     """`event` of every process on `cpu`, not yet enabled. Called by the helper, as root. Raises OSError."""
-    sample = _SAMPLE_TID_TIME_ADDR | _SAMPLE_DATA_SRC | _SAMPLE_PHYS_ADDR
+    sample = _SAMPLE_TID_TIME_ADDR_CPU | _SAMPLE_DATA_SRC | _SAMPLE_PHYS_ADDR
     attributes = _attributes(event.type, event.config, event.config1, event.period, sample, event.flags)
     return syscalls.perf_event_open(attributes, -1, cpu)
 

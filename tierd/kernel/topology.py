@@ -39,45 +39,57 @@ def free_in(meminfo: OpenFile) -> int:
 def refresh_free(root: Root, topology: Topology) -> Topology:
     """The same tiers with their free memory as it is now: one small file for each node, where read_topology
     reads a dozen. Raises GoneError when a node is gone: read the whole topology again."""
-    return Topology(
-        tuple(
-            replace(
-                tier, nodes=tuple(replace(node, free=read_free(root, node.number)) for node in tier.nodes)
-            )
-            for tier in topology.tiers
-        )
+    tiers = tuple(
+        replace(tier, nodes=tuple(replace(node, free=read_free(root, node.number)) for node in tier.nodes))
+        for tier in topology.tiers
     )
+    return replace(topology, tiers=tiers)
 
 
 def read_topology(root: Root) -> Topology:
-    """Every node with memory, sorted into tiers, fastest first.
+    """Every node with memory, sorted into tiers, fastest first, and which CPUs are near which DRAM.
 
     A tier is DRAM when it holds a node with CPUs or is faster than every tier that does (the kernel's own
     rule for top tiers, establish_demotion_targets in mm/memory-tiers.c). Where the kernel has no memory
     tiers, nodes with CPUs are DRAM and the others slow. Raises MalformedError.
     """
-    nodes = _read_nodes(root)
+    topology = Topology(_sorted_into_tiers(root, _read_nodes(root)))
+    return replace(topology, near=_read_near(root, topology.dram))
+
+
+def _sorted_into_tiers(root: Root, nodes: dict[int, Node]) -> tuple[Tier, ...]:
     named = _read_tiers(root)
     if not named:
         with_cpus = tuple(n for n in nodes.values() if n.has_cpus)
         without = tuple(n for n in nodes.values() if not n.has_cpus)
         tiers = [Tier("cpu-nodes", TierKind.DRAM, with_cpus), Tier("cpuless-nodes", TierKind.SLOW, without)]
-        return Topology(tuple(t for t in tiers if t.nodes))
+        return tuple(t for t in tiers if t.nodes)
     slowest_with_cpus = max(
         (rank for rank, _, numbers in named if any(nodes[n].has_cpus for n in numbers if n in nodes)),
         default=named[0][0],
     )
-    return Topology(
-        tuple(
-            Tier(
-                name,
-                TierKind.DRAM if rank <= slowest_with_cpus else TierKind.SLOW,
-                tuple(nodes[n] for n in numbers if n in nodes),
-            )
-            for rank, name, numbers in named
-            if any(n in nodes for n in numbers)
+    return tuple(
+        Tier(
+            name,
+            TierKind.DRAM if rank <= slowest_with_cpus else TierKind.SLOW,
+            tuple(nodes[n] for n in numbers if n in nodes),
         )
+        for rank, name, numbers in named
+        if any(n in nodes for n in numbers)
     )
+
+
+def _read_near(root: Root, dram: tuple[Node, ...]) -> tuple[int, ...]:
+    near: dict[int, int] = {}
+    for node in dram:
+        path = root.nodes / f"node{node.number}/cpulist"
+        try:
+            near.update(dict.fromkeys(parse_list(read_text(path)), node.number))
+        except GoneError:
+            continue  # taken offline meanwhile
+        except ValueError:
+            raise MalformedError(f"{path}: not a list of CPUs") from None
+    return tuple(near.get(cpu, -1) for cpu in range(max(near, default=-1) + 1))
 
 
 def _read_meminfo(root: Root, node: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from tierd.kernel.paths import Root
 from tierd.service.moving import Moved
 
 SAMPLE_SECONDS: Final = 0.1
-"""Between two readings of the rings: a ring holds 16,000 faults."""
+"""Between two readings of the rings: a ring holds 13,000 faults."""
 RESTING_SECONDS: Final = 1.0
 """The same while a trickle is all that comes."""
 ROOMY: Final = 4096

@@ -72,7 +72,8 @@ class NoSource:
     def start(self) -> None: ...
 
     def read(self) -> Accesses:
-        return Accesses(np.empty(0, np.int32), np.empty(0, np.uint64), np.empty(0, np.float64))
+        nothing = np.empty(0, np.int32)
+        return Accesses(nothing, np.empty(0, np.uint64), np.empty(0, np.float64), nothing)
 
     def steer(self, effort: float) -> None: ...
 
