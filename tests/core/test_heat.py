@@ -15,11 +15,12 @@ FIRST_PAGE = 0x7F0000000
 EMPTY = HeatMap(20.0).nbytes
 
 
-def feed(heat: HeatMap, pages: list[int], times: list[float], slot: int = 1) -> None:
+def feed(heat: HeatMap, pages: list[int], times: list[float], slot: int = 1, near: int = 0) -> None:
     heat.observe(
         np.full(len(pages), slot, dtype=np.int64),
         np.array(pages, dtype=np.uint64),
         np.array(times, dtype=np.float64),
+        np.full(len(pages), near, dtype=np.int16),
     )
 
 
@@ -75,6 +76,7 @@ class Scan:
                 np.full(len(faults), slot),
                 faults.astype(np.uint64) + np.uint64(FIRST_PAGE),
                 self.fault_at[faults],
+                np.zeros(len(faults), dtype=np.int16),
             )
             self.fault_at[faults] = np.inf
 
@@ -350,12 +352,30 @@ def test_any_faults_at_all(batches: list[list[tuple[int, int, float]]]) -> None:
             np.array([slot for slot, _, _ in batch], dtype=np.int64),
             np.array([FIRST_PAGE + page for _, page, _ in batch], dtype=np.uint64),
             np.array([time for _, _, time in batch], dtype=np.float64),
+            np.zeros(len(batch), dtype=np.int16),
         )
         seen |= {(slot, FIRST_PAGE + page) for slot, page, _ in batch}
     found = heat.hottest(60.0, 1e-9, 1 << 20)
     assert len(heat) == len(seen)
     assert set(zip(found.slot.tolist(), found.page.tolist(), strict=True)) == seen
     assert np.isfinite(found.rate).all() and (found.rate > 0).all()
+
+
+def test_the_node_near_the_last_user_is_known() -> None:
+    heat = HeatMap(20.0)
+    pages = [FIRST_PAGE + n for n in range(4)]
+    feed(heat, pages, [1.0, 1.1, 1.2, 1.3], near=1)
+    feed(heat, pages[:1], [2.0], near=0)
+    feed(heat, pages[1:2], [2.0], near=-1)
+    feed(heat, [FIRST_PAGE + 4, FIRST_PAGE + 5], [2.0, 2.1], near=-1)
+    feed(heat, pages[3:], [2.0], near=300)
+    found = heat.hottest(2.5, 1e-9, 100)
+    near = {int(page) - FIRST_PAGE: node for page, node in zip(found.page, found.near.tolist(), strict=True)}
+    assert near == {0: 0, 1: 1, 2: 1, 3: 1, 4: -1, 5: -1}, "and stays what it was where it is not known"
+    assert found.near.dtype == np.int16
+    pages = list(range(FIRST_PAGE, FIRST_PAGE + 100_000))
+    feed(heat, pages, np.linspace(3, 4, len(pages)).tolist(), near=254)
+    assert set(heat.hottest(5.0, 1e-9, 1 << 20).near.tolist()) == {254}, "after the table was rebuilt as well"
 
 
 def test_what_counts_as_quick_follows_a_workload_that_gets_faster_and_not_one_that_changes() -> None:
@@ -370,7 +390,8 @@ def test_what_counts_as_quick_follows_a_workload_that_gets_faster_and_not_one_th
             pages = np.arange(2000, dtype=np.uint64) + np.uint64(FIRST_PAGE)
             delays = np.sort(random.exponential(1 / rate, 2000))
             for begun in (now, now + 1000.0):  # the first uses of a pass only show that it has begun
-                heat.observe(np.ones(2000, dtype=np.int64), random.permutation(pages), begun + delays)
+                near = np.zeros(2000, dtype=np.int16)
+                heat.observe(np.ones(2000, dtype=np.int64), random.permutation(pages), begun + delays, near)
             now += 2000.0
             quick = heat.update(now, 4000, resting=True, measured=False)
         return quick / 4000

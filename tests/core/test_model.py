@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import pytest
 
 from tierd.core.model import Node, Tier, TierKind, Topology
@@ -39,12 +38,6 @@ def test_there_is_something_to_place_only_with_both_kinds(tiers: tuple[Tier, ...
 
 def test_a_tier_that_lost_its_nodes_is_no_place() -> None:
     assert not Topology((FAST, Tier("memory_tier22", TierKind.SLOW, ()))).tiered
-
-
-def test_the_node_near_a_cpu() -> None:
-    seen = Topology((FAST, SLOW), near=(0, 0, 1, -1))
-    assert seen.near_of(np.array([2, 0, 3, 4, 500], dtype=np.int32)).tolist() == [1, 0, -1, -1, -1]
-    assert Topology(()).near_of(np.array([0], dtype=np.int32)).tolist() == [-1]
 
 
 def test_values_cannot_be_changed() -> None:

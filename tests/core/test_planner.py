@@ -32,10 +32,16 @@ from tierd.core.planner import (
 LEAST_RATE = 1 / IDLE_WITHOUT_SWAP
 
 
-def hot(rates: list[float]) -> HotPages:
+def hot(rates: list[float], near: list[int] | int = -1) -> HotPages:
+    """Pages of these rates; near: the node near the users of all of them, or of each, hottest first."""
     rates = sorted(rates, reverse=True)
     count = len(rates)
-    return HotPages(np.ones(count, dtype=np.int64), np.arange(count, dtype=np.uint64), np.array(rates))
+    return HotPages(
+        np.ones(count, dtype=np.int64),
+        np.arange(count, dtype=np.uint64),
+        np.array(rates),
+        np.broadcast_to(np.array(near, dtype=np.int16), count),
+    )
 
 
 def dram(room: int, number: int = 0, high: int = 3 << 20, extra: int = 0) -> Node:

@@ -12,11 +12,12 @@ PERIOD = 1000
 HALF_LIFE = 20.0
 
 
-def feed(heat: SampledHeat, pages: list[int], times: list[float], slot: int = 1) -> None:
+def feed(heat: SampledHeat, pages: list[int], times: list[float], slot: int = 1, near: int = 0) -> None:
     heat.observe(
         np.full(len(pages), slot, dtype=np.int64),
         np.array(pages, dtype=np.uint64) + np.uint64(FIRST),
         np.array(times, dtype=np.float64),
+        np.full(len(pages), near, dtype=np.int16),
     )
 
 
@@ -50,6 +51,16 @@ def test_a_half_life_later_it_is_half_as_hot() -> None:
     assert rates(heat, 10.0 + HALF_LIFE)[1] == pytest.approx(now / 2)
     feed(heat, [1] * 32, [10.0 + HALF_LIFE] * 32)
     assert rates(heat, 10.0 + HALF_LIFE)[1] == pytest.approx(now)
+
+
+def test_the_node_near_the_last_user_is_known() -> None:
+    heat = SampledHeat(HALF_LIFE, PERIOD)
+    feed(heat, [1, 2, 3], [10.0, 10.1, 10.2], near=1)
+    feed(heat, [2, 4], [11.0, 11.1], near=-1)
+    feed(heat, [3], [11.0], near=0)
+    found = heat.hottest(12.0, 1e-9, 100)
+    near = {int(page) - FIRST: node for page, node in zip(found.page, found.near.tolist(), strict=True)}
+    assert near == {1: 1, 2: 1, 3: 0, 4: -1}
 
 
 def test_a_time_that_goes_back_makes_nothing_hotter() -> None:

@@ -37,7 +37,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimulatedKernel:
 
 def movable(executor: Executor, hot: HotPages) -> HotPages:
     mask = executor.movable(hot.slot, hot.page)
-    return HotPages(hot.slot[mask], hot.page[mask], hot.rate[mask])
+    return hot.only(mask)
 
 
 class Round:
@@ -59,9 +59,10 @@ class Round:
         """Leave room for so many pages above the floor."""
         self.fake.machine.write_free(DRAM, self.floor_bytes + pages * PAGE_SIZE)
 
-    def hot(self, slot: int = 1) -> HotPages:
+    def hot(self, slot: int = 1, near: int = -1) -> HotPages:
         pages = np.array(self.fake.hot, dtype=np.uint64)
-        return HotPages(np.full(len(pages), slot), pages, np.ones(len(pages)))
+        count = len(pages)
+        return HotPages(np.full(count, slot), pages, np.ones(count), np.full(count, near, dtype=np.int16))
 
     def rounds(self, seconds: int) -> None:
         """A round a second, each with all that may be tried."""
@@ -70,7 +71,7 @@ class Round:
             assert self.executor is not None
             hot = movable(self.executor, self.hot())
             away = np.array([self.fake.where[page] == SLOW for page in hot.page.tolist()], dtype=bool)
-            hot = HotPages(hot.slot[away], hot.page[away], hot.rate[away])
+            hot = hot.only(away)
             self.run(len(hot), hot=hot)
             self.fake.now += 1
 
@@ -118,7 +119,7 @@ def test_pages_are_forgotten_before_they_move(
     this = Round(fake)
     hot = this.hot()
     for time in (1.0, 1.1):
-        this.heat.observe(hot.slot, hot.page, np.full(1000, time))
+        this.heat.observe(hot.slot, hot.page, np.full(1000, time), hot.near)
     known: list[int] = []
 
     def move(pid: int, addresses: np.ndarray, node: int) -> tuple[int, np.ndarray]:
@@ -234,9 +235,9 @@ def test_no_time_no_moves(fake: SimulatedKernel) -> None:
 def test_promoted_pages_are_not_hot_candidates_any_more(fake: SimulatedKernel) -> None:
     fake.place(200)
     this = Round(fake)
-    pages = np.array(fake.hot, dtype=np.uint64)
+    hot = this.hot()
     for time in (1.0, 1.2, 1.4, 1.6):
-        this.heat.observe(np.ones(200, dtype=np.int64), pages, np.full(200, time))
+        this.heat.observe(hot.slot, hot.page, np.full(200, time), hot.near)
     assert len(this.heat.hottest(1.7, 0.1, 1000)) == 200
     this.run(150)
     assert set(this.heat.hottest(1.7, 0.1, 1000).page.tolist()) == set(fake.hot[150:])
@@ -331,8 +332,8 @@ def test_a_huge_page_moves_whole_and_is_counted_whole(fake: SimulatedKernel) -> 
     assert 0x7F0000000 % 512 == 0
     fake.place(2048)
     fake.make_huge()
-    hot = HotPages(np.ones(3, dtype=np.int64), np.array(fake.hot, dtype=np.uint64)[[3, 5, 600]], np.ones(3))
-    moved = Round(fake).run(3, hot=hot)
+    this = Round(fake)
+    moved = this.run(3, hot=this.hot().only(np.isin(np.arange(2048), [3, 5, 600])))
     assert (moved.promoted.moved, moved.promoted.along, moved.pages) == (3, 1021, 1024)
     assert len(fake.tried) == 2, "one address for each huge page"
 

@@ -23,7 +23,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tierd.core.heat import HotPages, Movable
+from tierd.core.heat import HotPages, Movable, Nodes
+from tierd.core.model import Topology
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,12 @@ class Accesses:
 
     def __len__(self) -> int:
         return len(self.pid)
+
+    def near(self, topology: Topology) -> Nodes:
+        """The node of DRAM near the CPU of each; -1 where there is none, or the CPU was not there when the
+        topology was read."""
+        near: Nodes = np.array([*topology.near, -1], dtype=np.int16)
+        return near.take(np.minimum(self.cpu, len(topology.near)))
 
 
 class AccessSource(Protocol):
@@ -77,7 +84,11 @@ class Heat(Protocol):
     samples; both explain the methods."""
 
     def observe(
-        self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64], time: npt.NDArray[np.float64]
+        self,
+        slot: npt.NDArray[np.int64],
+        page: npt.NDArray[np.uint64],
+        time: npt.NDArray[np.float64],
+        near: Nodes,
     ) -> None: ...
 
     def update(self, now: float, unmapped: int, *, resting: bool, measured: bool) -> int: ...

@@ -28,6 +28,7 @@ from tierd.core.rates import (
 from tierd.core.table import FULLEST, Keys, Places, Table
 
 Floats = npt.NDArray[np.float64]
+Nodes = npt.NDArray[np.int16]
 Movable = Callable[[npt.NDArray[np.int64], npt.NDArray[np.uint64]], npt.NDArray[np.bool_] | None]
 
 REGION_PAGES_SHIFT: Final = 11
@@ -47,11 +48,13 @@ _QUICK_STEP: Final = 1.05
 _LEARN_SECONDS: Final = 4.0
 """Between two estimates of how often pages are used, during a rest, when that hardly changes."""
 MOST_PAGES: Final = int(0.9 * FULLEST * (1 << 21))
-"""Pages remembered: 4.3 GiB sampled lately, in 44 MB, and twice that while the table is rebuilt."""
+"""Pages remembered: 4.3 GiB sampled lately, in 46 MB, and twice that while the table is rebuilt."""
 _FORGOTTEN: Final = 1 / 4
 """Of the pages, when there are too many; and how many must be stale before the table is rebuilt for them."""
 _FEW: Final = 1 << 14
 """Pages that are soon sorted, whatever they are."""
+_FARTHEST: Final = 254
+"""The highest node number that is remembered as a page's near one; nodes of DRAM come first, and are few."""
 _NO_KEYS: Final = np.empty(0, dtype=np.uint64)
 _AWAY: Final = 1000.0
 """Added to the mean delay of a page that is being promoted, or was: far above any that can be observed."""
@@ -61,14 +64,20 @@ _LEAST_COOLDOWN: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class HotPages:
-    """Pages in order of falling rate. slot: int64; page: uint64 page numbers; rate: accesses a second."""
+    """Pages in order of falling rate. slot: int64; page: uint64 page numbers; rate: accesses a second; near:
+    int16, the node of DRAM near the last thread that used it, -1 when not known."""
 
     slot: npt.NDArray[np.int64]
     page: npt.NDArray[np.uint64]
     rate: Floats
+    near: Nodes
 
     def __len__(self) -> int:
         return len(self.page)
+
+    def only(self, mask: npt.NDArray[np.bool_]) -> HotPages:
+        """Those of `mask`."""
+        return HotPages(self.slot[mask], self.page[mask], self.rate[mask], self.near[mask])
 
 
 class HeatMap:
@@ -92,7 +101,9 @@ class HeatMap:
         self._learnt = -math.inf
         self._unlearnt = 0
         self._fresh: list[Keys] = []
-        self._pages = Table({"last": np.float64, "delay": np.float32, "events": np.uint8})
+        self._pages = Table(
+            {"last": np.float64, "delay": np.float32, "events": np.uint8, "near": np.uint8}
+        )
         self._regions = Table({"start": np.float64, "before": np.float64, "origin": np.float64})
 
     def __len__(self) -> int:
@@ -113,12 +124,15 @@ class HeatMap:
     def _region_column(self, name: str) -> Floats:
         return cast(Floats, self._regions.columns[name])
 
-    def observe(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64], time: Floats) -> None:
-        """Take faults in, in order of time: arrays of one length."""
+    def observe(
+        self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64], time: Floats, near: Nodes
+    ) -> None:
+        """Take faults in, in order of time: arrays of one length. near: as in HotPages, of the thread that
+        faulted."""
         if not len(page):
             return
         keys, earliest_of = np.unique(_key(slot, page), return_index=True)
-        time = time[earliest_of]
+        time, near = time[earliest_of], near[earliest_of]
         if len(self._pages) + len(keys) > self._capacity:
             self._forget_oldest(len(keys))
         # the keys are in order, and so are their regions
@@ -131,6 +145,7 @@ class HeatMap:
         last, delay = self._page_column("last"), self._page_column("delay")
         events = self._events
 
+        note_near(self._pages, place, near)
         self._fresh.append(keys)
         earliest = np.minimum.reduceat(time, first_of)
         fresh = region[region_new]
@@ -238,7 +253,7 @@ class HeatMap:
             hot = hot[np.argpartition(-rate[hot], most)[:most]]
         hot = hot[np.argsort(-rate[hot], kind="stable")]
         slots, pages = _split(keys[hot])
-        return HotPages(slots, pages, rate[hot])
+        return HotPages(slots, pages, rate[hot], noted_near(self._pages, place[hot]))
 
     @property
     def typical(self) -> float:
@@ -302,6 +317,18 @@ class HeatMap:
         remembered = np.unique(_region_key(self._pages.keys[self._pages.occupied]))
         region = self._regions.find(remembered)
         self._regions.keep(region[region >= 0])
+
+
+def note_near(pages: Table, place: Places, near: Nodes) -> None:
+    """Remember `near` for the pages at `place`, where it is known. Their column "near" of a byte holds the
+    node's number + 1, and 0 for none."""
+    known = (near >= 0) & (near <= _FARTHEST)
+    cast("npt.NDArray[np.uint8]", pages.columns["near"])[place[known]] = near[known] + 1
+
+
+def noted_near(pages: Table, place: Places) -> Nodes:
+    """What `note_near` remembers of the pages at `place`; -1 for nothing."""
+    return pages.columns["near"][place].astype(np.int16) - np.int16(1)
 
 
 def _is_away(delay: Floats) -> npt.NDArray[np.bool_]:

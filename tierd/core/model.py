@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-import numpy as np
-import numpy.typing as npt
-
 PAGE_SIZE = 4096
 HUGE_PAGE_SIZE = 2 << 20
 PAGES_PER_HUGE_PAGE = HUGE_PAGE_SIZE // PAGE_SIZE
@@ -75,11 +72,6 @@ class Topology:
     def tiered(self) -> bool:
         """Whether there is anything to place: DRAM and at least one slower node."""
         return bool(self.dram) and bool(self.slow)
-
-    def near_of(self, cpu: npt.NDArray[np.int32]) -> npt.NDArray[np.int16]:
-        """`near` of each of these CPUs; -1 for those that were not there when it was read."""
-        near: npt.NDArray[np.int16] = np.array([*self.near, -1], dtype=np.int16)
-        return near.take(np.minimum(cpu, len(self.near)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from tierd.core.heat import MOST_PAGES, HotPages, Movable
+from tierd.core.heat import MOST_PAGES, HotPages, Movable, Nodes, note_near, noted_near
 from tierd.core.table import Keys, Places, Table
 
 Floats = npt.NDArray[np.float64]
@@ -37,7 +37,7 @@ class SampledHeat:
         self.cooldown = cooldown
         self._period = period
         self._capacity = capacity
-        self._pages = Table({"last": np.float64, "sum": np.float32})
+        self._pages = Table({"last": np.float64, "sum": np.float32, "near": np.uint8})
 
     def __len__(self) -> int:
         return len(self._pages)
@@ -45,14 +45,20 @@ class SampledHeat:
     def _column(self, name: str) -> Floats:
         return cast(Floats, self._pages.columns[name])
 
-    def observe(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64], time: Floats) -> None:
-        """Take samples in: arrays of one length. Samples of a page in one call count as of its latest."""
+    def observe(
+        self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64], time: Floats, near: Nodes
+    ) -> None:
+        """Take samples in: arrays of one length. Samples of a page in one call count as of its latest.
+        near: as core.heat has it."""
         if not len(page):
             return
-        keys, index, counts = np.unique(_key(slot, page), return_inverse=True, return_counts=True)
+        keys, first, index, counts = np.unique(
+            _key(slot, page), return_index=True, return_inverse=True, return_counts=True
+        )
         latest = np.full(len(keys), -np.inf)
         np.maximum.at(latest, index, time)
         place, _ = self._pages.insert(keys)
+        note_near(self._pages, place, near[first])
         last, sums = self._column("last"), self._column("sum")
         latest = np.maximum(latest, last[place])
         away = np.isneginf(sums[place])
@@ -87,8 +93,8 @@ class SampledHeat:
         if len(hot) > most:
             hot = hot[np.argpartition(-rate[hot], most)[:most]]
         hot = hot[np.argsort(-rate[hot], kind="stable")]
-        keys = self._pages.keys[place[hot]]
-        return HotPages(*_split(keys), rate[hot])
+        place = place[hot]
+        return HotPages(*_split(self._pages.keys[place]), rate[hot], noted_near(self._pages, place))
 
     @property
     def typical(self) -> float:

@@ -183,7 +183,8 @@ class Engine:
         slots = self._placed.slots_of(seen.pid)
         ours = slots > 0
         self._looking.accesses += int(np.count_nonzero(ours))
-        self._heat.observe(slots[ours], seen.page[ours], seen.time[ours])
+        near = seen.near(self._state.topology)
+        self._heat.observe(slots[ours], seen.page[ours], seen.time[ours], near[ours])
         if self._source.period is None:
             self._rebuilder.observe(slots[ours], seen.page[ours])
 

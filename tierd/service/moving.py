@@ -115,7 +115,7 @@ class Executor:
         if not elsewhere.any():
             return hot
         self._checked -= int(elsewhere.sum())
-        return HotPages(hot.slot[~elsewhere], hot.page[~elsewhere], hot.rate[~elsewhere])
+        return hot.only(~elsewhere)
 
     def _ready(self, slots: npt.NDArray[np.int64], pages: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
         now = self._clock()

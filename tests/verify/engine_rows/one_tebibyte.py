@@ -49,7 +49,7 @@ def draw(random: np.random.Generator, low: int, high: int, count: int, hot: bool
 
 
 def main(seconds: int) -> None:
-    random = np.random.default_rng(1)
+    random, sockets = np.random.default_rng(1), np.random.default_rng(2)
     heat = HeatMap(EnginePolicy().heat_half_life)
     dram = Node(0, 96 * GIB, 2 * GIB, 1 * GIB, has_cpus=True, movable_only=False)
     slow = Node(1, 1024 * GIB, 64 * GIB, 1 * GIB, has_cpus=False, movable_only=True)
@@ -69,8 +69,9 @@ def main(seconds: int) -> None:
             rest = draw(random, 0, sweep, per_reading - len(hot), False)
             page = np.concatenate([hot, rest]) + np.uint64(base)
             at = np.sort(random.uniform(now, now + step, len(page)))
+            near = sockets.integers(0, 2, len(page)).astype(np.int16)
             begun = time.process_time()
-            heat.observe(np.ones(len(page), dtype=np.int64), random.permutation(page), at)
+            heat.observe(np.ones(len(page), dtype=np.int64), random.permutation(page), at, near)
             observing += time.process_time() - begun
             faults += len(page)
         now = second + 1.0
