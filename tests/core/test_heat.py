@@ -375,7 +375,9 @@ def test_the_node_near_the_last_user_is_known() -> None:
     assert found.near.dtype == np.int16
     pages = list(range(FIRST_PAGE, FIRST_PAGE + 100_000))
     feed(heat, pages, np.linspace(3, 4, len(pages)).tolist(), near=254)
-    assert set(heat.hottest(5.0, 1e-9, 1 << 20).near.tolist()) == {254}, "after the table was rebuilt as well"
+    assert set(heat.hottest(5.0, 1e-9, 1 << 20).near.tolist()) == {254}, (
+        "after the table was rebuilt as well"
+    )
 
 
 def test_what_counts_as_quick_follows_a_workload_that_gets_faster_and_not_one_that_changes() -> None:
@@ -409,7 +411,7 @@ def test_at_rest_it_learns_less_often_and_misses_nothing() -> None:
     pages = np.arange(2000, dtype=np.uint64) + np.uint64(FIRST_PAGE)
     for heat in (often, seldom):
         for begun in (0.0, 10.0):
-            heat.observe(np.ones(2000, dtype=np.int64), pages, begun + np.linspace(0.0, 1.0, 2000))
+            feed(heat, pages.tolist(), (begun + np.linspace(0.0, 1.0, 2000)).tolist())
         heat.update(11.0, 4000, resting=True, measured=True)
     before = seldom.typical
     seldom.update(12.0, 300_000, resting=True, measured=True)

@@ -16,6 +16,7 @@ from tests.kernel.fixtures.simulated import (
     CGROUP,
     DRAM,
     FIRST_PAGE,
+    OTHER,
     PID,
     SLOW,
     START,
@@ -122,6 +123,21 @@ def test_hot_pages_come_to_dram_and_cold_ones_make_room(fake: SimulatedKernel) -
     assert 0.8 * HOT < fake.demoted < 2 * HOT + 4096
     assert fake.least_free >= bench.floor
     assert bench.state.processes == bench.state.cgroups == 1
+
+
+@pytest.mark.parametrize(("cpu", "node"), [(0, DRAM), (1, OTHER)])
+def test_hot_pages_come_to_the_dram_near_the_cpu_that_uses_them(
+    fake: SimulatedKernel, cpu: int, node: int
+) -> None:
+    """The other one is emptier."""
+    fake.add_socket(100 * MIB)
+    fake.machine.write_free(OTHER if node == DRAM else DRAM, 500 * MIB)
+    fake.machine.write_free(node, 100 * MIB)
+    fake.cpu = cpu
+    bench = Bench(fake)
+    bench.run(10)
+    assert sum(fake.where[page] == node for page in fake.hot) > 0.95 * HOT
+    assert all(fake.where[page] in (node, SLOW) for page in fake.hot)
 
 
 def test_the_counters_are_what_the_kernel_did(fake: SimulatedKernel) -> None:

@@ -14,6 +14,7 @@ from tests.kernel.fixtures.simulated import (
     CGROUP,
     DRAM,
     MEMCG,
+    OTHER,
     PID,
     SLOW,
     START,
@@ -23,7 +24,7 @@ from tests.kernel.fixtures.simulated import (
 )
 from tierd.core.heat import HeatMap, HotPages
 from tierd.core.model import PAGE_SIZE
-from tierd.core.planner import ColdStock, Demotion, Plan, floor_bytes
+from tierd.core.planner import ColdStock, Demotion, Plan, Promotion, floor_bytes
 from tierd.core.policy import ProcessSelection
 from tierd.kernel.topology import read_topology
 from tierd.service.moving import SLICE, Executor, Moved
@@ -77,13 +78,16 @@ class Round:
 
     def run(self, promote: int, *demote: int, seconds: float = 30.0, hot: HotPages | None = None) -> Moved:
         stock = ColdStock(CGROUP, MEMCG, DRAM, 40, 10.0, 1 << 20, 0.1)
-        promoted_before = self.fake.promoted
         plan = Plan(
             tuple(Demotion(stock, pages, "cold") for pages in demote),
+            (Promotion(DRAM, np.arange(promote), "hot"),) if promote else (),
             promote,
-            DRAM,
             demote_pages=sum(demote),
         )
+        return self.carry_out(plan, seconds, hot)
+
+    def carry_out(self, plan: Plan, seconds: float = 30.0, hot: HotPages | None = None) -> Moved:
+        promoted_before = self.fake.promoted
 
         def between() -> None:
             self.between += 1
@@ -98,7 +102,7 @@ class Round:
             )
         topology = read_topology(self.fake.machine.root)
         moved = self.executor.execute(plan, hot or self.hot(), self.heat, topology, self.floor, seconds)
-        assert moved.promoted.planned == promote, "every page of the plan has one fate"
+        assert moved.promoted.planned == plan.promote, "every page of the plan has one fate"
         assert moved.promoted.carried == self.fake.promoted - promoted_before
         assert moved.demoted == self.fake.demoted, "by the kernel's own count"
         assert moved.pages == moved.promoted.carried + moved.demoted
@@ -190,6 +194,49 @@ def test_no_more_is_demoted_than_planned(fake: SimulatedKernel) -> None:
     this.room(-10_000)
     moved = this.run(1000, 700, 300)
     assert (moved.demoted, moved.promoted.moved, moved.promoted.deferred) == (1000, 0, 1000)
+
+
+def test_each_socket_gets_its_share_in_turn_above_its_own_floor(fake: SimulatedKernel) -> None:
+    fake.place(4 * SLICE)
+    fake.add_socket(0)
+    this = Round(fake)
+    dram = read_topology(fake.machine.root).dram
+    floors = {node.number: floor_bytes(node, 0) for node in dram}
+    assert floors[DRAM] != floors[OTHER]
+    for node, cgroup in ((DRAM, CGROUP), (OTHER, "/other")):
+        fake.machine.write_free(node, floors[node])
+        fake.stock(cgroup, 5 * SLICE, memcg=MEMCG + node, node=node)
+    which = np.arange(4 * SLICE)
+    plan = Plan(
+        tuple(
+            Demotion(ColdStock(cgroup, MEMCG + node, node, 40, 10.0, 1 << 20, 0.1), 2 * SLICE, "cold")
+            for node, cgroup in ((DRAM, CGROUP), (OTHER, "/other"))
+        ),
+        (
+            Promotion(DRAM, which[::2], "near"),
+            Promotion(OTHER, which[1 : 2 * SLICE : 2], "near"),
+            Promotion(OTHER, which[2 * SLICE + 1 :: 2], "far"),
+        ),
+        promote=4 * SLICE,
+    )
+    moved = this.carry_out(plan)
+    assert moved.promoted.moved > 4 * SLICE - 4 * 64 and moved.demoted == 4 * SLICE
+    for node, first in ((DRAM, 0), (OTHER, 1)):
+        there = {page for page, where in fake.where.items() if where == node}
+        assert there <= set(fake.hot[first::2]) and set(moved.arrived[1, node].tolist()) == there
+        assert fake.machine.nodes[node][1] >= floors[node]
+    turns = [command.split()[1] for command in fake.demotions]
+    assert turns == [str(MEMCG + DRAM), str(MEMCG + OTHER)] * 2, "none waits for all of the other"
+
+
+def test_what_one_socket_has_no_room_for_is_deferred(fake: SimulatedKernel) -> None:
+    fake.place(1000)
+    fake.add_socket(0)
+    which = np.arange(1000)
+    plan = Plan((), (Promotion(DRAM, which[:400], "near"), Promotion(OTHER, which[400:], "near")), 1000)
+    moved = Round(fake).carry_out(plan)
+    assert (moved.promoted.moved, moved.promoted.deferred) == (400, 600)
+    assert fake.least_free >= 0 and set(moved.arrived) == {(1, DRAM), (1, OTHER)}
 
 
 def test_a_plan_of_demotions_only(fake: SimulatedKernel) -> None:

@@ -31,6 +31,7 @@ from tierd.service.moving import Executor, Moved
 from tierd.service.placed import PlacedProcesses
 from tierd.service.rebuilding import (
     LEAST_AGE,
+    LOOKED_AT,
     MOST_REBUILT,
     RELEASE_AFTER,
     Allowance,
@@ -77,7 +78,7 @@ class Bench:
         first = np.array([FIRST_PAGE + 512 * n for n in ranges], dtype=np.uint64)
         arrived = (first[:, None] + np.arange(pages, dtype=np.uint64)).ravel()
         self.fake.where.update(dict.fromkeys(arrived.tolist(), DRAM))
-        self.round(Moved(Outcome(moved=len(arrived)), arrived={self.slot: arrived}), seconds=0.0)
+        self.round(Moved(Outcome(moved=len(arrived)), arrived={(self.slot, DRAM): arrived}), seconds=0.0)
 
     def round(
         self,
@@ -412,3 +413,13 @@ def test_no_descriptor_is_left_open(fake: SimulatedKernel) -> None:
     for _ in range(5):
         bench.later()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_it_says_when_it_could_not_look_at_all_that_is_due(fake: SimulatedKernel) -> None:
+    bench = Bench(fake)
+    bench.split(*range(LOOKED_AT + 1))
+    assert not bench.rebuilder.busy
+    bench.later()
+    assert bench.rebuilder.busy
+    bench.later(1.0)
+    assert not bench.rebuilder.busy, "one was left"

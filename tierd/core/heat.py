@@ -101,9 +101,7 @@ class HeatMap:
         self._learnt = -math.inf
         self._unlearnt = 0
         self._fresh: list[Keys] = []
-        self._pages = Table(
-            {"last": np.float64, "delay": np.float32, "events": np.uint8, "near": np.uint8}
-        )
+        self._pages = Table({"last": np.float64, "delay": np.float32, "events": np.uint8, "near": np.uint8})
         self._regions = Table({"start": np.float64, "before": np.float64, "origin": np.float64})
 
     def __len__(self) -> int:

@@ -12,10 +12,10 @@ def plan_lines(plan: Plan) -> tuple[PlanLine, ...]:
         PlanLine("demote", step.stock.cgroup, step.pages, step.stock.node, None, step.reason)
         for step in plan.demotions
     ]
-    if plan.promote:
-        lines.append(
-            PlanLine("promote", "the hottest pages", plan.promote, None, plan.promote_to, plan.reason)
-        )
+    lines += [
+        PlanLine("promote", "the hottest pages", len(step.which), None, step.node, step.reason)
+        for step in plan.promotions
+    ]
     if plan.held:
         lines.append(PlanLine("hold", "hot pages", plan.wanted - plan.promote, None, None, plan.held))
     return tuple(lines)

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
-from tierd.core.heat import HotPages
+from tierd.core.heat import Floats, HotPages
 from tierd.core.model import PAGE_SIZE, Node
+
+Places = npt.NDArray[np.int64]
 
 SWAP_GAIN: Final = 2.0
 """A page goes up against one that goes down only when it is expected to be used this many times as often. At
@@ -31,6 +34,9 @@ SLOW_RESERVE: Final = 32 << 20
 """Bytes of the slow node that demotion leaves free."""
 IDLE_WITHOUT_SWAP: Final = 60.0
 """Seconds. With room in DRAM a page is worth the trip when it is used at least once in this time."""
+FAR: Final = " near other DRAM, which can take no more; this is farther, and still faster than a slow node"
+_SHORT: Final = 8
+"""A DRAM node is short of room when at most this part of it is free above its floor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +60,9 @@ class ColdStock:
 class Observation:
     """What one round saw. hot: pages on slow nodes, hottest first. budget: base pages that may move now.
     dram, slow: nodes as they are now. floor: extra bytes of each DRAM node that the policy keeps free.
-    coldest: uses a second expected of the coldest pages of DRAM, as far as is known, whether or not some are
-    left in `cold`. typical: accesses a second of a cold page of the slow nodes, 0 when not known. gain:
-    times as often that a page must be used as one that goes down for it."""
+    coldest: uses a second expected of the coldest pages of DRAM, as far as is known, whether or not
+    some are left in `cold`. typical: accesses a second of a cold page of the slow nodes, 0 when not known.
+    gain: times as often that a page must be used as one that goes down for it."""
 
     hot: HotPages
     cold: tuple[ColdStock, ...]
@@ -71,25 +77,40 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Demotion:
-    """Demote `pages` of the oldest pages of a stock."""
+    """Demote `pages` of the oldest pages of a stock.
+
+    Which slow node they go to is the kernel's choice: the nearest of the next tier (next_demotion_node in
+    mm/memory-tiers.c), and others when that is full. So each socket's pages go to the PMEM near it, and
+    what all slow nodes have free is what may go down.
+    """
 
     stock: ColdStock
     pages: int
     reason: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Promotion:
+    """Promote pages to one node. which: their places in `Observation.hot`, hottest first."""
+
+    node: int
+    which: Places
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A round's work. promote: how many of `Observation.hot`, from its start, and to which node.
+    """A round's work. promote, demote_pages: base pages of all promotions, and of all demotions.
 
     wanted: hot pages worth moving, whether or not there is room or budget for them now. held: why less than
     that is done, empty when nothing is held back. limited: whether it is the budget that holds them.
-    urgent: those of the wanted that are used far more often than what is coldest in DRAM.
+    urgent: those of the wanted that are used far more often than what is coldest in DRAM. reason: why
+    nothing could be planned, empty when something could.
     """
 
     demotions: tuple[Demotion, ...] = ()
+    promotions: tuple[Promotion, ...] = ()
     promote: int = 0
-    promote_to: int | None = None
     wanted: int = 0
     urgent: int = 0
     reason: str = ""
@@ -98,14 +119,49 @@ class Plan:
     demote_pages: int = field(default=0)
 
 
+@dataclass(slots=True)
+class _Target:
+    """A DRAM node while a plan is made. balance: base pages of room above its floor, negative below. stocks:
+    the node's own, coldest first. pages: places in `Observation.hot` of what may go up to it, hottest first,
+    of which the first `worthwhile` are worth it."""
+
+    node: int
+    balance: int
+    stocks: list[ColdStock]
+    pages: Places
+    worthwhile: int = 0
+
+    @property
+    def demote(self) -> int:
+        """Pages to demote for all that is worthwhile; what the node is short of its floor comes first."""
+        return max(0, self.worthwhile - self.balance) if self.worthwhile else 0
+
+    @property
+    def moves(self) -> int:
+        return self.worthwhile + self.demote
+
+
 def floor_bytes(node: Node, extra: int) -> int:
     """Free bytes below which nothing is promoted into `node`."""
     return FLOOR_WATERMARKS * node.high_watermark + FLOOR_EXTRA + extra
 
 
+def balance_pages(node: Node, extra: int) -> int:
+    """Base pages that fit into `node` above its floor; negative when it is below."""
+    return (node.free - floor_bytes(node, extra)) // PAGE_SIZE
+
+
 def room_pages(nodes: tuple[Node, ...], extra: int) -> int:
-    """Base pages that fit into `nodes` above their floors; negative when they are below."""
-    return sum((node.free - floor_bytes(node, extra)) // PAGE_SIZE for node in nodes)
+    """Base pages that fit into `nodes` above their floors. What one is short of its floor takes nothing from
+    the room of another."""
+    return sum(max(0, balance_pages(node, extra)) for node in nodes)
+
+
+def short_of_room(nodes: tuple[Node, ...], extra: int) -> frozenset[int]:
+    """The numbers of those DRAM nodes in which little is free above the floor."""
+    return frozenset(
+        node.number for node in nodes if balance_pages(node, extra) * PAGE_SIZE <= node.total // _SHORT
+    )
 
 
 def rate_in_dram(measured: float, typical: float) -> float:
@@ -124,26 +180,91 @@ def least_rate(nodes: tuple[Node, ...], extra: int, rate: float) -> float:
 
 
 def plan(seen: Observation) -> Plan:
-    """The best use of this round's budget."""
+    """The best use of this round's budget.
+
+    A page goes up to the DRAM near those who use it, into room or against colder pages of that node. What
+    finds neither there goes into room that other DRAM has left: farther, but faster than a slow node.
+    """
     if not len(seen.hot) or not seen.dram:
         return Plan(reason="no hot page is known on a slow node")
     rates = seen.hot.rate
-    target = max(seen.dram, key=lambda node: node.free - node.high_watermark)
-    balance = room_pages((target,), seen.floor)
-    room, shortfall = max(0, balance), max(0, -balance)
+    targets = _targets(seen)
     slow_room = sum(max(0, node.free - SLOW_RESERVE) // PAGE_SIZE for node in seen.slow)
-    # what is cold on another node makes no room on this one
-    stocks = sorted(
-        (stock for stock in seen.cold if stock.node == target.number),
-        key=lambda stock: (stock.rate, -stock.idle),
+    for target in targets:
+        target.worthwhile = _worthwhile(rates[target.pages], target, seen, slow_room)
+        slow_room -= target.demote
+    if len(targets) > 1:
+        _fill_far_room(targets, rates)
+
+    worthwhile = sum(target.worthwhile for target in targets)
+    # all that would be worth moving if cold pages were known: the measure of how wrong the picture is
+    coldest = rate_in_dram(seen.coldest, seen.typical)
+    clearly = int(np.count_nonzero(rates >= seen.gain * coldest))
+    wanted = max(clearly, min(room_pages(seen.dram, seen.floor), worthwhile))
+    urgent = int(np.count_nonzero(rates >= URGENT * coldest))
+
+    demotions: list[Demotion] = []
+    promotions: list[Promotion] = []
+    moves = sum(target.moves for target in targets)
+    for target in targets:
+        if not target.moves:
+            continue
+        budget = seen.budget * target.moves // moves
+        # each swap moves two pages, and what DRAM is short of its floor is moved first
+        promote = min(target.worthwhile, budget, max(0, target.balance, (budget + target.balance) // 2))
+        demotions += _demotions(target, min(max(0, promote - target.balance), budget - promote))
+        promotions += _promotions(target.node, target.pages[:promote], seen)
+    promote = sum(len(step.which) for step in promotions)
+    held = ""
+    if promote < wanted:
+        if promote == worthwhile:
+            where = "DRAM is" if len(targets) == 1 else "DRAM near those who use them is"
+            held = f"{where} at its floor and holds nothing that is clearly colder"
+        else:
+            held = "the bandwidth of this round is spent"
+    return Plan(
+        demotions=tuple(demotions),
+        promotions=tuple(promotions),
+        promote=promote,
+        wanted=wanted,
+        urgent=urgent,
+        held=held,
+        limited=promote < worthwhile,
+        demote_pages=sum(step.pages for step in demotions),
     )
 
+
+def _targets(seen: Observation) -> list[_Target]:
+    """Every DRAM node, with its own stocks and the pages that are used near it. What is used nobody knows
+    where goes to the emptiest."""
+    numbers = [node.number for node in seen.dram]
+    emptiest = max(seen.dram, key=lambda node: node.free - node.high_watermark)
+    near = np.where(np.isin(seen.hot.near, numbers), seen.hot.near, emptiest.number)
+    return [
+        _Target(
+            node.number,
+            balance_pages(node, seen.floor),
+            # what is cold on another node makes no room on this one
+            sorted(
+                (stock for stock in seen.cold if stock.node == node.number),
+                key=lambda stock: (stock.rate, -stock.idle),
+            ),
+            np.flatnonzero(near == node.number),
+        )
+        for node in seen.dram
+    ]
+
+
+def _worthwhile(rates: Floats, target: _Target, seen: Observation, slow_room: int) -> int:
+    """How many pages of these falling rates are worth moving to the node while `slow_room` pages may go
+    down."""
     # page i goes up into free room, or against the (i - room)-th coldest page of DRAM
+    room, shortfall = max(0, target.balance), max(0, -target.balance)
     worth = np.zeros(len(rates))
     worth[:room] = rates[:room] * seen.gain * IDLE_WITHOUT_SWAP
     filled = room
     available = 0
-    for stock in stocks:
+    for stock in target.stocks:
         take = min(stock.pages, slow_room - available)
         # the coldest pages of all only bring DRAM back to its floor
         available += take
@@ -154,38 +275,40 @@ def plan(seen: Observation) -> Plan:
         worth[swapped] = rates[swapped] / rate_in_dram(stock.rate, seen.typical)
         filled += take
     gains = worth >= seen.gain
-    worthwhile = len(rates) if gains.all() else int(np.argmin(gains))
-    # all that would be worth moving if cold pages were known: the measure of how wrong the picture is
-    coldest = rate_in_dram(seen.coldest, seen.typical)
-    clearly = int(np.count_nonzero(rates >= seen.gain * coldest))
-    wanted = max(clearly, min(room, worthwhile))
-    urgent = int(np.count_nonzero(rates >= URGENT * coldest))
+    return len(rates) if gains.all() else int(np.argmin(gains))
 
-    # each swap moves two pages, and what DRAM is short of its floor is moved first
-    promote = min(worthwhile, seen.budget, max(room, (seen.budget + balance) // 2))
-    demotions = []
-    to_demote = min(max(0, promote - balance), seen.budget - promote) if worthwhile else 0
-    for stock in stocks:
-        pages = min(stock.pages, to_demote)
-        if pages > 0:
+
+def _fill_far_room(targets: list[_Target], rates: Floats) -> None:
+    """Give the room that is left to the hottest pages that found no place near those who use them."""
+    left = np.sort(np.concatenate([target.pages[target.worthwhile :] for target in targets]))
+    left = left[rates[left] >= 1 / IDLE_WITHOUT_SWAP]
+    for target in sorted(targets, key=lambda target: target.worthwhile - target.balance):
+        room = max(0, target.balance - target.worthwhile)
+        found, left = left[:room], left[room:]
+        target.pages = np.sort(np.concatenate([target.pages[: target.worthwhile], found]))
+        target.worthwhile = len(target.pages)
+
+
+def _demotions(target: _Target, pages: int) -> list[Demotion]:
+    steps = []
+    for stock in target.stocks:
+        count = min(stock.pages, pages)
+        if count > 0:
             reason = f"not used for {stock.idle:.1f} s, and such pages are {stock.rate:.2g} times a second"
-            demotions.append(Demotion(stock, pages, reason))
-            to_demote -= pages
-    held = ""
-    if promote < wanted:
-        if promote == worthwhile:
-            held = "DRAM is at its floor and holds nothing that is clearly colder"
-        else:
-            held = "the bandwidth of this round is spent"
-    least = float(rates[promote - 1]) if promote else 0.0
-    return Plan(
-        demotions=tuple(demotions),
-        promote=promote,
-        promote_to=target.number,
-        wanted=wanted,
-        urgent=urgent,
-        reason=f"used {least:.2g} to {float(rates[0]):.2g} times a second" if promote else "",
-        held=held,
-        limited=promote < worthwhile,
-        demote_pages=sum(d.pages for d in demotions),
-    )
+            steps.append(Demotion(stock, count, reason))
+            pages -= count
+    return steps
+
+
+def _promotions(node: int, which: Places, seen: Observation) -> list[Promotion]:
+    """One for pages that are used near the node, or nobody knows where, and one for those that come from
+    elsewhere."""
+    near = seen.hot.near[which]
+    far = np.isin(near, [other.number for other in seen.dram if other.number != node])
+    steps = []
+    for pages, why in ((which[~far], ""), (which[far], FAR)):
+        if len(pages):
+            rates = seen.hot.rate[pages]
+            reason = f"used {float(rates[-1]):.2g} to {float(rates[0]):.2g} times a second{why}"
+            steps.append(Promotion(node, pages, reason))
+    return steps

@@ -109,6 +109,7 @@ class Engine:
         self._failed_rounds = 0
         self._lacking = lacking
         self._evidence: tuple[float, float] | None = None
+        self._topology = Topology(())
         self._state = State(missing=missing)
         self.adopt(policy)
 
@@ -143,9 +144,11 @@ class Engine:
                 self._placed.refresh(self._policy.processes, self._policy.engine.minimum_process)
                 resting = self._looking.resting
                 self._next_processes = now + (RESTING_PROCESS_SECONDS if resting else PROCESS_SECONDS)
+            if due:
+                self._topology = self._observe_topology(now)
             self._sample()
             if due:
-                self._round(now)
+                self._round(now, self._topology)
                 self._failed_rounds = 0
         except (TierdError, OSError) as error:
             if due:
@@ -183,14 +186,13 @@ class Engine:
         slots = self._placed.slots_of(seen.pid)
         ours = slots > 0
         self._looking.accesses += int(np.count_nonzero(ours))
-        near = seen.near(self._state.topology)
+        near = seen.near(self._topology)
         self._heat.observe(slots[ours], seen.page[ours], seen.time[ours], near[ours])
         if self._source.period is None:
             self._rebuilder.observe(slots[ours], seen.page[ours])
 
-    def _round(self, now: float) -> None:
+    def _round(self, now: float, topology: Topology) -> None:
         engine = self._policy.engine
-        topology = self._observe_topology(now)
         if self._glance(now, topology):
             return
         self._next_whole_round = now + WHOLE_ROUND_SECONDS
@@ -244,18 +246,19 @@ class Engine:
         if moved.trouble:
             raise moved.trouble
         self._rebuild(plan, moved, cold, topology)
-        for slot, pages in moved.arrived.items():
-            if (view := self._placed.by_slot(slot)) and plan.promote_to is not None:
-                self._coldness.arrived(view.cgroup, plan.promote_to, len(pages))
+        for (slot, node), pages in moved.arrived.items():
+            if view := self._placed.by_slot(slot):
+                self._coldness.arrived(view.cgroup, node, len(pages))
         self._coldness.steer(plan, cold, moved.pages)
         steady = EngineState.STEADY if self._looking.resting else EngineState.CONVERGING
         return self._publish(topology, steady, plan.held, plan)
 
     def _glance(self, now: float, topology: Topology) -> bool:
-        """Whether a glance is enough for this round: it rests, DRAM is not short, and the hot set is what it
-        was."""
-        room = planner.room_pages(topology.dram, self._policy.engine.dram_floor)
-        if not self._looking.resting or now >= self._next_whole_round or room < -ROOMY:
+        """Whether a glance is enough for this round: the engine rests, and nothing else is urgent."""
+        floor = self._policy.engine.dram_floor
+        short = any(planner.balance_pages(node, floor) < -ROOMY for node in topology.dram)
+        busy = short or self._rebuilder.busy
+        if busy or not self._looking.resting or now >= self._next_whole_round:
             return False
         if self._looking.glance(now, self._heat, self._state.slow_bytes):
             self._look_anew()
@@ -287,7 +290,7 @@ class Engine:
     def _observe_topology(self, now: float) -> Topology:
         if now < self._next_topology:
             try:
-                return refresh_free(self._root, self._state.topology)
+                return refresh_free(self._root, self._topology)
             except GoneError:
                 log.info("a node is gone: reading the topology again")
         topology = read_topology(self._root)
@@ -314,11 +317,11 @@ class Engine:
         """Split huge pages, only where DRAM is short, and only when moving is allowed."""
         if not (engine.huge_pages and self._splitter.available and engine.mode is EngineMode.PLACE):
             return
-        if planner.room_pages(topology.dram, engine.dram_floor) * PAGE_SIZE > topology.dram[0].total // 8:
+        short = planner.short_of_room(topology.dram, engine.dram_floor)
+        if not short:
             return
-        dram = frozenset(node.number for node in topology.dram)
         slow = frozenset(node.number for node in topology.slow)
-        split = self._splitter.split(self._placed.views, dram, slow, self._moving_seconds, self._rebuilder)
+        split = self._splitter.split(self._placed.views, short, slow, self._moving_seconds, self._rebuilder)
         self._count(huge_pages_split=split)
 
     def _rebuild(self, plan: Plan, moved: Moved, cold: tuple[ColdStock, ...], topology: Topology) -> None:

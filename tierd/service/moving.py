@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -40,24 +41,38 @@ _PASSING = {errno.ENOENT, errno.ESRCH, errno.ENOMEM}
 """Errnos that are no news: memory that was freed, a process that ended, a node that is full."""
 _HUGE_KINDS = ("anon_thp", "shmem_thp", "file_thp")
 
+Pages = npt.NDArray[np.uint64]
+
 
 @dataclass(frozen=True, slots=True)
 class Moved:
     """What a round moved. promoted: the fate of each page of the plan. demoted: base pages, by the kernel's
-    count. seconds: wall time. arrived: pages now in DRAM, by the slot of their process. asked: base pages
-    that each cgroup was told to demote. trouble: the reading that failed and ended it early; what was moved
-    until then counts."""
+    count. seconds: wall time. arrived: pages now in DRAM, by the slot of their process and their node.
+    asked: base pages that each cgroup was told to demote. trouble: the reading that failed and ended it
+    early; what was moved until then counts."""
 
     promoted: Outcome = Outcome()
     demoted: int = 0
     seconds: float = 0.0
-    arrived: Mapping[int, npt.NDArray[np.uint64]] = field(default_factory=dict)
+    arrived: Mapping[tuple[int, int], Pages] = field(default_factory=dict)
     asked: Mapping[str, int] = field(default_factory=dict)
     trouble: TierdError | None = None
 
     @property
     def pages(self) -> int:
         return self.promoted.carried + self.demoted
+
+
+@dataclass(slots=True)
+class _Part:
+    """What is to be done for one DRAM node. floor: free bytes that it keeps. which: places in the round's
+    list of hot pages; `done` of them have been tried. stocks: what is left to demote there."""
+
+    node: int
+    floor: int
+    which: planner.Places
+    stocks: list[tuple[ColdStock, int]]
+    done: int = 0
 
 
 class Executor:
@@ -131,51 +146,50 @@ class Executor:
             return Moved()
         begun = time.monotonic()
         demoted_before = read_demoted(self._root)
-        node = next(n for n in topology.dram if n.number == plan.promote_to)
-        least_free = planner.floor_bytes(node, floor)
-        stocks = [(demotion.stock, demotion.pages) for demotion in plan.demotions]
-        promoted, done, demoted = Outcome(), 0, 0
-        arrived: dict[int, list[npt.NDArray[np.uint64]]] = {}
+        parts = _parts(plan, topology, floor)
+        promoted, demoted = Outcome(), 0
+        arrived: dict[tuple[int, int], list[Pages]] = {}
         asked: dict[str, int] = {}
         trouble: TierdError | None = None
         try:
-            while time.monotonic() < begun + seconds:
-                count = min(SLICE, plan.promote - done)
-                if stocks and read_free(self._root, node.number) < least_free + count * PAGE_SIZE:
-                    stocks = self._demote_slice(stocks, asked)
+            # a slice for each node in turn, so that no node waits for all of another
+            waiting = deque(parts)
+            while waiting and time.monotonic() < begun + seconds:
+                part = waiting.popleft()
+                count = min(SLICE, len(part.which) - part.done)
+                if part.stocks and read_free(self._root, part.node) < part.floor + count * PAGE_SIZE:
+                    part.stocks = self._demote_slice(part.stocks, asked)
+                elif count:
+                    which = part.which[part.done : part.done + count]
+                    promoted += self._promote(part, hot, which, heat, arrived)
+                    part.done += count
+                else:
                     continue
-                if not count:
-                    break
-                part = slice(done, done + count)
-                checked = done + count <= self._checked
-                promoted += self._promote(
-                    hot.slot[part], hot.page[part], heat, node.number, least_free, arrived, checked
-                )
-                done += count
+                waiting.append(part)
             demoted = max(0, read_demoted(self._root) - demoted_before)
         except TierdError as error:
             trouble = error
         return Moved(
-            promoted + Outcome(deferred=plan.promote - done),
+            promoted + Outcome(deferred=plan.promote - sum(part.done for part in parts)),
             demoted,
             time.monotonic() - begun,
-            {slot: np.concatenate(pages) for slot, pages in arrived.items()},
+            {place: np.concatenate(pages) for place, pages in arrived.items()},
             asked,
             trouble,
         )
 
     def _promote(
         self,
-        slots: npt.NDArray[np.int64],
-        pages: npt.NDArray[np.uint64],
+        part: _Part,
+        hot: HotPages,
+        which: planner.Places,
         heat: Heat,
-        node: int,
-        floor: int,
-        arrived: dict[int, list[npt.NDArray[np.uint64]]],
-        checked: bool,
+        arrived: dict[tuple[int, int], list[Pages]],
     ) -> Outcome:
-        """Promote a slice; adds what is now in DRAM to `arrived`, by slot."""
+        """Promote a slice; adds what is now in DRAM to `arrived`, by slot and node."""
         total = Outcome()
+        slots, pages = hot.slot[which], hot.page[which]
+        checked = bool((which < self._checked).all())
         for slot in np.unique(slots).tolist():
             chosen = pages[slots == slot]
             view = self._placed.by_slot(slot)
@@ -189,14 +203,14 @@ class Executor:
             def leaving(moving: npt.NDArray[np.uint64], slot: int = slot) -> None:
                 heat.leaving(np.full(len(moving), slot), moving)
 
-            huge = self._holds_huge(view.cgroup, node)
+            huge = self._holds_huge(view.cgroup, part.node)
             result = self._mover.promote(
-                view.id, chosen, node, floor, huge=huge, elsewhere=checked, announce=leaving
+                view.id, chosen, part.node, part.floor, huge=huge, elsewhere=checked, announce=leaving
             )
             heat.forget(same[result.there], chosen[result.there])
             heat.recall(same[~result.there], chosen[~result.there])
             total += result.outcome
-            arrived.setdefault(slot, []).append(chosen[result.there])
+            arrived.setdefault((slot, part.node), []).append(chosen[result.there])
             self._learn(slot, view, chosen, result)
         return total
 
@@ -255,3 +269,15 @@ class Executor:
                 count,
                 explain(code),
             )
+
+
+def _parts(plan: Plan, topology: Topology, floor: int) -> list[_Part]:
+    """The plan by DRAM node. floor: the policy's extra bytes."""
+    parts = []
+    for node in topology.dram:
+        promotions = [step.which for step in plan.promotions if step.node == node.number]
+        stocks = [(step.stock, step.pages) for step in plan.demotions if step.stock.node == node.number]
+        if promotions or stocks:
+            which = np.concatenate([*promotions, np.empty(0, dtype=np.int64)])
+            parts.append(_Part(node.number, planner.floor_bytes(node, floor), which, stocks))
+    return parts

@@ -95,6 +95,12 @@ class Rebuilder:
         self._short = 0
         self._denied = False
         self._next_prune = 0.0
+        self._busy = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether more ranges were worth a look in the last round than could be looked at."""
+        return self._busy
 
     def observe(self, slots: npt.NDArray[np.int64], pages: npt.NDArray[np.uint64]) -> None:
         """Accesses to pages, as sampled."""
@@ -151,9 +157,11 @@ class Rebuilder:
         if self._short >= RELEASE_AFTER and (given := self._book.release(MOST_REBUILT, now, LEAST_AGE)):
             log.debug("%d rebuilt huge pages may be split again: DRAM is short", given)
         most = min(MOST_REBUILT, allowed.most // HUGE_PAGE_SIZE)
+        self._busy = False
         if self._denied or self._short >= NOT_WHILE_SHORT or most <= 0 or allowed.seconds <= 0:
             return Rebuilt()
         keys = self._book.due(now, LOOKED_AT)
+        self._busy = len(keys) == LOOKED_AT
         if not len(keys):
             return Rebuilt()
         choice = self._book.choose(self._look(keys, topology), now, self._passes)
@@ -181,7 +189,7 @@ class Rebuilder:
             total = sum(amount for node, amount in held.items() if node in dram)
             share = pages * done * PAGE_SIZE / max(total, PAGE_SIZE)
             self._given_up[cgroup] = self._given_up.get(cgroup, 0.0) + share
-        for slot, arrived in moved.arrived.items():
+        for (slot, _), arrived in moved.arrived.items():
             view = self._placed.by_slot(slot)
             if view is not None:
                 keys = range_keys(np.full(len(arrived), slot, dtype=np.int64), arrived)

@@ -82,11 +82,10 @@ def main(seconds: int) -> None:
         hottest = heat.hottest(now, 1 / planner.IDLE_WITHOUT_SWAP, MOST_HOT)
         plan = planner.plan(planner.Observation(hottest, cold, (dram,), (slow,), 1 << 15))
         slowest = max(slowest, time.process_time() - begun)
-        moved = slice(0, plan.promote)
-        if plan.promote:
-            found = hottest.page[moved] - np.uint64(base)
+        for step in plan.promotions:
+            found = hottest.page[step.which] - np.uint64(base)
             hot_share = float(is_hot(found).mean())
-            heat.forget(hottest.slot[moved], hottest.page[moved])
+            heat.forget(hottest.slot[step.which], hottest.page[step.which])
     print(
         json.dumps(
             {
