@@ -126,6 +126,22 @@ def test_machine_has_a_slow_node_without_processors() -> None:
     assert [word.rpartition("=")[2] for word in lb] == ["80", "300"]
 
 
+def test_each_socket_of_a_machine_has_pmem_that_is_nearer_than_that_of_the_other() -> None:
+    arguments = Machine(sockets=2, cpus=4, dram=768, pmem=(1026, 1026)).qemu_arguments()
+    assert "1536M,slots=4,maxmem=16G" in arguments
+    assert [word for word in arguments if word.startswith("node,")] == [
+        "node,nodeid=0,memdev=dram0,cpus=0-1",
+        "node,nodeid=1,memdev=dram1,cpus=2-3",
+        "node,nodeid=2,initiator=0",
+        "node,nodeid=3,initiator=1",
+    ]
+    assert [word[-6:] for word in arguments if word.startswith("nvdimm,id")] == ["node=2", "node=3"]
+    latencies = [word.rpartition("=")[2] for word in arguments if "access-latency" in word]
+    assert latencies == ["80", "140", "300", "360", "140", "80", "360", "300"]
+    distances = {word for word in arguments if word.startswith("dist,")}
+    assert {"dist,src=0,dst=2,val=17", "dist,src=0,dst=3,val=28", "dist,src=1,dst=3,val=17"} < distances
+
+
 def test_machine_without_firmware_tables() -> None:
     assert not any("hmat" in word for word in Machine(hmat=False).qemu_arguments())
 

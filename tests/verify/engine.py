@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.verify.engine_rows import alone, cost, endurance, placement
+from tests.verify.engine_rows import alone, cost, endurance, placement, sockets
 from tests.verify.table import Row
 from tests.vm import image
 from tests.vm.scenario import CASES, HUGE_CASES
@@ -35,6 +35,7 @@ def _rows(kernel: str) -> Iterator[Row]:
     yield placement.zipf(kernel)
     yield cost.overcommitted(kernel)
     yield alone.mover(kernel)
+    yield sockets.two_sockets(kernel)
     yield endurance.pressure(kernel)
     yield endurance.integrity(kernel)
     yield cost.growth(kernel)

@@ -59,6 +59,10 @@ class Stage:
         assert self.region is not None
         return guest, self.region
 
+    def package(self) -> Path:
+        """The package, for a row that boots a server of its own after it has closed this one."""
+        return self._deb()
+
     def once(self, key: Hashable, measure: Callable[[], Measured]) -> Measured:
         """What `measure` gives, measured for the first row that asks and kept for the others. key: says all
         that decides it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import json
 import os
 import shutil
@@ -29,20 +30,23 @@ BOOT_SECONDS = 300
 class Machine:
     """A server to boot. Sizes in MiB, latencies in ns, bandwidths in GB/s.
 
-    One `pmem` entry is one NVDIMM. Its region is the size minus 2 MiB of labels and must be a multiple of 16
-    MiB, or the kernel refuses it as misaligned. `pti=on` is always on the kernel's command line: without it
-    QEMU's emulated TLB hides the pages' accessed bits.
+    Each socket has `dram` of its own, an equal part of the `cpus`, and a node for PMEM; the nodes of DRAM
+    are numbered first. One `pmem` entry is one NVDIMM, and sockets take turns. Its region is the size minus
+    2 MiB of labels and must be a multiple of 16 MiB, or the kernel refuses it as misaligned. `pti=on` is
+    always on the kernel's command line: without it QEMU's emulated TLB hides the pages' accessed bits.
     """
 
     kernel: str = "7.3"
     dram: int = 1280
     pmem: tuple[int, ...] = (4098,)
     cpus: int = 2
+    sockets: int = 1
     cpu: str = "max"
     dram_latency: int = 80
     pmem_latency: int = 300
     dram_bandwidth: int = 100
     pmem_bandwidth: int = 30
+    across_latency: int = 60
     hmat: bool = True
     cmdline: tuple[str, ...] = ()
     qemu: tuple[str, ...] = ()
@@ -52,25 +56,46 @@ class Machine:
         """The server's own part of QEMU's command line: nodes, memory, NVDIMMs, HMAT."""
         slots = max(4, len(self.pmem) + 2)
         hmat = ",hmat=on" if self.hmat else ""
+        sockets, share = range(self.sockets), self.cpus // self.sockets
         arguments = [
-            *("-machine", f"q35,nvdimm=on{hmat}", "-cpu", self.cpu, "-smp", str(self.cpus)),
-            *("-m", f"{self.dram}M,slots={slots},maxmem=16G"),
-            *("-object", f"memory-backend-ram,id=dram,size={self.dram}M"),
-            *("-numa", f"node,nodeid=0,memdev=dram,cpus=0-{self.cpus - 1}"),
-            *("-numa", "node,nodeid=1" + (",initiator=0" if self.hmat else "")),
+            *("-machine", f"q35,nvdimm=on{hmat}", "-cpu", self.cpu),
+            *("-smp", f"{self.cpus},sockets={self.sockets}"),
+            *("-m", f"{self.sockets * self.dram}M,slots={slots},maxmem=16G"),
         ]
+        for here in sockets:
+            cpus = f"cpus={here * share}-{(here + 1) * share - 1}"
+            arguments += ["-object", f"memory-backend-ram,id=dram{here},size={self.dram}M"]
+            arguments += ["-numa", f"node,nodeid={here},memdev=dram{here},{cpus}"]
+        for here in sockets:
+            initiator = f",initiator={here}" if self.hmat else ""
+            arguments += ["-numa", f"node,nodeid={self.sockets + here}{initiator}"]
         if self.hmat:
-            for node, latency, bandwidth in (
-                (0, self.dram_latency, self.dram_bandwidth),
-                (1, self.pmem_latency, self.pmem_bandwidth),
-            ):
-                where = f"hmat-lb,initiator=0,target={node},hierarchy=memory"
-                arguments += ["-numa", f"{where},data-type=access-latency,latency={latency}"]
-                arguments += ["-numa", f"{where},data-type=access-bandwidth,bandwidth={bandwidth}G"]
+            for initiator, target in itertools.product(sockets, range(2 * self.sockets)):
+                arguments += self._speed(initiator, target)
+        if self.sockets > 1:
+            for near, far in itertools.combinations(range(2 * self.sockets), 2):
+                distance = 17 if far - near == self.sockets else 21 if far < self.sockets else 28
+                arguments += ["-numa", f"dist,src={near},dst={far},val={distance}"]
         for number, size in enumerate(self.pmem):
             arguments += ["-object", f"memory-backend-ram,id=pmem{number},size={size}M"]
-            arguments += ["-device", f"nvdimm,id=nvdimm{number},memdev=pmem{number},label-size=2M,node=1"]
+            node = self.sockets + number % self.sockets
+            arguments += [
+                "-device",
+                f"nvdimm,id=nvdimm{number},memdev=pmem{number},label-size=2M,node={node}",
+            ]
         return [*arguments, *self.qemu]
+
+    def _speed(self, initiator: int, target: int) -> list[str]:
+        """How fast the CPUs of a socket reach a node."""
+        slow = target >= self.sockets
+        latency = self.pmem_latency if slow else self.dram_latency
+        latency += self.across_latency if target % self.sockets != initiator else 0
+        bandwidth = self.pmem_bandwidth if slow else self.dram_bandwidth
+        where = f"hmat-lb,initiator={initiator},target={target},hierarchy=memory"
+        return [
+            *("-numa", f"{where},data-type=access-latency,latency={latency}"),
+            *("-numa", f"{where},data-type=access-bandwidth,bandwidth={bandwidth}G"),
+        ]
 
     def kernel_command_line(self) -> str:
         """The kernel's command line; the machine's own words come last, so that they win."""

@@ -77,14 +77,13 @@ class Sample:
 
 
 def policy(
-    region: Region,
-    *,
+    *regions: Region,
     mode: str = "place",
     units: Sequence[str] = ("load.service",),
     size: str = "all",
     engine: str = "",
 ) -> str:
-    """The policy of every scene: all of the region becomes memory, and these units are placed.
+    """The policy of every scene: all of each region becomes memory, and these units are placed.
 
     engine: more keys of that section, as YAML in flow style: ``bandwidth: 4GiB/s``.
     """
@@ -94,7 +93,9 @@ def policy(
         f"processes: {{include: [{include}]}}\n"
         f"engine: {{{', '.join(part for part in (f'mode: {mode}', engine) if part)}}}\n"
         "provision:\n"
-        f'  - {{name: pmem0, region: {{iset_id: "{region.iset_id:#x}"}}, size: {size}, mode: apply}}\n'
+    ) + "".join(
+        f'  - {{name: pmem{n}, region: {{iset_id: "{region.iset_id:#x}"}}, size: {size}, mode: apply}}\n'
+        for n, region in enumerate(regions)
     )
 
 
