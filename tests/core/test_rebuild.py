@@ -115,6 +115,14 @@ def test_half_hot_ranges_stay_small() -> None:
     assert not hot(book, *range(50), given_up=10.0)
 
 
+def test_cold_pages_that_came_up_by_luck_do_not_make_heat_fine() -> None:
+    book = split(1)
+    coarse(book)
+    for number in range(300, 700):
+        promote(book, number, 100)
+    assert hot(book, 1, given_up=SURVIVED)
+
+
 def test_too_few_ranges_do_not_say_how_coarse_heat_is() -> None:
     book = split(1)
     coarse(book, FEWEST_TOUCHED - 1)

@@ -31,8 +31,9 @@ from tierd.core.table import Keys, Places, Table
 
 THROUGHOUT: Final = PAGES_PER_HUGE_PAGE * 3 // 4
 """Pages promoted that make a range hot throughout; the others are in DRAM too, or it is no candidate."""
-TOUCHED: Final = PAGES_PER_HUGE_PAGE // 8
-"""Pages promoted from which a range counts in the question how coarse the heat is."""
+TOUCHED: Final = PAGES_PER_HUGE_PAGE * 3 // 8
+"""Pages promoted from which a range counts in the question how coarse the heat is. Cold pages are promoted
+too, by luck and one after the other: a hundred of each cold range before the placement was right."""
 FEWEST_TOUCHED: Final = 8
 """Ranges without which that question has no answer."""
 SURVIVED: Final = 1 / 8
