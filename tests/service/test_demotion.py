@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.fixtures.simulated import SimulatedKernel
-from tests.service import test_engine
-from tests.service.test_engine import HOT, PLACE, Bench, with_engine
+from tests.service import engine_bench
+from tests.service.engine_bench import HOT, PLACE, Bench, with_engine
 from tierd.core.policy import EngineMode
 from tierd.core.state import EngineState
 from tierd.kernel.demotion import Demotion
 from tierd.service import assembly
 
-fake = test_engine.fake
+fake = engine_bench.fake
 OBSERVE = with_engine(mode=EngineMode.OBSERVE)
 
 

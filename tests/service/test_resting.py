@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from tests.kernel.fixtures import MIB
 from tests.kernel.fixtures.simulated import DRAM, SimulatedKernel
-from tests.service.test_engine import HOT, MIB, Bench, fake  # noqa: F401 - a fixture
+from tests.service import engine_bench
+from tests.service.engine_bench import HOT, Bench
 from tierd.core.state import EngineState
 from tierd.service.engine import WHOLE_ROUND_SECONDS
+
+fake = engine_bench.fake
 
 
 class Resting(Bench):
@@ -28,7 +32,7 @@ class Resting(Bench):
 
 
 @pytest.fixture
-def resting(fake: SimulatedKernel) -> Resting:  # noqa: F811
+def resting(fake: SimulatedKernel) -> Resting:
     return Resting(fake)
 
 
@@ -58,3 +62,15 @@ def test_where_dram_is_short_a_glance_is_not_enough(resting: Resting) -> None:
     before = resting.state.counters.rounds
     resting.pass_by(3)
     assert resting.state.counters.rounds - before == 3
+
+
+def test_it_rests_when_the_picture_is_right_and_looks_again_when_it_is_not(resting: Resting) -> None:
+    assert resting.source.efforts[0] == 1 == max(resting.source.efforts), "first it looks hard"
+    rest = resting.source.efforts[-1]
+    resting.pass_by(10)
+    assert resting.source.efforts[-1] == rest
+    resting.fake.place(HOT)
+    resting.pass_by(10)
+    assert max(resting.source.efforts[-10:]) > rest
+    resting.pass_by(30)
+    assert resting.on_dram > 0.9 * 2 * HOT

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.fixtures.simulated import SimulatedKernel
-from tests.service import test_engine
-from tests.service.test_engine import HOT, Bench
+from tests.service import engine_bench
+from tests.service.engine_bench import HOT, Bench
 from tierd.core.access import Accesses
 from tierd.core.state import EngineState, State
 from tierd.errors import MalformedError
@@ -18,7 +18,7 @@ from tierd.kernel import generations
 from tierd.service.engine import FAILED_ROUNDS
 from tierd.service.events import DEGRADED, HOLDING, Event, events_between
 
-fake = test_engine.fake
+fake = engine_bench.fake
 Spoil = Callable[[SimulatedKernel], Callable[[], None]]
 
 
