@@ -237,9 +237,13 @@ def plan(seen: Observation) -> Plan:
 def _targets(seen: Observation) -> list[_Target]:
     """Every DRAM node, with its own stocks and the pages that are used near it. What is used nobody knows
     where goes to the emptiest."""
-    numbers = [node.number for node in seen.dram]
-    emptiest = max(seen.dram, key=lambda node: node.free - node.high_watermark)
-    near = np.where(np.isin(seen.hot.near, numbers), seen.hot.near, emptiest.number)
+    if len(seen.dram) == 1:
+        pages = [np.arange(len(seen.hot))]
+    else:
+        numbers = [node.number for node in seen.dram]
+        emptiest = max(seen.dram, key=lambda node: node.free - node.high_watermark)
+        near = np.where(np.isin(seen.hot.near, numbers), seen.hot.near, emptiest.number)
+        pages = [np.flatnonzero(near == number) for number in numbers]
     return [
         _Target(
             node.number,
@@ -249,9 +253,9 @@ def _targets(seen: Observation) -> list[_Target]:
                 (stock for stock in seen.cold if stock.node == node.number),
                 key=lambda stock: (stock.rate, -stock.idle),
             ),
-            np.flatnonzero(near == node.number),
+            used,
         )
-        for node in seen.dram
+        for node, used in zip(seen.dram, pages, strict=True)
     ]
 
 
@@ -303,12 +307,14 @@ def _demotions(target: _Target, pages: int) -> list[Demotion]:
 def _promotions(node: int, which: Places, seen: Observation) -> list[Promotion]:
     """One for pages that are used near the node, or nobody knows where, and one for those that come from
     elsewhere."""
-    near = seen.hot.near[which]
-    far = np.isin(near, [other.number for other in seen.dram if other.number != node])
+    groups = [(which, "")]
+    if others := [other.number for other in seen.dram if other.number != node]:
+        far = np.isin(seen.hot.near[which], others)
+        groups = [(which[~far], ""), (which[far], FAR)]
     steps = []
-    for pages, why in ((which[~far], ""), (which[far], FAR)):
+    for pages, why in groups:
         if len(pages):
-            rates = seen.hot.rate[pages]
-            reason = f"used {float(rates[-1]):.2g} to {float(rates[0]):.2g} times a second{why}"
+            least, most = float(seen.hot.rate[pages[-1]]), float(seen.hot.rate[pages[0]])
+            reason = f"used {least:.2g} to {most:.2g} times a second{why}"
             steps.append(Promotion(node, pages, reason))
     return steps

@@ -82,10 +82,10 @@ def main(seconds: int) -> None:
         hottest = heat.hottest(now, 1 / planner.IDLE_WITHOUT_SWAP, MOST_HOT)
         plan = planner.plan(planner.Observation(hottest, cold, (dram,), (slow,), 1 << 15))
         slowest = max(slowest, time.process_time() - begun)
-        for step in plan.promotions:
-            found = hottest.page[step.which] - np.uint64(base)
-            hot_share = float(is_hot(found).mean())
-            heat.forget(hottest.slot[step.which], hottest.page[step.which])
+        for promotion in plan.promotions:
+            slots, pages = hottest.slot[promotion.which], hottest.page[promotion.which]
+            hot_share = float(is_hot(pages - np.uint64(base)).mean())
+            heat.forget(slots, pages)
     print(
         json.dumps(
             {
