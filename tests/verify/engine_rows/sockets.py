@@ -14,9 +14,9 @@ from tests.vm.scenario import Case, Load, Sample
 MIB = 1 << 20
 SOCKETS = (0, 1)
 DRAM_MIB, PMEM_MIB = 768, 1026
-BALLAST_MIB = 1000
+BALLAST_MIB = 1300
 """Touched first and never used again: it fills the DRAM of both sockets, so that the loads begin on PMEM."""
-LOAD_MIB, HOT_MIB = 600, 100
+LOAD_MIB, HOT_MIB = 500, 100
 SECONDS = 90.0
 NEAR = 0.9
 
