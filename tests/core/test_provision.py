@@ -310,6 +310,28 @@ def test_text_says_the_same_as_the_plan(kind: str) -> None:
         assert "echo online_movable > SYSFS/devices/system/memory/auto_online_blocks" in text
 
 
+def test_the_plan_says_what_cannot_be_read_back_and_from_when_on() -> None:
+    new = plan(MACHINE, REQUEST)
+    assert new.point_of_no_return == 2
+    words = "from step 2 on nothing of the 1152MiB of the namespace can be read back"
+    assert f"  no return   {words}, also" in "\n".join(plan_lines(new, "SYSFS"))
+    found = plan_document(new, "SYSFS")["unrecoverable"]
+    assert isinstance(found, dict) and (found["from_step"], found["bytes"]) == (2, 1152 * MIB)
+
+    waiting = plan(holding(namespace()), REQUEST)
+    assert waiting.point_of_no_return == 1
+    assert "from step 1 on nothing of the 1152MiB of namespace0.0" in "\n".join(plan_lines(waiting, "SYSFS"))
+
+    # memory already: nothing is there that could be lost
+    for nothing_lost in (
+        plan(holding(namespace(dax=device("kmem", blocks(offline=2)))), REQUEST),
+        plan(holding(namespace(dax=device("kmem", blocks()))), REQUEST),
+        plan(with_region(read_only=True), REQUEST),
+    ):
+        assert "no return" not in "\n".join(plan_lines(nothing_lost, "SYSFS"))
+        assert plan_document(nothing_lost, "SYSFS")["unrecoverable"] is None
+
+
 # The kernel's side, in the plainest terms: bit by bit over units of 2 MiB.
 
 UNIT = 2 * MIB

@@ -15,8 +15,9 @@ SMALLEST_NAMESPACE = 16 << 20
 """Bytes; the kernel makes no smaller namespace (ND_MIN_NAMESPACE_SIZE)."""
 
 PAGE_STRUCTURES_PER_MIB = (16 << 10) + (1 << 10)
-"""Bytes of DRAM for each MiB that becomes memory: 64 for each page of 4 KiB, and about a sixteenth more for
-page tables and the per-node structures of slabs and cgroups."""
+"""Bytes of DRAM for each MiB that becomes memory: 64 for each page of 4 KiB (struct page,
+include/linux/mm_types.h), and about a sixteenth more for page tables and the per-node structures of slabs
+and cgroups."""
 
 
 def round_up(value: int, multiple: int) -> int:

@@ -102,6 +102,12 @@ class ProvisionPlan:
     refusals: tuple[Refusal, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def point_of_no_return(self) -> int | None:
+        """The number of the first step, from 1, after which what the namespace holds cannot be read back;
+        None when no step does that."""
+        return next((number for number, step in enumerate(self.steps, 1) if step.destructive), None)
+
 
 def find_namespace(inventory: Inventory, request: ProvisionRequest) -> Namespace | None:
     """The request's namespace in its region; None when there is none, or more than one."""

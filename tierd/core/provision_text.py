@@ -42,6 +42,8 @@ def plan_lines(plan: ProvisionPlan, sysfs: str) -> list[str]:
         lines.append(f"  lost        {lost} of {whole} to alignment")
         if numbers.page_structures:
             lines.append(f"  DRAM spent  {format_mib(numbers.page_structures)} on page structures")
+    if unrecoverable := unrecoverable_words(plan):
+        lines.append(f"  no return   {unrecoverable}")
     lines += [f"  because     {refusal.words}" for refusal in plan.refusals]
     lines += [f"  note        {note}" for note in plan.notes]
     if plan.verdict is Verdict.READY:
@@ -51,6 +53,18 @@ def plan_lines(plan: ProvisionPlan, sysfs: str) -> list[str]:
             if len(step.acts) > 8:
                 lines.append(f"       ... and {len(step.acts) - 8} more like these")
     return lines
+
+
+def unrecoverable_words(plan: ProvisionPlan) -> str | None:
+    """What cannot be read back once the plan has been run, and from when on; None when nothing is run, or
+    nothing is lost by it."""
+    step = plan.point_of_no_return
+    if plan.verdict is not Verdict.READY or step is None or plan.numbers is None:
+        return None
+    size = format_size(plan.numbers.namespace)
+    what = "the namespace" if plan.namespace is None else plan.namespace.name
+    held = ", also what was left there by namespaces that are gone" if plan.namespace is None else ""
+    return f"from step {step} on nothing of the {size} of {what} can be read back{held}"
 
 
 def plan_document(plan: ProvisionPlan, sysfs: str) -> dict[str, object]:
@@ -65,6 +79,7 @@ def plan_document(plan: ProvisionPlan, sysfs: str) -> dict[str, object]:
         "namespace": None if plan.namespace is None else plan.namespace.uuid,
         "target_node": plan.target_node,
         "numbers": None if plan.numbers is None else asdict(plan.numbers),
+        "unrecoverable": _unrecoverable(plan),
         "refusals": [asdict(refusal) for refusal in plan.refusals],
         "notes": list(plan.notes),
         "steps": [
@@ -78,6 +93,13 @@ def plan_document(plan: ProvisionPlan, sysfs: str) -> dict[str, object]:
             if plan.verdict is Verdict.READY
         ],
     }
+
+
+def _unrecoverable(plan: ProvisionPlan) -> dict[str, object] | None:
+    words = unrecoverable_words(plan)
+    if words is None or plan.numbers is None:
+        return None
+    return {"from_step": plan.point_of_no_return, "bytes": plan.numbers.namespace, "words": words}
 
 
 def format_mib(size: int) -> str:
