@@ -29,7 +29,7 @@ MAY_IMPORT = {
 }
 
 # tierctl is a D-Bus client. These commands work while no daemon answers, and look at the kernel themselves.
-OFFLINE_COMMANDS = {"tierd.cli.provision", "tierd.cli.offline"}
+OFFLINE_COMMANDS = {"tierd.cli.provision", "tierd.cli.offline", "tierd.cli.devices"}
 
 # Core decides from what it is given: no clock, no I/O, no logging, no processes.
 IMPURE_MODULES = {

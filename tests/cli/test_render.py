@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tierd.cli import render
-from tierd.cli.main import _with_command, style_for
+from tierd.cli.main import _with_command
 from tierd.cli.render import Style
+from tierd.cli.terminal import style_for
 
 PLAIN = Style()
 FACTS = {

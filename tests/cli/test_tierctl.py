@@ -128,7 +128,7 @@ def test_a_daemon_that_does_not_run_is_one_headline_and_status_3(bus: str) -> No
     assert result.stdout == (
         "● tierd: not running\n"
         "      Try: systemctl start tierd\n"
-        "  Offline: tierctl status --offline, provision plan, check-config\n"
+        "  Offline: tierctl status --offline, list devices, provision plan, check-config\n"
     )
     assert json.loads(tierctl("--json").stdout) == {"running": False, "reason": "tierd is not running"}
     plan = tierctl("plan")
@@ -214,7 +214,7 @@ def test_a_request_that_the_policy_does_not_have(tmp_path: Path) -> None:
 def test_version_help_and_wrong_arguments() -> None:
     assert tierctl("--version").stdout == "tierctl 0.1.0\n"
     help_text = tierctl("--help").stdout
-    for command in ("status", "plan", "provision", "check-config"):
+    for command in ("status", "plan", "list", "provision", "check-config"):
         assert command in help_text
     assert tierctl("provision", "plan", "--help").stdout.startswith("usage: tierctl provision plan [-h] ")
     assert tierctl("stattus").returncode == 2

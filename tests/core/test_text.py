@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierd.core.text import clean, plural, sentence, size
+from tierd.core.text import clean, in_order, plural, sentence, size
 
 
 @given(st.text(alphabet=st.characters()), st.integers(4, 300) | st.none())
@@ -65,3 +65,8 @@ def test_counts_and_sentences() -> None:
     assert plural(1, "page") == "1 page" and plural(0, "page") == "0 pages"
     assert plural(2, "process") == "2 processes" and plural(1, "process") == "1 process"
     assert sentence(["a", "", "b"]) == "a, b"
+
+
+def test_names_with_numbers_are_in_the_order_of_the_numbers() -> None:
+    names = ["dax1.0", "dax0.10", "dax0.9", "node", "dax"]
+    assert sorted(names, key=in_order) == ["dax", "dax0.9", "dax0.10", "dax1.0", "node"]

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.kernel.fixtures.provisioned import ISET, load
+from tierd.core.inventory import Dimm
 from tierd.errors import MalformedError
 from tierd.kernel.ndctl import Listing, parse_listing
 from tierd.kernel.tools import parse_json
@@ -55,9 +56,9 @@ def test_the_idle_namespace_has_no_uuid() -> None:
 
 def test_the_shapes_that_ndctl_gives_to_the_same_thing() -> None:
     whole = load("devdax")["ndctl"]
-    expected = parse_listing(whole)
-    assert parse_listing(whole["regions"]) == expected
-    assert parse_listing(whole["regions"][0]) == expected
+    expected = parse_listing(whole).regions
+    assert parse_listing(whole["regions"]).regions == expected
+    assert parse_listing(whole["regions"][0]).regions == expected
     assert parse_listing([]) == parse_listing({}) == Listing((), frozenset())
 
 
@@ -77,6 +78,41 @@ def test_locked_dimms_and_regions_of_other_types() -> None:
     assert [region.name for region in found.regions] == ["region0"]
 
 
+def test_dimms_with_what_they_say_of_themselves() -> None:
+    whole = copy.deepcopy(load("several")["ndctl"])
+    whole["dimms"][0] |= {
+        "security": "unlocked",
+        "flag_failed_flush": True,
+        "flag_smart_event": True,
+        "flag_failed_map": False,
+        "health": {"health_state": "critical", "spares_percentage": 3},
+    }
+    whole["dimms"].append({"dev": "nmem1"})
+    assert parse_listing(whole).dimms == (
+        Dimm(
+            "nmem0",
+            "8680-56341200",
+            4 << 30,
+            "unlocked",
+            ("failed flush", "smart event"),
+            "critical",
+            ("region0",),
+        ),
+        Dimm("nmem1", None, None, None, (), None, ()),
+    )
+
+
+def test_block_devices_of_namespaces() -> None:
+    (region,) = parse_listing(load("several")["ndctl"]).regions
+    assert {n.label: n.blockdev for n in region.namespaces if n.label} == {
+        "tierd:pmem0": None,
+        "second": None,
+        "data": "pmem0.1",
+        "log": "pmem0.2s",
+        "plain": "pmem0.3",
+    }
+
+
 @pytest.mark.parametrize(
     ("path", "value", "place"),
     [
@@ -92,6 +128,8 @@ def test_locked_dimms_and_regions_of_other_types() -> None:
         (("regions", 0, "namespaces", 1, "daxregion"), [], "daxregion: expected an object"),
         (("regions", 0, "namespaces", 1, "daxregion", "devices", 0, "chardev"), 1, "chardev: expected text"),
         (("dimms", 0), 3, "dimms: expected an object"),
+        (("dimms", 0, "health"), "ok", "health: expected an object"),
+        (("dimms", 0, "id"), 3, "id: expected text"),
     ],
 )
 def test_what_has_the_wrong_shape_is_named(path: tuple[Any, ...], value: object, place: str) -> None:

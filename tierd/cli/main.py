@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 from tierd import __version__
 from tierd.cli import Exit, render
 from tierd.cli.arguments import add_draft, add_json
+from tierd.cli.terminal import style_for
 from tierd.core.text import clean
 from tierd.errors import ConfigError, TierdError, in_words
 
@@ -72,8 +72,9 @@ def parser(*, light: bool = False) -> argparse.ArgumentParser:
     plan.set_defaults(handler=_plan)
 
     if not light:
-        from tierd.cli import provision
+        from tierd.cli import devices, provision
 
+        devices.add_parser(commands)
         provision.add_parser(commands)
 
     check = commands.add_parser(
@@ -115,16 +116,6 @@ def _with_command(argv: Sequence[str]) -> list[str]:
     if argv and (not argv[0].startswith("-") or argv[0] in ("-h", "--help", "--version")):
         return list(argv)
     return ["status", *argv]
-
-
-def style_for(stream: TextIO, environment: Mapping[str, str]) -> render.Style:
-    """What may be printed to `stream`: colour on a terminal only, unless NO_COLOR or TERM=dumb say no."""
-    terminal = stream.isatty()
-    return render.Style(
-        width=max(40, min(shutil.get_terminal_size((80, 24)).columns, 120)) if terminal else 80,
-        colour=terminal and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb",
-        unicode=(stream.encoding or "").lower().replace("-", "") == "utf8",
-    )
 
 
 def _show_json(document: Mapping[str, Any]) -> None:

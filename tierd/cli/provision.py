@@ -15,7 +15,8 @@ from tierd.cli.arguments import add_draft, add_json
 from tierd.config import load_chosen
 from tierd.core import provision
 from tierd.core.inventory import Inventory, Namespace, Region
-from tierd.core.policy import Policy, ProvisionMode, ProvisionRequest
+from tierd.core.picture import of_region
+from tierd.core.policy import Policy, ProvisionMode
 from tierd.core.provision import ProvisionPlan, Verdict
 from tierd.core.provision_text import plan_document, plan_lines
 from tierd.core.text import clean, size
@@ -134,20 +135,15 @@ def _region_lines(inventory: Inventory, region: Region) -> list[str]:
     iset = "no iset_id" if region.iset_id is None else f"iset_id 0x{region.iset_id:x}"
     node = "no node" if region.target_node is None else f"node {region.target_node}"
     lines = [f"{region.name}: {iset}, {size(whole)}, {size(region.available)} free, {node}"]
-    everything = provision.plan(inventory, _everything(region))
     lines += [
-        f"  tierd would not use its free capacity: {r.words}" for r in everything.refusals if region.iset_id
+        f"  tierd would not use its free capacity: {reason.words}"
+        for reason in of_region(inventory, region).reasons
     ]
     for namespace in region.namespaces:
         span = 0 if namespace.span is None else namespace.span.size
         label = f" {clean(namespace.label)}" if namespace.label else ""
         lines.append(f"  {namespace.name} {namespace.uuid or '-'}{label}: {size(span)} {_use(namespace)}")
     return lines
-
-
-def _everything(region: Region) -> ProvisionRequest:
-    # a name that no policy can have, so that no namespace is its own
-    return ProvisionRequest("?", -1 if region.iset_id is None else region.iset_id, None)
 
 
 def _use(namespace: Namespace) -> str:
@@ -164,14 +160,13 @@ def _use(namespace: Namespace) -> str:
 
 
 def _region_document(inventory: Inventory, region: Region) -> dict[str, object]:
-    everything = provision.plan(inventory, _everything(region))
     return {
         "name": region.name,
         "iset_id": None if region.iset_id is None else f"0x{region.iset_id:x}",
         "size": None if region.span is None else region.span.size,
         "available": region.available,
         "target_node": region.target_node,
-        "refusals": [refusal.words for refusal in everything.refusals] if region.iset_id is not None else [],
+        "refusals": [reason.words for reason in of_region(inventory, region).reasons],
         "namespaces": [
             {
                 "name": n.name,

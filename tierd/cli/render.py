@@ -63,7 +63,7 @@ def status(facts: Mapping[str, Any], style: Style) -> str:
     lines += _field("Moved", _moved(facts), style)
     lines += _field("Policy", _policy(facts), style)
     lines += [
-        f"  {line}" for problem in facts.get("config_problems", ()) for line in _wrap(problem, style, 2)
+        f"  {line}" for problem in facts.get("config_problems", ()) for line in wrap(problem, style, 2)
     ]
     lines += ["", *tiers(facts.get("tiers", ()), style)]
     lines += _missing(facts.get("missing", ()), style)
@@ -86,7 +86,7 @@ def not_running(reason: str, hint: str, style: Style) -> str:
     if reason != "tierd is not running":
         lines += _field("Reason", reason, style)
     lines += _field("Try", hint, style)
-    lines += _field("Offline", "tierctl status --offline, provision plan, check-config", style)
+    lines += _field("Offline", "tierctl status --offline, list devices, provision plan, check-config", style)
     return "\n".join(lines)
 
 
@@ -109,7 +109,7 @@ def tiers(found: Sequence[Mapping[str, Any]], style: Style) -> list[str]:
         )
     if len(rows) == 1:
         return ["no memory tiers known yet"]
-    return _table(rows, "lllrrrr", style)
+    return table(rows, "lllrrrr", style)
 
 
 def plan(rows: Sequence[Mapping[str, Any]], style: Style) -> str:
@@ -126,7 +126,7 @@ def plan(rows: Sequence[Mapping[str, Any]], style: Style) -> str:
             what.append(f"node {source} to node {target}")
         what.append(clean(str(row.get("subject", ""))))
         lines.append(f"{style.paint(_BOLD, what[0])} {', '.join(w for w in what[1:] if w)}".rstrip())
-        lines += [f"    {line}" for line in _wrap(f"because {row['reason']}", style, 4) if row.get("reason")]
+        lines += [f"    {line}" for line in wrap(f"because {row['reason']}", style, 4) if row.get("reason")]
     total = ", ".join(f"{action} {size(pages * PAGE_SIZE)}" for action, pages in sums.items() if pages)
     lines += ["", f"{plural(len(rows), 'step')}{': ' + total if total else ''}"]
     return "\n".join(lines)
@@ -149,7 +149,7 @@ def _headline(name: str, state: str, style: Style) -> str:
 
 
 def _field(name: str, text: str, style: Style) -> list[str]:
-    first, *rest = _wrap(text, style, 11)
+    first, *rest = wrap(text, style, 11)
     return [f"{name:>9}: {first}", *(f"{'':11}{line}" for line in rest)]
 
 
@@ -200,18 +200,18 @@ def _policy(facts: Mapping[str, Any]) -> str:
 def _missing(found: Sequence[str], style: Style) -> list[str]:
     lines = ["", style.paint(_YELLOW, "Missing:")] if found else []
     for sentence in found:
-        first, *rest = _wrap(str(sentence), style, 4)
+        first, *rest = wrap(str(sentence), style, 4)
         lines += [f"  - {first}", *(f"    {line}" for line in rest)]
     return lines
 
 
-def _wrap(text: str, style: Style, indent: int = 0) -> list[str]:
+def wrap(text: str, style: Style, indent: int = 0) -> list[str]:
     """At least one line. Long words (paths) are not broken, so that they can be copied."""
     width = max(style.width - indent, 20)
     return textwrap.wrap(clean(text, None), width, break_long_words=False, break_on_hyphens=False) or [""]
 
 
-def _table(rows: Sequence[Sequence[str]], alignment: str, style: Style) -> list[str]:
+def table(rows: Sequence[Sequence[str]], alignment: str, style: Style) -> list[str]:
     """Columns two blanks apart, the first row a bold legend. alignment: ``l`` or ``r`` for each column."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(alignment))]
     lines = [

@@ -115,6 +115,26 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
+class Dimm:
+    """A module of persistent memory, ``nmem0``.
+
+    serial: what names it for good (``8680-56341200``). size: bytes of it that regions map, None when none
+    does.
+    security: as ndctl says it (``disabled``, ``unlocked``, ``locked`` ...), None when it has no such thing.
+    flags: what its firmware complains of, in words (``failed flush``). health: ``ok``, ``non-critical``,
+    ``critical``, ``fatal``; None when it does not tell. regions: names of those that it is part of.
+    """
+
+    name: str
+    serial: str | None
+    size: int | None
+    security: str | None
+    flags: tuple[str, ...]
+    health: str | None
+    regions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryNode:
     """A node that is online.
 

@@ -274,3 +274,19 @@ def of_namespace(inventory: Inventory, request: ProvisionRequest, namespace: Nam
             )
         ]
     return []
+
+
+def not_ours(namespace: Namespace) -> Refusal:
+    """A namespace that tierd did not make."""
+    return Refusal(
+        "not-ours",
+        f"tierd did not make {namespace.name}, and takes free capacity only: what others made is left alone",
+    )
+
+
+def without_region(device: str) -> Refusal:
+    """A dax device that no namespace has: soft-reserved memory, or CXL."""
+    return Refusal(
+        "no-region",
+        f"{device} is in no region of persistent memory, and tierd takes free capacity of regions only",
+    )

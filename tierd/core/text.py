@@ -3,6 +3,8 @@ counts and sizes in words. Used by the bus, the journal, the terminal and the me
 
 from __future__ import annotations
 
+import re
+
 LINE_LIMIT = 256
 """Characters of one sentence shown to an operator; a bus reply stays small and a journal line readable."""
 
@@ -23,6 +25,11 @@ def clean(text: str, limit: int | None = LINE_LIMIT) -> str:
 def sentence(parts: list[str]) -> str:
     """Non-empty `parts` joined with a comma."""
     return ", ".join(part for part in parts if part)
+
+
+def in_order(name: str) -> list[str | int]:
+    """A key that sorts names with numbers as people do: ``dax0.9`` before ``dax0.10``."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
 
 
 def plural(count: int, noun: str) -> str:

@@ -12,26 +12,46 @@ from tierd.kernel.memory_blocks import read_blocks
 from tierd.kernel.paths import Root
 
 
+def list_devices(root: Root) -> tuple[str, ...]:
+    """The names of all dax devices, also of those that no namespace has (soft-reserved memory, CXL)."""
+    return tuple(sorted(path.name for path in root.dax_devices.glob("dax*")))
+
+
+def read_size(root: Root, name: str) -> int:
+    """Bytes of a device's data. Everybody may read it. Raises GoneError, MalformedError."""
+    return read_int(root.dax_devices / name / "size")
+
+
+def read_driver(root: Root, name: str) -> str:
+    """Which driver has the device, empty when none has. Everybody may read it."""
+    try:
+        return os.path.basename(os.readlink(root.dax_devices / name / "driver"))
+    except OSError:
+        return ""
+
+
+def read_target_node(root: Root, name: str) -> int | None:
+    """The node that the device's memory would join, None when the firmware names none. Everybody may read
+    it. Raises MalformedError."""
+    try:
+        target = read_int(root.dax_devices / name / "target_node")
+    except GoneError:
+        return None
+    return target if target >= 0 else None
+
+
 def read_device(root: Root, name: str, block_size: int) -> DaxDevice:
     """One device, such as ``dax0.0``. Raises GoneError when it is not there, DeniedError, MalformedError."""
     directory = root.dax_devices / name
-    size = read_int(directory / "size")
+    size = read_size(root, name)
     start = read_int(directory / "resource", base=16)
     if size <= 0 or start < 0:
         raise MalformedError(f"{directory}: {size} bytes at {start:#x} is no device")
     span = Span(start, size)
-    try:
-        target: int | None = read_int(directory / "target_node")
-    except GoneError:
-        target = None
-    try:
-        driver = os.path.basename(os.readlink(directory / "driver"))
-    except OSError:
-        driver = ""
     return DaxDevice(
         name=name,
         span=span,
-        driver=driver,
-        target_node=None if target is None or target < 0 else target,
+        driver=read_driver(root, name),
+        target_node=read_target_node(root, name),
         blocks=read_blocks(root, span, block_size),
     )

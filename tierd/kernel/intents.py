@@ -57,6 +57,11 @@ class Intents:
         self._boot = read_text(root.proc / "sys/kernel/random/boot_id").strip()
 
     @property
+    def path(self) -> Path:
+        """Where the record is."""
+        return self._path
+
+    @property
     def boot(self) -> str:
         """The running boot."""
         return self._boot

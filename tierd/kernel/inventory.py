@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
+from pathlib import Path
 
 from tierd.core.inventory import Inventory, MemoryNode, Namespace, Region, Span
 from tierd.errors import DeniedError, GoneError, MalformedError
@@ -33,19 +34,37 @@ def take_inventory(root: Root, tools: Tools, record: Intents) -> Inventory:
     Raises UnsupportedError without ndctl or memory hotplug, ToolError, DeniedError (physical addresses are
     shown to root only), MalformedError.
     """
+    return measure(root, ndctl.list_regions(tools), record)
+
+
+def measure(
+    root: Root, listing: ndctl.Listing, record: Intents, denied: list[Path] | None = None
+) -> Inventory:
+    """The same for what ndctl has listed.
+
+    denied: files that only root may read are added here, and what they say is left out; without it they are
+    a DeniedError, and nothing may be planned upon an inventory that was taken with it.
+    """
     block_size = read_block_size(root)
-    listing = ndctl.list_regions(tools)
     regions = []
     for listed in listing.regions:
         with contextlib.suppress(GoneError):  # removed between the two looks
-            regions.append(_read_region(root, listed, listing.locked, block_size))
+            regions.append(_read_region(root, listed, listing.locked, block_size, denied))
+    unfinished: frozenset[tuple[str, int]] = frozenset()
+    made: frozenset[tuple[str, str]] = frozenset()
+    try:
+        unfinished, made = record.unfinished(), record.made()
+    except DeniedError:
+        if denied is None:
+            raise
+        denied.append(record.path)
     return Inventory(
         regions=tuple(regions),
         nodes=read_nodes(root),
         block_size=block_size,
         online_policy=read_online_policy(root),
-        unfinished=record.unfinished(),
-        made=record.made(),
+        unfinished=unfinished,
+        made=made,
     )
 
 
@@ -78,13 +97,19 @@ def read_nodes(root: Root) -> tuple[MemoryNode, ...]:
     return tuple(sorted(nodes, key=lambda node: node.number))
 
 
-def _read_region(root: Root, listed: ndctl.ListedRegion, locked: frozenset[str], block_size: int) -> Region:
+def _read_region(
+    root: Root,
+    listed: ndctl.ListedRegion,
+    locked: frozenset[str],
+    block_size: int,
+    denied: list[Path] | None,
+) -> Region:
     directory = root.nd_devices / listed.name
-    namespaces = (_read_namespace(root, namespace, block_size) for namespace in listed.namespaces)
+    namespaces = (_read_namespace(root, namespace, block_size, denied) for namespace in listed.namespaces)
     return Region(
         name=listed.name,
         iset_id=listed.iset_id,
-        span=_read_span(root, listed.name),
+        span=_read_span(root, listed.name, denied),
         align=_optional(root, f"{listed.name}/align", 16) or 1,
         available=_optional(root, f"{listed.name}/available_size") or 0,
         labelled=_optional(root, f"{listed.name}/nstype") == _LABELLED,
@@ -100,27 +125,41 @@ def _read_region(root: Root, listed: ndctl.ListedRegion, locked: frozenset[str],
     )
 
 
-def _read_namespace(root: Root, listed: ndctl.ListedNamespace, block_size: int) -> Namespace | None:
+def _read_namespace(
+    root: Root, listed: ndctl.ListedNamespace, block_size: int, denied: list[Path] | None
+) -> Namespace | None:
     """None for an idle one: each region keeps one without size, for the next that is made."""
     if not _optional(root, f"{listed.name}/size"):
         return None
     dax = None
     if listed.chardevs:
-        with contextlib.suppress(GoneError):
+        try:
             dax = read_device(root, listed.chardevs[0], block_size)
+        except GoneError:
+            pass
+        except DeniedError:
+            if denied is None:
+                raise
+            denied.append(root.dax_devices / listed.chardevs[0] / "resource")
     return Namespace(
         name=listed.name,
         uuid=listed.uuid,
         label=listed.label,
         mode=listed.mode,
         enabled=listed.enabled,
-        span=_read_span(root, listed.name),
+        span=_read_span(root, listed.name, denied),
         dax=dax,
     )
 
 
-def _read_span(root: Root, name: str) -> Span | None:
-    start = _optional(root, f"{name}/resource", 16)
+def _read_span(root: Root, name: str, denied: list[Path] | None) -> Span | None:
+    try:
+        start = _optional(root, f"{name}/resource", 16)
+    except DeniedError:
+        if denied is None:
+            raise
+        denied.append(root.nd_devices / name / "resource")
+        return None
     size = _optional(root, f"{name}/size")
     return None if start is None or size is None else Span(start, size)
 

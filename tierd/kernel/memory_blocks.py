@@ -63,6 +63,16 @@ def read_blocks(root: Root, span: Span, block_size: int) -> tuple[MemoryBlock, .
     return tuple(blocks)
 
 
+def read_all_blocks(root: Root) -> tuple[MemoryBlock, ...]:
+    """Every memory block, by number. Everybody may read them. Raises MalformedError."""
+    numbers = (path.name.removeprefix("memory") for path in root.memory_blocks.glob("memory[0-9]*"))
+    blocks = []
+    for number in sorted(int(number) for number in numbers if number.isdecimal()):
+        with contextlib.suppress(GoneError):
+            blocks.append(_read_block(root, number))
+    return tuple(blocks)
+
+
 def _read_block(root: Root, number: int) -> MemoryBlock:
     directory = root.memory_blocks / f"memory{number}"
     # `going-offline` is still online memory

@@ -5,11 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
+from tierd.core.inventory import Dimm
 from tierd.errors import MalformedError
 from tierd.kernel.tools import Tools
 
 LIST = ("ndctl", "list", "-RNDvi")
 """Regions, namespaces and DIMMs, verbose, the idle ones too."""
+
+LIST_WITH_HEALTH = ("ndctl", "list", "-RNDHvi")
+"""The same, and what the DIMMs say of their health, which means asking their firmware."""
+
+_FLAG = "flag_"
 
 _UNSIGNED = (1 << 64) - 1
 _NO_UUID = "00000000-0000-0000-0000-000000000000"
@@ -17,7 +23,8 @@ _NO_UUID = "00000000-0000-0000-0000-000000000000"
 
 @dataclass(frozen=True, slots=True)
 class ListedNamespace:
-    """A namespace as ndctl shows it. chardevs: names of its dax devices."""
+    """A namespace as ndctl shows it. chardevs: names of its dax devices. blockdev: name of its block
+    device."""
 
     name: str
     mode: str
@@ -25,6 +32,7 @@ class ListedNamespace:
     label: str
     enabled: bool
     chardevs: tuple[str, ...]
+    blockdev: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +52,13 @@ class Listing:
 
     regions: tuple[ListedRegion, ...]
     locked: frozenset[str]
+    dimms: tuple[Dimm, ...] = ()
 
 
-def list_regions(tools: Tools) -> Listing:
-    """Ask ndctl. Raises UnsupportedError, ToolError, MalformedError."""
-    return parse_listing(tools.json(LIST))
+def list_regions(tools: Tools, *, health: bool = False) -> Listing:
+    """Ask ndctl. health: also what the DIMMs say of theirs. Raises UnsupportedError, ToolError,
+    MalformedError."""
+    return parse_listing(tools.json(LIST_WITH_HEALTH if health else LIST))
 
 
 def parse_listing(document: object) -> Listing:
@@ -69,6 +79,7 @@ def parse_listing(document: object) -> Listing:
     return Listing(
         tuple(region for region in parsed if region is not None),
         frozenset(_text(_mapping(d, "dimms"), "dev", "dimms") for d in dimms if _locked(d)),
+        tuple(_dimm(item, f"dimms[{i}]", regions) for i, item in enumerate(dimms)),
     )
 
 
@@ -81,6 +92,34 @@ def _is_region(item: object) -> bool:
 def _locked(item: object) -> bool:
     security = _mapping(item, "dimms").get("security")
     return isinstance(security, str) and security in ("locked", "overwrite")
+
+
+def _dimm(item: object, place: str, regions: list[object]) -> Dimm:
+    found = _mapping(item, place)
+    name = _text(found, "dev", place)
+    health = _mapping(found.get("health", {}), f"{place}.health")
+    mapped: dict[str, int] = {}
+    for region in (_mapping(item, "regions") for item in regions):
+        for mapping in (_mapping(m, "mappings") for m in _items(region, "mappings", "regions")):
+            if mapping.get("dimm") == name:
+                length = _optional_number(mapping, "length", "mappings") or 0
+                mapped[_text(region, "dev", "regions")] = length
+    return Dimm(
+        name=name,
+        serial=_optional_text(found, "id", place),
+        size=sum(mapped.values()) if mapped else None,
+        security=_optional_text(found, "security", place),
+        # flag_failed_flush, flag_smart_event ...: present when true (ndctl/json.c, util_dimm_to_json)
+        flags=tuple(
+            sorted(
+                key.removeprefix(_FLAG).replace("_", " ")
+                for key, value in found.items()
+                if key.startswith(_FLAG) and value is True
+            )
+        ),
+        health=_optional_text(health, "health_state", f"{place}.health"),
+        regions=tuple(mapped),
+    )
 
 
 def _region(item: object, place: str) -> ListedRegion | None:
@@ -122,6 +161,7 @@ def _namespace(item: object, place: str) -> ListedNamespace:
         label=_optional_text(found, "name", place) or "",
         enabled=_optional_text(found, "state", place) != "disabled",
         chardevs=tuple(chardevs),
+        blockdev=_optional_text(found, "blockdev", place),
     )
 
 

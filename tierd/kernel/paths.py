@@ -77,6 +77,10 @@ class Root:
         return self.sys / "bus/nd/devices"
 
     @property
+    def block_devices(self) -> Path:
+        return self.sys / "class/block"
+
+    @property
     def memory_pressure(self) -> Path:
         return self.proc / "pressure/memory"
 
