@@ -41,12 +41,13 @@ def test_everything_there_is(tmp_path: Path) -> None:
 
 def test_blocks_that_are_alike_are_taken_together(tmp_path: Path) -> None:
     machine = Machine(tmp_path, "several")
-    for number, state in ((0, "online"), (1, "online"), (41, "offline"), (42, "offline")):
+    for number, state in ((0, "online"), (1, "online"), (3, "online"), (41, "offline"), (42, "offline")):
         machine.write(f"sys/devices/system/memory/memory{number}/state", f"{state}\n")
         machine.write(f"sys/devices/system/memory/memory{number}/valid_zones", "Normal\n")
     machine.write("sys/devices/system/memory/memory34/state", "offline\n")
     assert list(block_runs(look(machine))) == [
         BlockRun(0, 2, True, "Normal", None, None),
+        BlockRun(3, 1, True, "Normal", None, None),
         BlockRun(33, 1, True, "Movable", 1, "dax0.0"),
         BlockRun(34, 1, False, None, 1, "dax0.0"),
         BlockRun(35, 6, True, "Movable", 1, "dax0.0"),

@@ -75,6 +75,10 @@ class Server:
         (found,) = json.loads(done.stdout)["requests"]
         return dict(found)
 
+    def devices(self, prefix: str = "") -> dict[str, Any]:
+        """The picture of `tierctl list devices`, behind `prefix`."""
+        return dict(json.loads(self.guest.output(f"{prefix} tierctl list devices --json")))
+
     def policy(self) -> str:
         return self.guest.output(f"cat {ONLINE}")
 
@@ -150,6 +154,31 @@ def test_free_capacity_becomes_memory_as_predicted_and_then_nothing_is_run(serve
     )
     assert entry["TIERD_REQUEST"] == "test" and entry["TIERD_UUID"] == server.plan()["namespace"]
 
+    picture = server.devices()
+    assert picture["faults"] == picture["unseen"] == []
+    (dimm,) = picture["dimms"]
+    assert dimm["regions"] == [server.region.name] and dimm["size"] == server.region.size
+    (namespace,) = picture["namespaces"]
+    assert namespace["users"] == ["the kernel, as memory of node 1"]
+    could = namespace["could"]
+    assert (could["verdict"], could["request"], could["reasons"]) == ("done", "test", [])
+    for number in ("memory", "blocks", "lost", "page_structures"):
+        assert could[number] == predicted["numbers"][number]
+    (run,) = [run for run in picture["memory_blocks"]["runs"] if run["node"] == 1]
+    assert (run["count"], run["zone"], run["device"]) == (8, "Movable", namespace["device"])
+    assert [(node["number"], node["kind"]) for node in picture["nodes"]] == [(0, "dram"), (1, "slow")]
+    nobody = server.devices("setpriv --reuid nobody --regid nogroup --clear-groups")
+    assert nobody["faults"] == [] and len(nobody["unseen"]) == 1
+    assert "can be read by root only" in nobody["unseen"][0]
+    (seen,) = nobody["namespaces"]
+    assert (seen["size"], seen["uuid"], seen["mode"]) == (
+        namespace["size"],
+        namespace["uuid"],
+        namespace["mode"],
+    )
+    assert (seen["could"]["verdict"], nobody["regions"][0]["could"]["verdict"]) == ("unknown", "unknown")
+    assert sum(r["count"] for r in nobody["memory_blocks"]["runs"] if r["node"] == 1) == 8
+
 
 @pytest.mark.one_kernel
 def test_all_that_is_free_and_what_it_costs(server: Server) -> None:
@@ -175,6 +204,12 @@ def test_a_share_beside_a_namespace_of_others(server: Server) -> None:
     assert server.convert() == 0
     server.is_memory(4)
     assert predicted["memory"] == 512 * MIB
+    theirs, ours = sorted(server.devices("exec 9</dev/$(cat /tmp/device);")["namespaces"], key=_verdict)[
+        ::-1
+    ]
+    assert _verdict(ours) == "done" and _verdict(theirs) == "refused"
+    assert [reason["kind"] for reason in theirs["could"]["reasons"]] == ["not-ours"]
+    assert any(user.startswith("open by ") for user in theirs["users"])
     server.guest.run(
         "cd /tmp; dd if=/dev/$(cat device) bs=1M skip=16 count=1 iflag=direct status=none | cmp - data"
     )
@@ -292,6 +327,10 @@ def test_after_a_reboot_the_memory_is_back_by_itself(server: Server) -> None:
     waits = server.guest.output("systemctl show -P After multi-user.target sysinit.target basic.target")
     assert "tierd-convert" not in waits
     server.guest.run("systemctl disable tierd-convert@test")
+
+
+def _verdict(part: dict[str, Any]) -> str:
+    return str(part["could"]["verdict"])
 
 
 def _reconnect(guest: Guest, boot: str) -> None:
