@@ -25,7 +25,8 @@ from tierd.core.model import HUGE_PAGE_SIZE, PAGE_SIZE, ProcessId
 from tierd.core.outcome import Outcome
 from tierd.core.planner import ColdStock, Plan, floor_bytes
 from tierd.core.policy import ProcessSelection
-from tierd.core.rebuild import FIRST_LOOK, SETTLED, UNUSED_SECONDS
+from tierd.core.rebuild import FIRST_LOOK, SETTLED, UNUSED_SECONDS, RangeBook
+from tierd.core.table import Keys
 from tierd.kernel.topology import read_topology
 from tierd.service.moving import Executor, Moved
 from tierd.service.placed import PlacedProcesses
@@ -415,11 +416,17 @@ def test_no_descriptor_is_left_open(fake: SimulatedKernel) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_it_says_when_it_could_not_look_at_all_that_is_due(fake: SimulatedKernel) -> None:
+def test_after_a_rest_it_looks_at_more(fake: SimulatedKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranges are looked at as fast when rounds are rare as when they are not."""
+    asked = []
+    due = RangeBook.due
+
+    def listen(book: RangeBook, now: float, most: int) -> Keys:
+        asked.append(most)
+        return due(book, now, most)
+
+    monkeypatch.setattr(RangeBook, "due", listen)
     bench = Bench(fake)
-    bench.split(*range(LOOKED_AT + 1))
-    assert not bench.rebuilder.busy
-    bench.later()
-    assert bench.rebuilder.busy
-    bench.later(1.0)
-    assert not bench.rebuilder.busy, "one was left"
+    for seconds in (1.0, 3.0, 30.0):
+        bench.later(seconds)
+    assert asked[1:] == [LOOKED_AT, 3 * LOOKED_AT, 4 * LOOKED_AT]

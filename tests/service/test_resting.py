@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kernel.fixtures import MIB
-from tests.kernel.fixtures.simulated import DRAM, SimulatedKernel
+from tests.kernel.fixtures.simulated import SimulatedKernel
 from tests.service import engine_bench
 from tests.service.engine_bench import HOT, Bench
 from tierd.core.state import EngineState
@@ -54,14 +53,6 @@ def test_a_glance_sees_that_other_pages_are_hot(resting: Resting) -> None:
     assert seconds <= 5 and resting.source.efforts[-1] == 1
     resting.pass_by(2)
     assert resting.state.counters.rounds > before + 1, "then each round is whole"
-
-
-def test_where_dram_is_short_a_glance_is_not_enough(resting: Resting) -> None:
-    resting.pass_by(1)
-    resting.fake.machine.write_free(DRAM, resting.floor - 32 * MIB)
-    before = resting.state.counters.rounds
-    resting.pass_by(3)
-    assert resting.state.counters.rounds - before == 3
 
 
 def test_it_rests_when_the_picture_is_right_and_looks_again_when_it_is_not(resting: Resting) -> None:

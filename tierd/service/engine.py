@@ -30,7 +30,7 @@ from tierd.kernel.paths import Root
 from tierd.kernel.pressure import read_memory_pressure
 from tierd.kernel.topology import read_topology, refresh_free
 from tierd.service.coldness import Coldness
-from tierd.service.looking import ROOMY, Looking
+from tierd.service.looking import Looking
 from tierd.service.moving import Executor, Moved
 from tierd.service.placed import PlacedProcesses, without_own
 from tierd.service.rebuilding import Allowance, Rebuilder
@@ -193,8 +193,8 @@ class Engine:
 
     def _round(self, now: float, topology: Topology) -> None:
         engine = self._policy.engine
-        if self._glance(now, topology):
-            return
+        if self._looking.resting and now < self._next_whole_round:
+            return self._glance(now)
         self._next_whole_round = now + WHOLE_ROUND_SECONDS
         if not topology.tiered:
             return self._publish(
@@ -253,16 +253,10 @@ class Engine:
         steady = EngineState.STEADY if self._looking.resting else EngineState.CONVERGING
         return self._publish(topology, steady, plan.held, plan)
 
-    def _glance(self, now: float, topology: Topology) -> bool:
-        """Whether a glance is enough for this round: the engine rests, and nothing else is urgent."""
-        floor = self._policy.engine.dram_floor
-        short = any(planner.balance_pages(node, floor) < -ROOMY for node in topology.dram)
-        busy = short or self._rebuilder.busy
-        if busy or not self._looking.resting or now >= self._next_whole_round:
-            return False
+    def _glance(self, now: float) -> None:
+        """All of a round at rest, most of the time: look for a change of the hot set."""
         if self._looking.glance(now, self._heat, self._state.slow_bytes):
             self._look_anew()
-        return True
 
     def _look_anew(self) -> None:
         """The hot set has changed."""

@@ -33,7 +33,9 @@ from tierd.service.placed import PlacedProcesses
 log = logging.getLogger(__name__)
 
 LOOKED_AT: Final = 32
-"""Ranges asked about in one round: 16,384 pages, about 4 ms."""
+"""Ranges asked about for each second since the last time: 16,384 pages, about 4 ms."""
+MOST_SECONDS: Final = 4.0
+"""Of which so many count."""
 MOST_REBUILT: Final = 16
 """Ranges (32 MiB) rebuilt in one round."""
 ROOM: Final = 2 * HUGE_PAGE_SIZE
@@ -95,12 +97,7 @@ class Rebuilder:
         self._short = 0
         self._denied = False
         self._next_prune = 0.0
-        self._busy = False
-
-    @property
-    def busy(self) -> bool:
-        """Whether more ranges were worth a look in the last round than could be looked at."""
-        return self._busy
+        self._looked = 0.0
 
     def observe(self, slots: npt.NDArray[np.int64], pages: npt.NDArray[np.uint64]) -> None:
         """Accesses to pages, as sampled."""
@@ -157,11 +154,10 @@ class Rebuilder:
         if self._short >= RELEASE_AFTER and (given := self._book.release(MOST_REBUILT, now, LEAST_AGE)):
             log.debug("%d rebuilt huge pages may be split again: DRAM is short", given)
         most = min(MOST_REBUILT, allowed.most // HUGE_PAGE_SIZE)
-        self._busy = False
         if self._denied or self._short >= NOT_WHILE_SHORT or most <= 0 or allowed.seconds <= 0:
             return Rebuilt()
-        keys = self._book.due(now, LOOKED_AT)
-        self._busy = len(keys) == LOOKED_AT
+        keys = self._book.due(now, int(LOOKED_AT * min(MOST_SECONDS, max(1.0, now - self._looked))))
+        self._looked = now
         if not len(keys):
             return Rebuilt()
         choice = self._book.choose(self._look(keys, topology), now, self._passes)
