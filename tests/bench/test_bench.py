@@ -54,6 +54,16 @@ def test_cost_is_counts_at_the_prices_of_hardware() -> None:
     assert cost.moved_bytes_per_minute == 10_000 * 4096 * 6
 
 
+def test_pages_that_only_compaction_moves_change_no_tier() -> None:
+    first, last = record(0), record(10, moved=8_000)
+    last.vmstat["pgdemote_direct"] = 1_000
+    assert records.between(first, last).between_tiers == 2_000, "one came up for each that went down"
+    gained = replace(last, occupancy={"0": 1 + 500 * 4096})
+    assert records.between(first, gained).between_tiers == 2_500
+    lost = replace(last, occupancy={"0": 1 - 1_000 * 4096})
+    assert records.between(first, lost).between_tiers == 1_000
+
+
 def test_service_that_was_started_again_costs_from_zero() -> None:
     assert records.between(record(0, own=7.0), record(10, own=2.0)).tierd_seconds == 2.0
 

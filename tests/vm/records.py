@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tests.vm.guest import Guest
 
+PAGE = 4096
+DRAM_NODE = "0"
 HINT_FAULT_SECONDS = 2e-6
 MOVED_PAGE_SECONDS = 3e-6
 """What hardware pays for a hint fault, and for moving a page of 4 KiB; emulation pays a hundred times that,
@@ -40,6 +42,7 @@ class Cost:
 
     moved: pages that changed place, by whoever's hand (pgmigrate_success, which counts compaction too).
     promoted: those that the kernel moved up by itself. demoted: those that left DRAM by reclaim.
+    between_tiers: those demoted, and the workload's that came up, which is what its DRAM has gained besides.
     unmapped: page table entries unmapped for hint faults. tierd_seconds, thread_seconds: CPU time.
     """
 
@@ -48,6 +51,7 @@ class Cost:
     moved: int
     promoted: int
     demoted: int
+    between_tiers: int
     unmapped: int
     huge_split: int
     oom_kills: int
@@ -67,7 +71,8 @@ class Cost:
 
     @property
     def moved_bytes_per_minute(self) -> float:
-        return self.moved * 4096 * 60 / self.seconds if self.seconds else 0.0
+        """What changed tier; compaction moves pages too, within theirs."""
+        return self.between_tiers * PAGE * 60 / self.seconds if self.seconds else 0.0
 
 
 def between(first: Record, last: Record) -> Cost:
@@ -83,12 +88,15 @@ def between(first: Record, last: Record) -> Cost:
     threads = sum(
         grown(first.thread_seconds.get(name, 0.0), seconds) for name, seconds in last.thread_seconds.items()
     )
+    demoted = sum(count(name) for name in last.vmstat if name.startswith("pgdemote_"))
+    gained = (last.occupancy.get(DRAM_NODE, 0) - first.occupancy.get(DRAM_NODE, 0)) // PAGE
     return Cost(
         seconds=last.time - first.time,
         hint_faults=count("numa_hint_faults"),
         moved=count("pgmigrate_success"),
         promoted=count("pgpromote_success"),
-        demoted=sum(count(name) for name in last.vmstat if name.startswith("pgdemote_")),
+        demoted=demoted,
+        between_tiers=demoted + max(0, demoted + gained),
         unmapped=count("numa_pte_updates"),
         huge_split=count("thp_split_page"),
         oom_kills=count("oom_kill"),

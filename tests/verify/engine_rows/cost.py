@@ -44,11 +44,12 @@ def stationary(kernel: str, case: Case) -> Row:
         bounced_share = bounced / up if up else 0.0
         score = mean_score(samples)
         text = (
-            f"{share:.2%} of DRAM moved a minute, {bounced_share:.2%} of {up} pages came down again "
+            f"{share:.2%} of DRAM changed tier a minute, {bounced_share:.2%} of {up} pages came down again "
             f"within 60 s, {score:.3f} of ideal"
         )
         values = {
             "kernel": kernel,
+            "between_tiers": cost.between_tiers,
             "moved": cost.moved,
             "demoted": cost.demoted,
             "seconds": cost.seconds,
