@@ -4,107 +4,24 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.kernel.fixtures import MIB, Machine, fail_reading
+from tests.kernel import mover_bench
+from tests.kernel.fixtures import Machine, fail_reading
 from tests.kernel.fixtures.moving import install_moves
+from tests.kernel.mover_bench import DRAM, FATAL, FLOOR, PID, PROCESS, SLOW, START, Kernel, install, promote
 from tierd.core.budget import LARGEST_BATCH, SMALLEST_BATCH
-from tierd.core.model import PAGE_SIZE, ProcessId
+from tierd.core.model import PAGE_SIZE
 from tierd.core.outcome import Outcome
-from tierd.errors import DeniedError, GoneError
 from tierd.kernel import mover as module
 from tierd.kernel.mover import Mover
-from tierd.kernel.page_calls import STATUS_UNKNOWN
 
-PID, START = 100, 5000
-PROCESS = ProcessId(PID, START)
-DRAM, SLOW = 0, 1
-FLOOR = 32 * MIB
-FATAL = (errno.ENOMEM, errno.EACCES, errno.ENODEV, errno.EPERM, errno.ESRCH)
-"""After one of these the next call would say the same."""
-
-
-class Kernel:
-    """Pages by address: their node, or a negative errno. A move takes free memory from the node."""
-
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-        self.where: dict[int, int] = {}
-        self.stays: dict[int, int] = {}  # address: the status that a move of it gets
-        self.moves: list[list[int]] = []  # the addresses of each call
-        self.queries = 0
-        self.least_free = 1 << 62
-        self.move_error: Callable[[int], int] = lambda call: 0
-        self.query_error: Callable[[int], int] = lambda call: 0
-        self.ends_early: Callable[[int], int] = lambda call: 0  # pages left undone, and no status written
-        self.changes_node = True
-
-    def place(self, count: int, node: int = SLOW) -> np.ndarray:
-        pages = np.arange(0x7F0000000, 0x7F0000000 + count, dtype=np.uint64)
-        self.where.update({int(page) << 12: node for page in pages})
-        return pages
-
-    def query_nodes(self, pid: int, addresses: np.ndarray) -> np.ndarray:
-        assert pid == PID
-        self.queries += 1
-        if code := self.query_error(self.queries):
-            raise OSError(code, "query")
-        return np.array([self.where.get(int(a), -errno.ENOENT) for a in addresses], dtype=np.int32)
-
-    def move_pages(self, pid: int, addresses: np.ndarray, node: int) -> tuple[int, np.ndarray]:
-        assert pid == PID
-        self.moves.append(addresses.tolist())
-        if code := self.move_error(len(self.moves)):
-            raise OSError(code, "move")
-        left = self.ends_early(len(self.moves))
-        status = np.full(len(addresses), STATUS_UNKNOWN if left else node, dtype=np.int32)
-        total, free = self.machine.nodes[node]
-        for place, address in enumerate(addresses.tolist()[: len(addresses) - left]):
-            if address in self.stays:
-                status[place] = self.stays[address]
-            else:
-                self.where[address] = node
-                free -= PAGE_SIZE
-        if self.changes_node:
-            self.machine.write_free(node, free)
-        self.least_free = min(self.least_free, free)
-        return left, status
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    made = Machine(tmp_path).write()
-    made.add_process(PID, "/db", start=START)
-    return made
-
-
-@pytest.fixture
-def fake(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Kernel:
-    return install(Kernel(machine), monkeypatch)
-
-
-def install(made: Kernel, monkeypatch: pytest.MonkeyPatch) -> Kernel:
-    monkeypatch.setattr(module, "query_nodes", made.query_nodes)
-    install_moves(monkeypatch, made.move_pages)
-    return made
-
-
-def promote(
-    fake: Kernel, pages: np.ndarray, floor: int = FLOOR, *, huge: bool = False
-) -> tuple[Outcome, np.ndarray]:
-    done = Mover(fake.machine.root).promote(PROCESS, pages, DRAM, floor, huge=huge)
-    outcome, there = done.outcome, done.there
-    assert outcome.planned == len(pages) == len(there), "every page has one fate"
-    assert there.sum() == outcome.moved + outcome.already_there
-    assert done.refused.sum() == outcome.refused and not (there & done.refused).any()
-    now = np.array([fake.where.get(int(page) << 12, -1) == DRAM for page in pages], dtype=bool)
-    assert not (there & ~now).any(), "only confirmed moves count"
-    return outcome, there
+machine = mover_bench.machine
+fake = mover_bench.fake
 
 
 def test_all_goes_well(fake: Kernel) -> None:
@@ -409,127 +326,6 @@ def test_a_slow_kernel_gets_smaller_batches(fake: Kernel, monkeypatch: pytest.Mo
     assert outcome.moved == 5000
     assert all(len(call) <= 200 for call in fake.moves[3:])
     assert outcome.seconds == pytest.approx(0.5)
-
-
-class HugeKernel(Kernel):
-    """Some ranges of 2 MiB are huge pages: they move whole, by the first address of them in a call."""
-
-    def __init__(self, machine: Machine) -> None:
-        super().__init__(machine)
-        self.huge: set[int] = set()  # numbers of 2 MiB ranges
-        self.looked = 0
-
-    def place_huge(self, count: int, node: int = SLOW) -> np.ndarray:
-        begin = 0x7F0000000 + len(self.where)
-        pages = np.arange(begin, begin + 512 * count, dtype=np.uint64)
-        self.where.update({int(page) << 12: node for page in pages})
-        self.huge.update((pages >> np.uint64(9)).tolist())
-        return pages
-
-    def move_pages(self, pid: int, addresses: np.ndarray, node: int) -> tuple[int, np.ndarray]:
-        heads = [a for a in addresses.tolist() if a >> 21 in self.huge]
-        assert len({head >> 21 for head in heads}) == len(heads), "one address per huge page"
-        result, status = super().move_pages(pid, addresses, node)
-        total, free = self.machine.nodes[node]
-        for head in heads:
-            if self.where[head] == node:
-                rest = [(head >> 21 << 21) + 4096 * n for n in range(512)]
-                free -= PAGE_SIZE * sum(self.where[a] != node for a in rest)
-                self.where.update(dict.fromkeys(rest, node))
-        self.machine.write_free(node, free)
-        self.least_free = min(self.least_free, free)
-        return result, status
-
-    def among(self, pid: int, pages: np.ndarray) -> np.ndarray:
-        self.looked += 1
-        return np.isin(pages >> np.uint64(9), np.array(sorted(self.huge), dtype=np.uint64))
-
-
-@pytest.fixture
-def big(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> HugeKernel:
-    made = HugeKernel(machine)
-    monkeypatch.setattr(module.HugePageFinder, "among", lambda self, pid, pages: made.among(pid, pages))
-    install(made, monkeypatch)
-    return made
-
-
-def test_a_huge_page_moves_by_one_address(big: HugeKernel) -> None:
-    pages = big.place_huge(3)
-    outcome, there = promote(big, pages, huge=True)
-    assert (outcome.moved, outcome.along, there.all()) == (3 * 512, 0, True)
-    assert sum(map(len, big.moves)) == 3 and max(map(len, big.moves)) * 512 <= LARGEST_BATCH
-
-
-def test_pages_that_come_along_are_counted_and_not_planned(big: HugeKernel) -> None:
-    pages = big.place_huge(2)
-    outcome, there = promote(big, pages[[5, 700, 7]], huge=True)
-    assert (outcome.planned, outcome.moved, outcome.along, outcome.carried) == (3, 3, 1021, 1024)
-    assert there.all() and not big.machine.nodes[DRAM][1] % 4096
-
-
-def test_small_pages_go_before_huge_ones(big: HugeKernel) -> None:
-    """It takes 2 MiB of room to bring one page of a huge page."""
-    huge, small = big.place_huge(2), big.place_huge(1)
-    big.huge -= set((small >> np.uint64(9)).tolist())
-    big.machine.write_free(DRAM, FLOOR + 900 * PAGE_SIZE)
-    outcome, there = promote(big, np.concatenate([huge[:2], small[:300]]), huge=True)
-    assert (outcome.moved, outcome.along, outcome.deferred) == (301, 511, 1) or outcome.moved == 302
-    assert there[2:].all() and big.least_free >= FLOOR
-
-
-@pytest.mark.parametrize("room", [0, 100, 511, 512, 600, 1024, 1500])
-def test_the_floor_is_kept_with_huge_pages(big: HugeKernel, room: int) -> None:
-    pages = big.place_huge(5)
-    big.machine.write_free(DRAM, FLOOR + room * PAGE_SIZE)
-    outcome, _ = promote(big, pages[::512], huge=True)
-    assert outcome.carried == room // 512 * 512 and outcome.deferred == 5 - room // 512
-    assert min(big.least_free, big.machine.nodes[DRAM][1]) >= FLOOR
-
-
-def test_a_huge_page_that_is_refused(big: HugeKernel) -> None:
-    pages = big.place_huge(2)
-    big.stays[int(pages[0]) << 12] = -errno.EACCES
-    outcome, there = promote(big, pages[[0, 3, 600]], huge=True)
-    assert (outcome.moved, outcome.along, outcome.refused) == (1, 511, 2)
-    assert outcome.errors == {errno.EACCES: 2}, "the pages of a huge page have one fate"
-    assert there.tolist() == [False, False, True]
-
-
-def test_a_range_taken_for_a_huge_page_that_is_none(
-    big: HugeKernel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Linux 6.1 names mappings only: one page moves, and the others are for the next round."""
-    pages = big.place_huge(2)
-    big.huge.clear()
-    monkeypatch.setattr(
-        module.HugePageFinder, "among", lambda self, pid, pages: np.ones(len(pages), dtype=bool)
-    )
-    outcome, there = promote(big, pages[:1000], huge=True)
-    assert (outcome.moved, outcome.along, outcome.refused, outcome.deferred) == (2, 0, 0, 998)
-    assert there[[0, 512]].all()
-
-
-def test_a_huge_page_that_is_there_already(big: HugeKernel) -> None:
-    pages = big.place_huge(2, DRAM)
-    outcome, _ = promote(big, pages[:600], huge=True)
-    assert (outcome.already_there, outcome.along) == (600, 0) and not big.moves
-
-
-@pytest.mark.parametrize("error", [GoneError("exited"), DeniedError("no")])
-def test_what_is_not_known_may_be_huge(
-    big: HugeKernel, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    def fail(self: object, pid: int, pages: np.ndarray) -> np.ndarray:
-        raise error
-
-    monkeypatch.setattr(module.HugePageFinder, "among", fail)
-    outcome, there = promote(big, big.place_huge(2)[::100], huge=True)
-    assert there.all() and outcome.carried == 1024
-
-
-def test_nobody_looks_for_huge_pages_where_there_are_none(big: HugeKernel) -> None:
-    promote(big, big.place(300))
-    assert not big.looked
 
 
 FATES = st.sampled_from(["slow", "slow", "slow", "dram", "absent", "busy", "stays"])

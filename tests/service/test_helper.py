@@ -1,21 +1,20 @@
-"""The root helper on a tree of plain files, with a stand-in for systemd's notification socket."""
+"""The root helper on a tree of plain files: what it sets, puts back, and says."""
 
 from __future__ import annotations
 
-import array
 import errno
 import json
 import os
-import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.service import helper_bench
+from tests.service.helper_bench import facts
 from tierd.core.state import MissingFeature
 from tierd.errors import DeniedError
 from tierd.kernel.paths import Root
@@ -24,44 +23,8 @@ from tierd.kernel.settings import Ledger, read_setting
 from tierd.service import helper
 from tierd.service.helper import Report, Settings, apply_settings, begin, read_missing, read_report
 
-
-@pytest.fixture
-def root(tmp_path: Path) -> Root:
-    """A machine with two tiers and the defaults of Debian 12: generations off."""
-    root = Root(tmp_path / "machine")
-    values = {
-        root.numa_balancing: "0",
-        root.promote_rate_limit: "65536",
-        root.demotion_enabled: "false",
-        root.generations_enabled: "0x0000",
-        root.nodes / "has_memory": "0-1",
-        root.nodes / "has_cpu": "0",
-        root.nodes / "has_normal_memory": "0",
-        root.nodes / "node0/meminfo": "Node 0 MemTotal:        1024 kB\nNode 0 MemFree:          512 kB",
-        root.nodes / "node1/meminfo": "Node 1 MemTotal:        4096 kB\nNode 1 MemFree:         4096 kB",
-        root.proc
-        / "zoneinfo": "Node 0, zone   Normal\n        high     1\nNode 1, zone  Movable\n        high     1",
-        root.memory_tiers / "memory_tier4/nodelist": "0",
-        root.memory_tiers / "memory_tier22/nodelist": "1",
-        **{root.scan_settings / name: "1000" for name in SCAN_DOORS},
-    }
-    for path, value in values.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(value + "\n")
-    return root
-
-
-@pytest.fixture
-def ledger_path(tmp_path: Path) -> Path:
-    return tmp_path / "run/settings.json"
-
-
-def facts(root: Root) -> dict[str, str]:
-    return {
-        str(path.relative_to(root.path)): path.read_text()
-        for path in sorted(root.path.rglob("*"))
-        if path.is_file()
-    }
+root = helper_bench.root
+ledger_path = helper_bench.ledger_path
 
 
 def test_settings_are_applied_and_put_back(root: Root, ledger_path: Path) -> None:
@@ -308,165 +271,6 @@ def test_a_begin_that_fails_is_named_and_does_not_fail_the_unit(
     if trouble != "report":
         (missing,) = read_report(report_path).missing
         assert missing.feature.startswith("kernel.numa_balancing (")
-
-
-class ServiceManager(threading.Thread):
-    """The receiving end of sd_notify: keeps messages, and the store as systemd keeps it."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(daemon=True)
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind(os.fspath(path))
-        self.messages: list[str] = []
-        self.store: dict[str, list[int]] = {}
-
-    def run(self) -> None:
-        while True:
-            data, ancillary, _, _ = self.socket.recvmsg(4096, socket.CMSG_SPACE(4))
-            received = array.array("i")
-            for _level, _kind, content in ancillary:
-                received.frombytes(content)
-            text = data.decode()
-            self.messages.append(text)
-            lines = dict(line.split("=", 1) for line in text.splitlines())
-            if "FDSTOREREMOVE" in lines:
-                for descriptor in self.store.pop(lines["FDNAME"], []):
-                    os.close(descriptor)
-            elif "FDSTORE" in lines:
-                self.store.setdefault(lines["FDNAME"], []).extend(received)
-            else:
-                for descriptor in received:
-                    os.close(descriptor)
-            if text == "STOP=1":
-                return
-
-
-@pytest.fixture
-def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServiceManager]:
-    path = tmp_path / "notify"
-    manager = ServiceManager(path)
-    manager.start()
-    monkeypatch.setenv("NOTIFY_SOCKET", os.fspath(path))
-    yield manager
-    sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    sender.sendto(b"STOP=1", os.fspath(path))
-    sender.close()
-
-
-def pipe_doors(*names: str) -> dict[str, int]:
-    doors = {}
-    for name in names:
-        reading, writing = os.pipe()
-        os.write(writing, name.encode())
-        os.close(writing)
-        doors[name] = reading
-    return doors
-
-
-def test_descriptors_arrive_in_the_store_by_name(manager: ServiceManager) -> None:
-    assert helper.store_descriptors(pipe_doors("lru_gen", "perf.0"))
-    assert {name: os.read(fds[0], 99) for name, fds in manager.store.items()} == {
-        "lru_gen": b"lru_gen",
-        "perf.0": b"perf.0",
-    }
-    stores = [m for m in manager.messages if m.startswith("FDSTORE=1")]
-    assert all("FDPOLL=0" in m for m in stores) and len(stores) == 2
-
-
-def test_descriptors_of_an_earlier_run_are_replaced(manager: ServiceManager) -> None:
-    assert helper.store_descriptors(pipe_doors("lru_gen", "perf.0", "perf.1"))
-    assert helper.store_descriptors(
-        pipe_doors("lru_gen", "perf.0"), previous=("lru_gen", "perf.0", "perf.1")
-    )
-    assert {name: len(fds) for name, fds in manager.store.items()} == {"lru_gen": 1, "perf.0": 1}
-    assert helper.store_descriptors({}, previous=("lru_gen", "perf.0"))
-    assert manager.store == {}
-
-
-def test_without_a_service_manager_nothing_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    assert helper.store_descriptors({}) is False
-
-
-def test_open_then_restore_leaves_the_machine_as_it_was(
-    root: Root, ledger_path: Path, manager: ServiceManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before, report_path = facts(root), ledger_path.with_name("doors.json")
-    monkeypatch.setattr(
-        helper.doors_module,
-        "open_doors",
-        lambda root, written_down: (pipe_doors("lru_gen"), (MissingFeature("perf", "blind", "buy one"),)),
-    )
-    assert helper.open_command(root, ledger_path, report_path) == 0
-    assert read_report(report_path) == Report(
-        ("lru_gen",), Settings.APPLIED, (MissingFeature("perf", "blind", "buy one"),)
-    )
-    assert report_path.stat().st_mode & 0o777 == 0o644
-    assert set(manager.store) == {"lru_gen"}
-
-    assert helper.restore_command(ledger_path, report_path) == 0
-    assert facts(root) == before
-    assert manager.store == {} and not report_path.exists() and not ledger_path.exists()
-    assert helper.restore_command(ledger_path, report_path) == 0
-
-
-@pytest.mark.parametrize(
-    "error", [ConnectionRefusedError(errno.ECONNREFUSED, "refused"), ImportError("systemd")]
-)
-def test_settings_are_put_back_where_systemd_does_not_listen(
-    root: Root,
-    ledger_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    error: Exception,
-) -> None:
-    before, report_path = facts(root), ledger_path.with_name("doors.json")
-    apply_settings(root, Ledger(ledger_path))
-    begin(root, Ledger(ledger_path))
-    helper.write_report(report_path, Report(("lru_gen",), Settings.APPLIED))
-
-    def fail(doors: dict[str, int], previous: Iterable[str] = ()) -> bool:
-        raise error
-
-    monkeypatch.setattr(helper, "store_descriptors", fail)
-    assert helper.restore_command(ledger_path, report_path) == 0
-    assert facts(root) == before and not ledger_path.exists()
-    assert "left behind" in capsys.readouterr().err
-    assert report_path.exists(), "names what the next start has to drop"
-
-
-def test_descriptors_are_dropped_where_the_ledger_cannot_be_trusted(
-    ledger_path: Path, manager: ServiceManager
-) -> None:
-    report_path = ledger_path.with_name("doors.json")
-    helper.write_report(report_path, Report(("lru_gen",), Settings.APPLIED))
-    assert helper.store_descriptors(pipe_doors("lru_gen"))
-    ledger_path.write_text("{}")
-    ledger_path.chmod(0o666)
-    with pytest.raises(DeniedError):
-        helper.restore_command(ledger_path, report_path)
-    assert not report_path.exists()
-    assert [m for m in manager.messages if m.startswith("FDSTOREREMOVE")], "said to systemd"
-
-
-def test_a_ledger_that_cannot_be_trusted_changes_no_setting(
-    root: Root, ledger_path: Path, manager: ServiceManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before, report_path = facts(root), ledger_path.with_name("doors.json")
-    ledger_path.parent.mkdir()
-    ledger_path.write_text("{}")
-    ledger_path.chmod(0o666)
-    asked = []
-    monkeypatch.setattr(
-        helper.doors_module,
-        "open_doors",
-        lambda root, written_down: (asked.append(written_down), ({}, ()))[1],
-    )
-    assert helper.open_command(root, ledger_path, report_path) == 0
-    report = read_report(report_path)
-    assert report.settings is Settings.FAILED
-    assert report.missing[0].feature.startswith("kernel settings (")
-    assert facts(root) == before and asked == [None]
 
 
 @pytest.mark.parametrize("text", [None, "", "{}", '{"doors": [], "settings": "odd", "missing": []}', "[]"])

@@ -109,7 +109,7 @@ def _dax_devices(rows: Rows) -> Table:
     found: Table = [("DAX", "SIZE", "MODE", "NODE", "BLOCKS")]
     for row in rows:
         blocks = "-"
-        if row["blocks"] is not None and row["driver"] == "kmem":
+        if row["blocks"] is not None and row["mode"] == "system-ram":
             blocks = f"{row['movable_blocks']} of {row['blocks']} movable"
         mode = row["mode"] or row["driver"] or "no driver"
         found.append((row["name"], _size(row["size"]), mode, _number(row["target_node"]), blocks))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tierd.core import picture as pictures
-from tierd.core.inventory import Namespace, Region
+from tierd.core.inventory import SYSTEM_RAM_DRIVER, Namespace, Region
 from tierd.core.picture import DaxView, Picture, Prospect
 from tierd.core.provision import Verdict
 from tierd.core.text import in_order, plural, sentence, size
@@ -129,7 +129,7 @@ def _device(picture: Picture, view: DaxView) -> dict[str, Any]:
         "name": view.name,
         "size": view.size,
         "driver": view.driver,
-        "mode": {"kmem": "system-ram", "device_dax": "devdax"}.get(view.driver),
+        "mode": {SYSTEM_RAM_DRIVER: "system-ram", "device_dax": "devdax"}.get(view.driver),
         "target_node": view.target_node,
         "namespace": view.namespace,
         "blocks": None if blocks is None else len(blocks),
@@ -141,7 +141,7 @@ def _device(picture: Picture, view: DaxView) -> dict[str, Any]:
 
 def _device_users(picture: Picture, view: DaxView) -> list[str]:
     users = list(picture.users.get(view.name, ()))
-    if view.driver == "kmem":
+    if view.driver == SYSTEM_RAM_DRIVER:
         node = "" if view.target_node is None else f" of node {view.target_node}"
         users.insert(0, f"the kernel, as memory{node}")
     return users

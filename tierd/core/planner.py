@@ -35,7 +35,7 @@ SLOW_RESERVE: Final = 32 << 20
 IDLE_WITHOUT_SWAP: Final = 60.0
 """Seconds. With room in DRAM a page is worth the trip when it is used at least once in this time."""
 FAR: Final = " near other DRAM, which can take no more; this is farther, and still faster than a slow node"
-_SHORT: Final = 8
+_SHORT: Final = 1 / 8
 """A DRAM node is short of room when at most this part of it is free above its floor."""
 
 
@@ -160,7 +160,7 @@ def room_pages(nodes: tuple[Node, ...], extra: int) -> int:
 def short_of_room(nodes: tuple[Node, ...], extra: int) -> frozenset[int]:
     """The numbers of those DRAM nodes in which little is free above the floor."""
     return frozenset(
-        node.number for node in nodes if balance_pages(node, extra) * PAGE_SIZE <= node.total // _SHORT
+        node.number for node in nodes if balance_pages(node, extra) * PAGE_SIZE <= node.total * _SHORT
     )
 
 

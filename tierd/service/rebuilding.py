@@ -97,7 +97,7 @@ class Rebuilder:
         self._short = 0
         self._denied = False
         self._next_prune = 0.0
-        self._looked = 0.0
+        self._last_look = 0.0
 
     def observe(self, slots: npt.NDArray[np.int64], pages: npt.NDArray[np.uint64]) -> None:
         """Accesses to pages, as sampled."""
@@ -156,8 +156,8 @@ class Rebuilder:
         most = min(MOST_REBUILT, allowed.most // HUGE_PAGE_SIZE)
         if self._denied or self._short >= NOT_WHILE_SHORT or most <= 0 or allowed.seconds <= 0:
             return Rebuilt()
-        keys = self._book.due(now, int(LOOKED_AT * min(MOST_SECONDS, max(1.0, now - self._looked))))
-        self._looked = now
+        keys = self._book.due(now, int(LOOKED_AT * min(MOST_SECONDS, max(1.0, now - self._last_look))))
+        self._last_look = now
         if not len(keys):
             return Rebuilt()
         choice = self._book.choose(self._look(keys, topology), now, self._passes)
