@@ -95,7 +95,7 @@ def take_offline(root: Root, blocks: tuple[MemoryBlock, ...], deadline: float) -
     block; a signal ends that, so this is for the main thread only.
     """
     stayed = sorted((block.number for block in blocks if block.online), reverse=True)
-    with contextlib.suppress(TimeoutError), _alarm(deadline):
+    with contextlib.suppress(_DeadlineError), _alarm(deadline):
         for attempt in range(OFFLINE_ATTEMPTS):
             if attempt and stayed:
                 time.sleep(OFFLINE_PAUSE)
@@ -128,10 +128,15 @@ def missing_threads(root: Root, node: int) -> tuple[str, ...]:
     return tuple(sorted(f"{kind}{node}" for kind in kinds if f"{kind}{node}" not in found))
 
 
+class _DeadlineError(BaseException):
+    """The time is over. No OSError, as TimeoutError is: what handles a failed write must not take it for
+    one and go on with the next block, which nothing would end."""
+
+
 @contextlib.contextmanager
 def _alarm(seconds: float) -> Iterator[None]:
     def ring(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError
+        raise _DeadlineError
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
