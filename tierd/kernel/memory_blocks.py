@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from tierd.core.capacity import round_down, round_up
@@ -88,11 +88,16 @@ def _read_block(root: Root, number: int) -> MemoryBlock:
     )
 
 
-def take_offline(root: Root, blocks: tuple[MemoryBlock, ...], deadline: float) -> tuple[int, ...]:
+def take_offline(
+    root: Root,
+    blocks: tuple[MemoryBlock, ...],
+    deadline: float,
+    taken: Callable[[int], None] = lambda _: None,
+) -> tuple[int, ...]:
     """Take online blocks offline, last first, within `deadline` seconds; those that stayed online.
 
     Each is tried several times: what is busy may be so for a moment. The kernel tries for ever to empty a
-    block; a signal ends that, so this is for the main thread only.
+    block; a signal ends that, so this is for the main thread only. taken: told each number that is offline.
     """
     stayed = sorted((block.number for block in blocks if block.online), reverse=True)
     with contextlib.suppress(_DeadlineError), _alarm(deadline):
@@ -103,6 +108,7 @@ def take_offline(root: Root, blocks: tuple[MemoryBlock, ...], deadline: float) -
                 with contextlib.suppress(TierdError):
                     write_setting(root, block_state(number), "offline")
                     stayed.remove(number)
+                    taken(number)
     return tuple(stayed)
 
 
