@@ -47,7 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     group = subparsers.add_parser(
         "provision",
         help="persistent memory: what there is, and what becomes memory",
-        description="Show what tierd would make of persistent memory. Nothing is changed.",
+        description="Show what tierd would make of persistent memory, and change how much that is.",
     )
     commands = group.add_subparsers(dest="provision_command", metavar="COMMAND", required=True)
     plan = commands.add_parser(
@@ -60,6 +60,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_draft(plan, "--policy")
     add_json(plan)
     plan.set_defaults(handler=_plan)
+    from tierd.cli import provision_set
+
+    provision_set.add_parser(commands)
     listing = commands.add_parser(
         "list",
         help="regions, what is free in them, and their namespaces",
