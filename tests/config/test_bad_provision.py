@@ -69,9 +69,29 @@ PROVISION: dict[str, Case] = {
         provision(f"name: a, {REGION}, size: 64MiB"),
         [(3, 50, "provision[0].size", "the minimum here, which is 128MiB")],
     ),
-    "size-share": (
-        provision(f"name: a, {REGION}, size: 50%"),
-        [(3, 50, "provision[0].size", "is not a size")],
+    "size-zero": (
+        provision(f"name: a, {REGION}, size: 0%"),
+        [(3, 50, "provision[0].size", "`0%` gives everything back; write none")],
+    ),
+    "size-much": (
+        provision(f"name: a, {REGION}, size: 101%"),
+        [(3, 50, "provision[0].size", "more than 100%")],
+    ),
+    "size-no-bytes": (
+        provision(f"name: a, {REGION}, size: 0B"),
+        [(3, 50, "provision[0].size", "the minimum here, which is 128MiB")],
+    ),
+    "size-all-but": (
+        provision(f"name: a, {REGION}, size: all but"),
+        [(3, 50, "provision[0].size", "`all but` leaves open what")],
+    ),
+    "size-all-but-share": (
+        provision(f"name: a, {REGION}, size: all but 10%"),
+        [(3, 50, "provision[0].size", "`10%` is not a size")],
+    ),
+    "size-some": (
+        provision(f"name: a, {REGION}, size: some"),
+        [(3, 50, "provision[0].size", "`some` is not a size")],
     ),
     "name-space": (
         provision(f"name: a b, {REGION}, size: all"),
@@ -107,6 +127,10 @@ PROVISION: dict[str, Case] = {
     "all-beside-size": (
         provision(f"name: a, {REGION}, size: 1GiB", f"name: b, {REGION}, size: all"),
         [(4, 50, "provision[1].size", "also asked for on line 3; write a size for each")],
+    ),
+    "all-but-beside-share": (
+        provision(f"name: a, {REGION}, size: 40%", f"name: b, {REGION}, size: all but 1GiB"),
+        [(4, 50, "provision[1].size", "`all but 1GiB` of a region that is also asked for on line 3")],
     ),
 }
 

@@ -89,6 +89,26 @@ def test_every_key_maps_to_its_field() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("size", "fields"),
+    [
+        ("none", (0, None, None)),
+        ("all", (None, None, None)),
+        ("128MiB", (128 * MIB, None, None)),
+        ("12.5%", (None, 12.5, None)),
+        ("100%", (None, 100.0, None)),
+        ("all but 64GiB", (None, None, 64 * GIB)),
+    ],
+)
+def test_every_way_to_ask_for_a_share(size: str, fields: tuple[object, ...]) -> None:
+    text = f'version: 1\nprovision:\n  - {{name: a, region: {{iset_id: "0x1"}}, size: {size}}}\n'
+    (request,) = read(text).provision
+    assert (request.size, request.per_cent, request.all_but) == fields
+    assert re.fullmatch(
+        shape.schema()["properties"]["provision"]["items"]["properties"]["size"]["pattern"], size
+    )
+
+
 def test_the_whole_document_names_every_key_of_the_schema() -> None:
     sections = shape.schema()["properties"]
     keys = {*sections, *sections["processes"]["properties"], *sections["engine"]["properties"]}

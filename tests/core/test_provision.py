@@ -14,6 +14,7 @@ from tierd.core.inventory import DaxDevice, Inventory, MemoryBlock, MemoryNode, 
 from tierd.core.policy import ProvisionMode, ProvisionRequest
 from tierd.core.provision import Action, Command, ProvisionPlan, Setting, Verdict, plan
 from tierd.core.provision_text import plan_document, plan_lines
+from tierd.core.shares import plan_share
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -84,7 +85,7 @@ def test_free_capacity_becomes_a_namespace_and_then_memory() -> None:
     assert found.numbers.lost == 128 * MIB
     assert found.numbers.blocks == 8
     assert found.numbers.page_structures == 17 * MIB
-    assert [step.destructive for step in found.steps] == [False, True]
+    assert [bool(step.unrecoverable) for step in found.steps] == [False, True]
 
 
 def test_the_policy_is_not_written_when_it_is_as_needed() -> None:
@@ -115,14 +116,6 @@ def test_done_runs_nothing() -> None:
     found = plan(holding(namespace(dax=device("kmem", blocks()))), REQUEST)
     assert (found.verdict, found.steps, found.refusals) == (Verdict.DONE, (), ())
     assert found.numbers is not None and found.numbers.page_structures == 0
-
-
-def test_done_with_another_size_says_so_and_changes_nothing() -> None:
-    machine = holding(namespace(dax=device("kmem", blocks())))
-    found = plan(machine, replace(REQUEST, size=2 * GIB))
-    assert found.verdict is Verdict.DONE
-    assert any("its size is not changed" in note for note in found.notes)
-    assert plan(machine, REQUEST).notes == ()
 
 
 def test_after_a_reboot_only_the_second_step_remains() -> None:
@@ -163,7 +156,7 @@ def test_what_a_killed_ndctl_began_is_finished() -> None:
         "namespace0.0",
         "-f",
     )
-    assert found.steps[0].destructive
+    assert found.steps[0].unrecoverable
 
 
 @pytest.mark.parametrize("unfinished", [frozenset(), {("other", 1152 * MIB)}, {("pmem0", 1136 * MIB)}])
@@ -264,7 +257,10 @@ def test_refusals_name_their_reason_and_run_nothing(kind: str) -> None:
     assert found.verdict is Verdict.REFUSED
     assert kinds(found) == [kind]
     assert words in found.refusals[0].words
-    assert plan_document(found, "sysfs")["steps"] == []
+    share = plan_share(machine, request)
+    assert (share.verdict, share.next, [r.kind for r in share.refusals]) == (Verdict.REFUSED, None, [kind])
+    assert words in share.refusals[0].words
+    assert plan_document(share, "sysfs")["steps"] == []
 
 
 @pytest.mark.parametrize("target", [None, 0])
@@ -300,7 +296,7 @@ def test_a_machine_without_persistent_memory_says_so() -> None:
 @pytest.mark.parametrize("kind", [*REFUSED, ""])
 def test_text_says_the_same_as_the_plan(kind: str) -> None:
     machine, request, _ = REFUSED.get(kind, (MACHINE, REQUEST, ""))
-    found = plan(machine, request)
+    found = plan_share(machine, request)
     text = "\n".join(plan_lines(found, "SYSFS"))
     assert text.startswith(f"{request.name}: {found.verdict}")
     assert all(refusal.words in text for refusal in found.refusals)
@@ -311,25 +307,23 @@ def test_text_says_the_same_as_the_plan(kind: str) -> None:
 
 
 def test_the_plan_says_what_cannot_be_read_back_and_from_when_on() -> None:
-    new = plan(MACHINE, REQUEST)
-    assert new.point_of_no_return == 2
-    words = "from step 2 on nothing of the 1152MiB of the namespace can be read back"
-    assert f"  no return   {words}, also" in "\n".join(plan_lines(new, "SYSFS"))
-    found = plan_document(new, "SYSFS")["unrecoverable"]
-    assert isinstance(found, dict) and (found["from_step"], found["bytes"]) == (2, 1152 * MIB)
+    words = "nothing of the 1152MiB of the namespace can be read back, also what was left there by"
+    new = plan_share(MACHINE, REQUEST)
+    assert f"  no return   from step 2 on {words}" in "\n".join(plan_lines(new, "SYSFS"))
+    (found,) = plan_document(new, "SYSFS")["unrecoverable"]  # type: ignore[misc]
+    assert found["from_step"] == 2 and found["words"].startswith(words)
 
-    waiting = plan(holding(namespace()), REQUEST)
-    assert waiting.point_of_no_return == 1
-    assert "from step 1 on nothing of the 1152MiB of namespace0.0" in "\n".join(plan_lines(waiting, "SYSFS"))
+    waiting = plan_share(holding(namespace()), REQUEST)
+    assert "from step 1 on nothing of the 1152MiB of dax0.0" in "\n".join(plan_lines(waiting, "SYSFS"))
 
     # memory already: nothing is there that could be lost
     for nothing_lost in (
-        plan(holding(namespace(dax=device("kmem", blocks(offline=2)))), REQUEST),
-        plan(holding(namespace(dax=device("kmem", blocks()))), REQUEST),
-        plan(with_region(read_only=True), REQUEST),
+        plan_share(holding(namespace(dax=device("kmem", blocks(offline=2)))), REQUEST),
+        plan_share(holding(namespace(dax=device("kmem", blocks()))), REQUEST),
+        plan_share(with_region(read_only=True), REQUEST),
     ):
         assert "no return" not in "\n".join(plan_lines(nothing_lost, "SYSFS"))
-        assert plan_document(nothing_lost, "SYSFS")["unrecoverable"] is None
+        assert plan_document(nothing_lost, "SYSFS")["unrecoverable"] == []
 
 
 # The kernel's side, in the plainest terms: bit by bit over units of 2 MiB.

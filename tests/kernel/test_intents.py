@@ -111,3 +111,22 @@ def test_a_link_in_the_place_of_the_record_is_not_followed(record: Intents, tmp_
     with pytest.raises(DeniedError):
         begin(record, "system-ram")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_was_begun_to_be_given_back(record: Intents) -> None:
+    def give_back(label_uuid: str) -> Intent:
+        facts: dict[str, str | int | None | list[str]] = {"uuid": "u-1", "label_uuid": label_uuid}
+        return record.begin("pmem0", "destroy-namespace", (), facts, {})
+
+    record.conclude(begin(record, "create-namespace"), "done", "", {"uuid": "u-1"})
+    assert record.condemned() == frozenset()
+    record.conclude(give_back("l-1"), "failed", "killed", {})
+    assert record.condemned() == {("pmem0", "l-1")}
+    assert record.made() == {("pmem0", "u-1")}
+    record.conclude(give_back("l-1"), "interrupted", "", {})
+    assert record.condemned() == {("pmem0", "l-1")}
+    record.conclude(give_back("l-1"), "done", "", {})
+    assert record.condemned() == record.made() == frozenset()
+    give_back("l-2")
+    begin(record, "create-namespace")
+    assert record.condemned() == frozenset()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -162,6 +164,19 @@ def test_taking_blocks_offline_writes_each_once_last_first(tmp_path: Path) -> No
     assert (machine.root.memory_blocks / "memory34/state").read_text() == "offline" or (
         machine.root.memory_blocks / "memory34/state"
     ).read_text().startswith("offline")
+
+
+def test_the_deadline_ends_a_block_that_cannot_be_emptied(tmp_path: Path) -> None:
+    """The kernel's write does not return, as that to a pipe which nobody reads."""
+    machine = Machine(tmp_path, "system-ram")
+    device = read_device(machine.root, "dax0.0", 128 * MIB)
+    state = machine.root.memory_blocks / "memory39/state"
+    state.unlink()
+    os.mkfifo(state)
+    began = time.monotonic()
+    stayed = take_offline(machine.root, device.blocks, 0.5)
+    assert time.monotonic() - began < 5
+    assert stayed == (39, 38, 37, 36, 35, 34, 33)
 
 
 def test_a_setting_that_is_not_there(tmp_path: Path) -> None:

@@ -116,7 +116,11 @@ def test_the_unit() -> None:
         and settings["AmbientCapabilities"] == settings["CapabilityBoundingSet"]
     )
     assert settings["ExecStartPre"][0].startswith("+") and settings["ExecStopPost"][0].startswith("+")
-    assert settings["ExecReload"] == ["/usr/bin/tierd --check-config", "/bin/kill -HUP $MAINPID"]
+    assert settings["ExecReload"] == [
+        "/usr/bin/tierd --check-config",
+        "/bin/kill -HUP $MAINPID",
+        "+-/usr/bin/systemctl --no-block restart tierd-convert@*.service",
+    ]
     assert "78" in settings["RestartPreventExitStatus"][0].split()
     # A directory of the daemon's own there would let it choose what the root helper writes.
     assert "RuntimeDirectory" not in settings

@@ -152,7 +152,9 @@ def test_free_capacity_becomes_memory_as_predicted_and_then_nothing_is_run(serve
             f"journalctl -o json -u tierd-convert@test MESSAGE_ID={DONE.message_id} | tail -1"
         )
     )
-    assert entry["TIERD_REQUEST"] == "test" and entry["TIERD_UUID"] == server.plan()["namespace"]
+    assert (
+        entry["TIERD_REQUEST"] == "test" and entry["TIERD_UUID"] == server.plan()["slices"][0]["namespace"]
+    )
 
     picture = server.devices()
     assert picture["faults"] == picture["unseen"] == []
@@ -312,7 +314,7 @@ def test_all_of_it_killed_at_once(server: Server, lines: int, delay: float) -> N
 def test_after_a_reboot_the_memory_is_back_by_itself(server: Server) -> None:
     server.ask("test 1GiB apply")
     assert server.convert() == 0
-    uuid = server.plan()["namespace"]
+    uuid = server.plan()["slices"][0]["namespace"]
     server.guest.run("systemctl enable tierd-convert@test")
     before = server.guest.output("cat /proc/sys/kernel/random/boot_id")
     lines = len(server.records())
@@ -320,7 +322,7 @@ def test_after_a_reboot_the_memory_is_back_by_itself(server: Server) -> None:
     _reconnect(server.guest, before)
     server.guest.wait_for("systemctl is-active tierd-convert@test", timeout=240)
     server.is_memory()
-    assert server.plan()["namespace"] == uuid
+    assert server.plan()["slices"][0]["namespace"] == uuid
     again = [r["action"] for r in server.records()[lines:] if r["record"] == "intent"]
     assert again == ["system-ram"]
     # nobody waits for it but tierd

@@ -13,12 +13,13 @@ import os
 from tierd.cli import Exit
 from tierd.cli.arguments import add_draft, add_json
 from tierd.config import load_chosen
-from tierd.core import provision
 from tierd.core.inventory import Inventory, Namespace, Region
 from tierd.core.picture import of_region
 from tierd.core.policy import Policy, ProvisionMode
-from tierd.core.provision import ProvisionPlan, Verdict
+from tierd.core.provision import Verdict
 from tierd.core.provision_text import plan_document, plan_lines
+from tierd.core.share_plan import SharePlan
+from tierd.core.shares import plan_share
 from tierd.core.text import clean, size
 from tierd.errors import DeniedError, GoneError
 from tierd.kernel.intents import DEFAULT_PATH, Intents
@@ -46,7 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     group = subparsers.add_parser(
         "provision",
         help="persistent memory: what there is, and what becomes memory",
-        description="Show what tierd would make of persistent memory. Nothing is changed.",
+        description="Show what tierd would make of persistent memory, and change how much that is.",
     )
     commands = group.add_subparsers(dest="provision_command", metavar="COMMAND", required=True)
     plan = commands.add_parser(
@@ -59,6 +60,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_draft(plan, "--policy")
     add_json(plan)
     plan.set_defaults(handler=_plan)
+    from tierd.cli import provision_set
+
+    provision_set.add_parser(commands)
     listing = commands.add_parser(
         "list",
         help="regions, what is free in them, and their namespaces",
@@ -68,9 +72,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     listing.set_defaults(handler=_list)
 
 
-def _look(root: Root) -> Inventory:
+def require_root() -> None:
+    """Raises NotRootError for everybody else."""
     if os.geteuid() != 0:
         raise NotRootError("only root sees where persistent memory lies", hint="run it with sudo")
+
+
+def look(root: Root) -> Inventory:
+    """What there is. Raises NotRootError, and what take_inventory raises."""
+    require_root()
     return take_inventory(root, Tools(), Intents(DEFAULT_PATH, root))
 
 
@@ -92,12 +102,12 @@ def _plan(arguments: argparse.Namespace) -> int:
     requests = [r for r in policy.provision if arguments.name in (None, r.name)]
     if not requests:
         return _nothing_asked(arguments, policy)
-    inventory = _look(root)
-    plans = [provision.plan(inventory, request) for request in requests]
+    inventory = look(root)
+    plans = [plan_share(inventory, request) for request in requests]
     if arguments.json:
         print(json.dumps({"requests": [plan_document(plan, str(root.sys)) for plan in plans]}, indent=2))
     else:
-        print("\n\n".join("\n".join(_lines(plan, root)) for plan in plans))
+        print("\n\n".join(plan_text(plan, root) for plan in plans))
     return Exit.FAILED if any(plan.verdict is Verdict.REFUSED for plan in plans) else Exit.OK
 
 
@@ -112,15 +122,15 @@ def _nothing_asked(arguments: argparse.Namespace, policy: Policy) -> int:
     return Exit.OK
 
 
-def _lines(plan: ProvisionPlan, root: Root) -> list[str]:
+def plan_text(plan: SharePlan, root: Root) -> str:
     """The plan, and what an operator would do next."""
     lines = [clean(line, None) for line in plan_lines(plan, str(root.sys))]
     following = _NEXT.get((plan.verdict, plan.request.mode))
-    return [*lines, "  " + following.format(name=plan.request.name)] if following else lines
+    return "\n".join([*lines, "  " + following.format(name=plan.request.name)] if following else lines)
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    inventory = _look(Root())
+    inventory = look(Root())
     if arguments.json:
         print(json.dumps({"regions": [_region_document(inventory, r) for r in inventory.regions]}, indent=2))
     elif not inventory.regions:

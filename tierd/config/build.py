@@ -17,6 +17,7 @@ from tierd.core.policy import (
     ProvisionMode,
     ProvisionRequest,
 )
+from tierd.core.text import clean
 from tierd.core.units import parse_duration, parse_rate, parse_share, parse_size
 
 Entry = tuple[int, Mapping[str, Any]]
@@ -60,10 +61,12 @@ def _check_regions(entries: list[Entry], document: Document, report: Report) -> 
     for asked in by_region.values():
         for index, entry in asked:
             others = [document.values[("provision", other)].line for other, _ in asked if other != index]
-            if entry.get("size") == "all" and others:
+            size = entry.get("size")
+            if others and isinstance(size, str) and (size == "all" or size.startswith("all but")):
                 location = ("provision", index, "size")
                 message = (
-                    f"`all` of a region that is also asked for on line {others[0]}; write a size for each"
+                    f"`{clean(size, 60)}` of a region that is also asked for on line {others[0]}; write a"
+                    " size for each"
                 )
                 report.add(document.values[location], location, message)
 
@@ -100,10 +103,12 @@ def _engine(data: Mapping[str, Any]) -> EnginePolicy:
 
 
 def _request(data: Mapping[str, Any]) -> ProvisionRequest:
-    mode = {"mode": ProvisionMode(data["mode"])} if "mode" in data else {}
+    asked = kinds.amount(data["size"])
     return ProvisionRequest(
         name=data["name"],
         iset_id=kinds.iset_id(data["region"]["iset_id"]),
-        size=kinds.capacity(data["size"]),
-        **mode,
+        size=asked.size,
+        mode=ProvisionMode(data.get("mode", ProvisionMode.PLAN)),
+        per_cent=asked.per_cent,
+        all_but=asked.all_but,
     )

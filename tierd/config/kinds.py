@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from tierd.core.text import clean
 from tierd.core.units import parse_duration, parse_rate, parse_share, parse_size
@@ -36,9 +37,37 @@ _DECIMAL = re.compile(r"-?[0-9]{1,20}")
 _HOW_TO_NAME_A_REGION = 'write the iset_id that `ndctl list -Ruv` prints, for example "0x9f2c51e3a4b0d678"'
 
 
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How much of a region, as ProvisionRequest has it. All None: all that is free."""
+
+    size: int | None = None
+    per_cent: float | None = None
+    all_but: int | None = None
+
+
+def amount(text: str) -> Amount:
+    """`text` as a size, a share of the region, ``all but`` a size, ``all``, or ``none``."""
+    if text == "all":
+        return Amount()
+    if text == "none":
+        return Amount(size=0)
+    if text.startswith("all but"):
+        rest = text.removeprefix("all but").strip()
+        if not rest:
+            raise ValueError("`all but` leaves open what; write a size after it, for example all but 64GiB")
+        return Amount(all_but=parse_size(rest))
+    if text.endswith("%"):
+        share = parse_share(text)
+        if not share:
+            raise ValueError(f"`{clean(text, 60)}` gives everything back; write none")
+        return Amount(per_cent=share)
+    return Amount(size=parse_size(text))
+
+
 def capacity(text: str) -> int | None:
-    """Bytes, or None for `all`."""
-    return None if text == "all" else parse_size(text)
+    """`text` as an amount; its bytes where it has bounds, which only a size has."""
+    return None if text == "none" else amount(text).size
 
 
 def unit_name(text: str) -> str:
@@ -132,7 +161,7 @@ def iset_id(value: str | int) -> int:
 TEXT_KINDS: dict[str, tuple[Callable[[str], object], str]] = {
     # kind: (reader, an example of what to write)
     "size": (parse_size, "512MiB"),
-    "capacity": (capacity, "2GiB, or all"),
+    "capacity": (capacity, "2GiB, 40%, all but 64GiB, all, or none"),
     "rate": (parse_rate, "512MiB/s"),
     "duration": (parse_duration, "30s"),
     "share": (parse_share, "40%"),

@@ -26,6 +26,14 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Use:
+    """Somebody uses a device. kind: ``mounted``, ``swap``, ``holder``, ``open`` or ``mapped``."""
+
+    kind: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryBlock:
     """A memory block, ``memoryN`` in sysfs.
 
@@ -71,6 +79,8 @@ class Namespace:
 
     name: ``namespace0.1``; changes from boot to boot, never an identity. label: the name written in its
     label.
+    uuid: changes at every reconfiguration; label_uuid: the one in the label itself, which stays as long as
+    the namespace does.
     mode: as ndctl prints it (``devdax``, ``fsdax``, ``sector``, ``raw`` ...).
     span: None when the kernel does not say where it lies. dax: its device when the mode is devdax and it is
     there.
@@ -83,6 +93,7 @@ class Namespace:
     enabled: bool
     span: Span | None
     dax: DaxDevice | None = None
+    label_uuid: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +174,8 @@ class Inventory:
     unfinished: requests whose namespace tierd began to make and never saw done, each with the size that the
     namespace was to have, from tierd's own write-ahead record.
     made: requests with the UUID of the namespace that tierd made for them, from the same record.
+    condemned: requests with the label UUID of the namespace that tierd began to give back and never saw
+    gone.
     """
 
     regions: tuple[Region, ...]
@@ -171,3 +184,4 @@ class Inventory:
     online_policy: str
     unfinished: frozenset[tuple[str, int]] = frozenset()
     made: frozenset[tuple[str, str]] = frozenset()
+    condemned: frozenset[tuple[str, str]] = frozenset()

@@ -84,18 +84,23 @@ class EnginePolicy:
 
 @dataclass(frozen=True, slots=True)
 class ProvisionRequest:
-    """A share of a region's free capacity that is to be memory.
+    """A share of a region that is to be memory. The rest stays persistent.
 
     name: the instance of tierd-convert@NAME.service; ``[A-Za-z0-9][A-Za-z0-9_.-]{0,55}``, so that
         ``tierd:NAME`` fits the label of a namespace.
     iset_id: the region's interleave set, an unsigned 64-bit integer. Names renumber; this does not.
-    size: bytes of memory wanted, before alignment; None means all that is free.
+    size: bytes of memory wanted, before alignment; 0 gives everything back. None when one of the two below
+        is set, else all that is free when the request is first carried out.
+    per_cent: share of the region (0..100) that is to be memory, in whole memory blocks.
+    all_but: bytes of the region that tierd's namespaces leave to others.
     """
 
     name: str
     iset_id: int
     size: int | None
     mode: ProvisionMode = ProvisionMode.PLAN
+    per_cent: float | None = None
+    all_but: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

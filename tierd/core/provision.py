@@ -3,7 +3,7 @@ numbers.
 
 The plan is a value. `tierctl provision plan` prints it, tierd-convert runs it: one step, then a new look at
 the machine and a new plan, so that whatever stopped an earlier run at any point, the next one does only what
-remains.
+remains. Here: one namespace. What a whole request needs of them, core/shares.py says.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ class Action(StrEnum):
     FINISH_NAMESPACE = "finish-namespace"
     SYSTEM_RAM = "system-ram"
     ONLINE_BLOCKS = "online-blocks"
+    OFFLINE_BLOCKS = "offline-blocks"
+    DEVDAX = "devdax"
+    DESTROY_NAMESPACE = "destroy-namespace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +67,13 @@ class Setting:
 class Step:
     """One thing to do: what it runs and writes, in order, and why, in words.
 
-    destructive: whether bytes that a namespace holds cannot be read back afterwards.
+    unrecoverable: what cannot be read back once the step has begun, in words; empty when all can.
     """
 
     action: Action
     acts: tuple[Command | Setting, ...]
     words: str
-    destructive: bool
+    unrecoverable: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class Numbers:
     """Bytes. memory: what the namespace is, or will be, as memory, in whole blocks; blocks: how many.
 
     lost: what of the namespace becomes nothing, for the info block and the blocks it cuts through.
-    page_structures: DRAM that the steps still to be run will spend.
+    page_structures: DRAM that the steps still to be run will spend; negative when they give it back.
     """
 
     namespace: int
@@ -101,12 +104,6 @@ class ProvisionPlan:
     numbers: Numbers | None = None
     refusals: tuple[Refusal, ...] = ()
     notes: tuple[str, ...] = ()
-
-    @property
-    def point_of_no_return(self) -> int | None:
-        """The number of the first step, from 1, after which what the namespace holds cannot be read back;
-        None when no step does that."""
-        return next((number for number, step in enumerate(self.steps, 1) if step.destructive), None)
 
 
 def find_namespace(inventory: Inventory, request: ProvisionRequest) -> Namespace | None:
@@ -141,11 +138,11 @@ def plan(inventory: Inventory, request: ProvisionRequest) -> ProvisionPlan:
         refusal = Refusal("ambiguous-label", f"{names} in {region.name} are all labelled {label}")
         return ProvisionPlan(request, Verdict.REFUSED, region.name, refusals=(refusal,))
     if ours:
-        return _plan_existing(inventory, request, region, ours[0])
-    return _plan_new(inventory, request, region)
+        return plan_existing(inventory, request, region, ours[0])
+    return plan_new(inventory, request, region)
 
 
-def _plan_new(inventory: Inventory, request: ProvisionRequest, region: Region) -> ProvisionPlan:
+def plan_new(inventory: Inventory, request: ProvisionRequest, region: Region) -> ProvisionPlan:
     """Free capacity becomes a namespace."""
     found = [
         *refusals.of_label(inventory, request),
@@ -161,7 +158,7 @@ def _plan_new(inventory: Inventory, request: ProvisionRequest, region: Region) -
         return ProvisionPlan(
             request, Verdict.REFUSED, region.name, target_node=region.target_node, refusals=tuple(found)
         )
-    numbers = _numbers(inventory, slice_.namespace, slice_.memory, slice_.memory.size)
+    numbers = numbers_of(inventory, slice_.namespace, slice_.memory, slice_.memory.size)
     found += refusals.of_dram(inventory, slice_.memory.size, numbers.page_structures)
     size, label = slice_.namespace.size, label_of(request)
     first = Step(
@@ -169,7 +166,6 @@ def _plan_new(inventory: Inventory, request: ProvisionRequest, region: Region) -
         (_create_command(request, ("-r", region.name, "-s", str(size))),),
         f"make a devdax namespace of {format_size(size)} out of the free capacity of {region.name}, labelled"
         f" {label}",
-        destructive=False,
     )
     if region.half_made and any(name == request.name for name, _ in inventory.unfinished):
         # A namespace with a UUID and no size can be neither made anew nor removed (ndctl: set_uuid failed,
@@ -180,7 +176,6 @@ def _plan_new(inventory: Inventory, request: ProvisionRequest, region: Region) -
             (Setting(f"{half_made}/alt_name", label), Setting(f"{half_made}/size", str(size))),
             f"give {region.half_made[0]}, which tierd began and did not finish, its label and"
             f" {format_size(size)}",
-            destructive=False,
         )
     return ProvisionPlan(
         request,
@@ -195,22 +190,18 @@ def _plan_new(inventory: Inventory, request: ProvisionRequest, region: Region) -
     )
 
 
-def _plan_existing(
+def plan_existing(
     inventory: Inventory, request: ProvisionRequest, region: Region, namespace: Namespace
 ) -> ProvisionPlan:
     """The request's namespace is there: what remains."""
     dax = namespace.dax
-    target = dax.target_node if dax is not None and dax.target_node is not None else region.target_node
-    memory = Span(0, 0)
-    if dax is not None:
-        memory = capacity.whole_blocks(dax.span, inventory.block_size)
-    elif namespace.span is not None:
-        memory = capacity.memory_of_namespace(namespace.span, inventory.block_size)
-    wanted = _block_numbers(memory, inventory.block_size)
+    target = target_of(region, namespace)
+    memory = memory_of(namespace, inventory.block_size)
+    wanted = range(memory.start // inventory.block_size, memory.end // inventory.block_size)
     present = {b.number: b for b in dax.blocks} if dax is not None else {}
     still_to_add = sum(inventory.block_size for number in wanted if number not in present)
-    numbers = _numbers(inventory, namespace.span or memory, memory, still_to_add)
-    notes = _existing_size_notes(request, numbers, inventory.block_size)
+    numbers = numbers_of(inventory, namespace.span or memory, memory, still_to_add)
+    notes: list[str] = []
 
     def result(
         verdict: Verdict, steps: tuple[Step, ...] = (), refused: tuple[Refusal, ...] = ()
@@ -245,7 +236,7 @@ def _plan_existing(
             Action.FINISH_NAMESPACE,
             (_create_command(request, ("-e", namespace.name, "-f")),),
             f"make {namespace.name}, which tierd began and did not finish, a devdax namespace",
-            destructive=True,
+            f"nothing of {namespace.name} can be read back, which nobody has written yet",
         )
         steps = (finish, _system_ram(inventory, NEW_DEVICE, target, numbers))
     elif dax is None:
@@ -262,7 +253,6 @@ def _plan_existing(
                     for number in offline
                 ),
                 f"bring {len(offline)} memory blocks of {dax.name} online in ZONE_MOVABLE",
-                destructive=False,
             ),
         )
     return result(Verdict.REFUSED if found else Verdict.READY, steps, tuple(found))
@@ -286,17 +276,35 @@ def _system_ram(inventory: Inventory, device: str, node: int | None, numbers: Nu
         acts.insert(0, Setting(ONLINE_POLICY, MEMORY_POLICY))
         acts.append(Setting(ONLINE_POLICY, inventory.online_policy))
     of_node = "" if node is None else f" of node {node}"
-    what = "the namespace" if device == NEW_DEVICE else device
+    new = device == NEW_DEVICE
+    what = "the namespace" if new else device
+    left = ", also what was left there by namespaces that are gone" if new else ""
     return Step(
         Action.SYSTEM_RAM,
         tuple(acts),
         f"turn {what} into {format_size(numbers.memory)} of memory{of_node}, {numbers.blocks} blocks in"
-        " ZONE_MOVABLE; what it holds is overwritten from then on",
-        destructive=True,
+        " ZONE_MOVABLE",
+        f"nothing of the {format_size(numbers.namespace)} of {what} can be read back{left}",
     )
 
 
-def _numbers(inventory: Inventory, namespace: Span, memory: Span, to_add: int) -> Numbers:
+def memory_of(namespace: Namespace, block_size: int) -> Span:
+    """What of a namespace is, or would be, memory: its whole blocks."""
+    if namespace.dax is not None:
+        return capacity.whole_blocks(namespace.dax.span, block_size)
+    if namespace.span is not None:
+        return capacity.memory_of_namespace(namespace.span, block_size)
+    return Span(0, 0)
+
+
+def target_of(region: Region, namespace: Namespace) -> int | None:
+    """The node that the namespace's memory is in, or would join."""
+    dax = namespace.dax
+    return dax.target_node if dax is not None and dax.target_node is not None else region.target_node
+
+
+def numbers_of(inventory: Inventory, namespace: Span, memory: Span, to_add: int) -> Numbers:
+    """The numbers of a namespace of which `to_add` bytes of memory are still to come."""
     return Numbers(
         namespace=namespace.size,
         memory=memory.size,
@@ -306,10 +314,6 @@ def _numbers(inventory: Inventory, namespace: Span, memory: Span, to_add: int) -
     )
 
 
-def _block_numbers(memory: Span, block_size: int) -> range:
-    return range(memory.start // block_size, memory.end // block_size)
-
-
 def _size_notes(request: ProvisionRequest, memory: int, block_size: int) -> tuple[str, ...]:
     if request.size is None or memory >= capacity.round_up(request.size, block_size):
         return ()
@@ -317,15 +321,3 @@ def _size_notes(request: ProvisionRequest, memory: int, block_size: int) -> tupl
         f"{format_size(request.size)} is asked for; the free capacity gives {format_size(memory)} in whole"
         f" blocks of {format_size(block_size)}",
     )
-
-
-def _existing_size_notes(request: ProvisionRequest, numbers: Numbers, block_size: int) -> list[str]:
-    if request.size is None:
-        return []
-    asked = capacity.round_up(request.size, block_size)
-    if numbers.memory == asked or (numbers.memory < asked and numbers.namespace >= request.size):
-        return []
-    return [
-        f"the policy asks for {format_size(request.size)}, the namespace gives"
-        f" {format_size(numbers.memory)}: its size is not changed"
-    ]

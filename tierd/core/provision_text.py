@@ -1,14 +1,14 @@
-"""A provisioning plan for people and for programs. Pure; used by tierd-convert and by `tierctl provision
-plan`."""
+"""A provisioning plan for people and for programs. Pure; used by tierd-convert and by tierctl."""
 
 from __future__ import annotations
 
 import shlex
 from dataclasses import asdict
 
+from tierd.core.policy import ProvisionRequest
 from tierd.core.provision import Command, ProvisionPlan, Setting, Verdict
-from tierd.core.refusals import label_of
-from tierd.core.units import format_size
+from tierd.core.share_plan import ShareNumbers, SharePlan
+from tierd.core.units import format_share, format_size
 
 _HEADLINES = {
     Verdict.DONE: "done: it is as asked, nothing is to be run",
@@ -16,6 +16,7 @@ _HEADLINES = {
     Verdict.REFUSED: "refused: nothing is run",
 }
 _VERBS = {Verdict.DONE: "is", Verdict.READY: "becomes", Verdict.REFUSED: "would be"}
+_MOST_ACTS = 8
 
 
 def act_text(act: Command | Setting, sysfs: str) -> str:
@@ -25,81 +26,113 @@ def act_text(act: Command | Setting, sysfs: str) -> str:
     return f"echo {act.value} > {sysfs}/{act.path}"
 
 
-def plan_lines(plan: ProvisionPlan, sysfs: str) -> list[str]:
+def asked_text(request: ProvisionRequest) -> str:
+    """How much is asked for, in the policy's own words."""
+    if request.per_cent is not None:
+        return format_share(request.per_cent)
+    if request.all_but is not None:
+        return f"all but {format_size(request.all_but)}"
+    if request.size is None:
+        return "all"
+    return format_size(request.size) if request.size else "none"
+
+
+def plan_lines(plan: SharePlan, sysfs: str) -> list[str]:
     """The plan in words and numbers, one line each, indented below its headline."""
-    asked = "all free capacity" if plan.request.size is None else format_size(plan.request.size)
+    headline = _HEADLINES[plan.verdict]
+    if plan.verdict is Verdict.REFUSED and plan.next is not None:
+        headline = "refused: only what is there already is brought up"
     where = f"iset_id 0x{plan.request.iset_id:x}" + (f" ({plan.region})" if plan.region else "")
-    lines = [f"{plan.request.name}: {_HEADLINES[plan.verdict]}", f"  asked       {asked} of {where}"]
-    if plan.namespace is not None:
-        uuid = plan.namespace.uuid or "without UUID"
-        lines.append(f"  namespace   {uuid} ({plan.namespace.name}, labelled {label_of(plan.request)})")
+    asked = "all free capacity" if asked_text(plan.request) == "all" else asked_text(plan.request)
+    lines = [f"{plan.request.name}: {headline}", f"  asked       {asked} of {where}"]
+    for part in plan.parts:
+        if (namespace := part.namespace) is not None:
+            uuid = namespace.uuid or "without UUID"
+            lines.append(f"  namespace   {uuid} ({namespace.name}, labelled {namespace.label})")
     if plan.numbers is not None:
-        numbers = plan.numbers
-        node = "" if plan.target_node is None else f", node {plan.target_node}"
-        verb = _VERBS[plan.verdict]
-        lines.append(f"  memory      {verb} {format_size(numbers.memory)} in {numbers.blocks} blocks{node}")
-        lost, whole = format_size(numbers.lost), format_size(numbers.namespace)
-        lines.append(f"  lost        {lost} of {whole} to alignment")
-        if numbers.page_structures:
-            lines.append(f"  DRAM spent  {format_mib(numbers.page_structures)} on page structures")
-    if unrecoverable := unrecoverable_words(plan):
-        lines.append(f"  no return   {unrecoverable}")
+        lines += _number_lines(plan, plan.numbers)
+    for number, words in unrecoverable(plan):
+        lines.append(f"  no return   from step {number} on {words}")
     lines += [f"  because     {refusal.words}" for refusal in plan.refusals]
     lines += [f"  note        {note}" for note in plan.notes]
-    if plan.verdict is Verdict.READY:
-        for number, step in enumerate(plan.steps, 1):
+    number = 0
+    for part in _runnable(plan):
+        for step in part.steps:
+            number += 1
             lines.append(f"  {number}. {step.words}")
-            lines += [f"       {act_text(act, sysfs)}" for act in step.acts[:8]]
-            if len(step.acts) > 8:
-                lines.append(f"       ... and {len(step.acts) - 8} more like these")
+            lines += [f"       {act_text(act, sysfs)}" for act in step.acts[:_MOST_ACTS]]
+            if len(step.acts) > _MOST_ACTS:
+                lines.append(f"       ... and {len(step.acts) - _MOST_ACTS} more like these")
     return lines
 
 
-def unrecoverable_words(plan: ProvisionPlan) -> str | None:
-    """What cannot be read back once the plan has been run, and from when on; None when nothing is run, or
-    nothing is lost by it."""
-    step = plan.point_of_no_return
-    if plan.verdict is not Verdict.READY or step is None or plan.numbers is None:
-        return None
-    size = format_size(plan.numbers.namespace)
-    what = "the namespace" if plan.namespace is None else plan.namespace.name
-    held = ", also what was left there by namespaces that are gone" if plan.namespace is None else ""
-    return f"from step {step} on nothing of the {size} of {what} can be read back{held}"
+def _number_lines(plan: SharePlan, numbers: ShareNumbers) -> list[str]:
+    node = "" if plan.target_node is None else f", node {plan.target_node}"
+    change = numbers.memory - numbers.online
+    more = f" ({format_size(abs(change))} {'more' if change > 0 else 'less'} than now)" if change else ""
+    memory = f"{_VERBS[plan.verdict]} {format_size(numbers.memory)} in {numbers.blocks} blocks{node}{more}"
+    whole = format_size(numbers.memory + numbers.lost)
+    lines = [
+        f"  memory      {memory}",
+        f"  lost        {format_size(numbers.lost)} of {whole} to alignment",
+        f"  the rest    {format_size(numbers.rest)} of {format_size(numbers.region)} stays for others",
+    ]
+    if numbers.page_structures > 0:
+        lines.append(f"  DRAM spent  {format_mib(numbers.page_structures)} on page structures")
+    elif numbers.page_structures:
+        lines.append(f"  DRAM freed  {format_mib(-numbers.page_structures)} of page structures")
+    if numbers.drained:
+        lines.append(f"  drained     up to {format_size(numbers.drained)} in use move to other memory first")
+    return lines
 
 
-def plan_document(plan: ProvisionPlan, sysfs: str) -> dict[str, object]:
+def _runnable(plan: SharePlan) -> list[ProvisionPlan]:
+    """The parts that would be run."""
+    parts = plan.kept if plan.verdict is Verdict.REFUSED else plan.parts
+    return [part for part in parts if part.verdict is Verdict.READY]
+
+
+def unrecoverable(plan: SharePlan) -> list[tuple[int, str]]:
+    """What cannot be read back once the plan has been run: from which step on, counted from 1, and what."""
+    steps = [step for part in _runnable(plan) for step in part.steps]
+    return [(number, step.unrecoverable) for number, step in enumerate(steps, 1) if step.unrecoverable]
+
+
+def plan_document(plan: SharePlan, sysfs: str) -> dict[str, object]:
     """The plan as a JSON object; sizes are integers, in bytes."""
     return {
         "name": plan.request.name,
         "mode": plan.request.mode.value,
         "iset_id": f"0x{plan.request.iset_id:x}",
-        "size": plan.request.size,
+        "asked": asked_text(plan.request),
         "verdict": plan.verdict.value,
         "region": plan.region,
-        "namespace": None if plan.namespace is None else plan.namespace.uuid,
         "target_node": plan.target_node,
         "numbers": None if plan.numbers is None else asdict(plan.numbers),
-        "unrecoverable": _unrecoverable(plan),
+        "slices": [
+            {
+                "name": part.request.name,
+                "namespace": None if part.namespace is None else part.namespace.uuid,
+                "verdict": part.verdict.value,
+                "numbers": None if part.numbers is None else asdict(part.numbers),
+            }
+            for part in plan.parts
+        ],
+        "unrecoverable": [{"from_step": number, "words": words} for number, words in unrecoverable(plan)],
         "refusals": [asdict(refusal) for refusal in plan.refusals],
         "notes": list(plan.notes),
         "steps": [
             {
+                "slice": part.request.name,
                 "action": step.action.value,
-                "destructive": step.destructive,
+                "destructive": bool(step.unrecoverable),
                 "words": step.words,
                 "runs": [act_text(act, sysfs) for act in step.acts],
             }
-            for step in plan.steps
-            if plan.verdict is Verdict.READY
+            for part in _runnable(plan)
+            for step in part.steps
         ],
     }
-
-
-def _unrecoverable(plan: ProvisionPlan) -> dict[str, object] | None:
-    words = unrecoverable_words(plan)
-    if words is None or plan.numbers is None:
-        return None
-    return {"from_step": plan.point_of_no_return, "bytes": plan.numbers.namespace, "words": words}
 
 
 def format_mib(size: int) -> str:

@@ -276,6 +276,84 @@ def of_namespace(inventory: Inventory, request: ProvisionRequest, namespace: Nam
     return []
 
 
+def of_release(
+    inventory: Inventory, request: ProvisionRequest, region: Region, namespace: Namespace
+) -> list[Refusal]:
+    """What stops a namespace from being given back: it must be tierd's own, by label and by record."""
+    found: list[Refusal] = []
+
+    def refuse(kind: str, words: str) -> None:
+        found.append(Refusal(kind, words))
+
+    if region.read_only:
+        refuse("read-only", f"{region.name} is read-only")
+    if region.locked:
+        refuse("locked", f"{', '.join(region.locked)} in {region.name} is security-locked")
+    if not region.enabled:
+        refuse(
+            "region-disabled", f"{region.name} is disabled; `ndctl enable-region {region.name}` enables it"
+        )
+    name = f"{namespace.name}, labelled {namespace.label},"
+    if (request.name, namespace.label_uuid) in inventory.condemned or unfinished(
+        inventory, request, namespace
+    ):
+        return found
+    size = 0 if namespace.span is None else namespace.span.size
+    # the second: it was made by a run that was killed before it could note the UUID
+    if (request.name, namespace.uuid) not in inventory.made and (
+        request.name,
+        size,
+    ) not in inventory.unfinished:
+        refuse(
+            "not-ours",
+            f"{name} has UUID {namespace.uuid}, which tierd's record does not name: it is not given back;"
+            f" `ndctl destroy-namespace -f {namespace.name}` does, when you know what it holds",
+        )
+    if namespace.mode != "devdax" or not namespace.enabled or namespace.dax is None:
+        state = "" if namespace.enabled else ", disabled"
+        refuse(
+            "mode", f"{name} is in mode {namespace.mode}{state}, and tierd left it as devdax with a device"
+        )
+        return found
+    dax = namespace.dax
+    if not dax.system_ram and any(block.online for block in dax.blocks):
+        found += of_blocks(dax, range(0), frozenset())
+    fixed = [b for b in dax.blocks if b.online and not b.movable]
+    if dax.system_ram and fixed:
+        refuse(
+            "zone",
+            f"{len(fixed)} memory blocks of {dax.name} are online outside ZONE_MOVABLE: they may hold memory"
+            " of the kernel, which cannot leave",
+        )
+    return found
+
+
+def of_room(inventory: Inventory, target: int | None, leaving: int) -> list[Refusal]:
+    """Whether what is in use on node `target` has a place when `leaving` bytes of it go.
+
+    What of the node is in use, and does not fit into what of it stays, must fit into what other nodes have
+    available beyond what DRAM is to keep, with a tenth to spare.
+    """
+    node = next((n for n in inventory.nodes if n.number == target), None)
+    if node is None or not leaving:
+        return []
+    used = node.total - node.available
+    moving = max(0, used - max(0, node.total - leaving))
+    room = 0
+    for other in inventory.nodes:
+        kept = max(other.total // DRAM_KEPT_SHARE, SMALLEST_DRAM_KEPT) if other.dram else 0
+        room += max(0, other.available - kept) if other.number != target else 0
+    if moving * 11 <= room * 10:
+        return []
+    return [
+        Refusal(
+            "room",
+            f"{_about(moving)} that is in use on node {target} would have no place: other nodes have"
+            f" {_about(room)} to give, and a tenth more than is moved is asked for",
+        )
+    ]
+
+
 def not_ours(namespace: Namespace) -> Refusal:
     """A namespace that tierd did not make."""
     return Refusal(

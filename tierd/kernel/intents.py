@@ -28,6 +28,9 @@ MADE = frozenset({Action.CREATE_NAMESPACE.value, Action.FINISH_NAMESPACE.value})
 MAKING = MADE | {Action.SIZE_NAMESPACE.value}
 """Actions that make a namespace."""
 
+GONE = Action.DESTROY_NAMESPACE.value
+"""The action after which it is free capacity."""
+
 Value = str | int | None | list[str]
 """What a fact may be."""
 
@@ -131,6 +134,19 @@ class Intents:
                 latest[request] = size if isinstance(size, int) else None
         return frozenset((request, size) for request, size in latest.items() if size)
 
+    def condemned(self) -> frozenset[tuple[str, str]]:
+        """Requests whose namespace was begun to be given back and is not known to be gone, each with the
+        UUID in its label. Raises DeniedError, MalformedError."""
+        latest: dict[str, str | None] = {}
+        for record in self._records():
+            request, facts = str(record.get("request")), record.get("facts")
+            if record.get("action") in MAKING or record.get("outcome") == "done":
+                latest[request] = None
+            elif record.get("record") == "intent" and record.get("action") == GONE:
+                uuid = facts.get("label_uuid") if isinstance(facts, dict) else None
+                latest[request] = uuid if isinstance(uuid, str) else None
+        return frozenset((request, uuid) for request, uuid in latest.items() if uuid)
+
     def made(self) -> frozenset[tuple[str, str]]:
         """Requests, each with the UUID of its namespace as last recorded; none from the intent to make it
         until the result that names it. Raises DeniedError, MalformedError."""
@@ -138,7 +154,9 @@ class Intents:
         for record in self._records():
             facts = record.get("facts")
             uuid = facts.get("uuid") if isinstance(facts, dict) else None
-            if record.get("action") in MAKING and record.get("record") == "intent":
+            begun = record.get("action") in MAKING and record.get("record") == "intent"
+            gone = record.get("action") == GONE and record.get("outcome") == "done"
+            if begun or gone:
                 latest[str(record.get("request"))] = None
             elif isinstance(uuid, str):
                 latest[str(record.get("request"))] = uuid

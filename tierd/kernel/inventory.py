@@ -52,8 +52,9 @@ def measure(
             regions.append(_read_region(root, listed, listing.locked, block_size, denied))
     unfinished: frozenset[tuple[str, int]] = frozenset()
     made: frozenset[tuple[str, str]] = frozenset()
+    condemned: frozenset[tuple[str, str]] = frozenset()
     try:
-        unfinished, made = record.unfinished(), record.made()
+        unfinished, made, condemned = record.unfinished(), record.made(), record.condemned()
     except DeniedError:
         if denied is None:
             raise
@@ -65,6 +66,7 @@ def measure(
         online_policy=read_online_policy(root),
         unfinished=unfinished,
         made=made,
+        condemned=condemned,
     )
 
 
@@ -149,6 +151,7 @@ def _read_namespace(
         enabled=listed.enabled,
         span=_read_span(root, listed.name, denied),
         dax=dax,
+        label_uuid=listed.label_uuid,
     )
 
 

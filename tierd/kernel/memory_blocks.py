@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from tierd.core.capacity import round_down, round_up
@@ -88,14 +88,19 @@ def _read_block(root: Root, number: int) -> MemoryBlock:
     )
 
 
-def take_offline(root: Root, blocks: tuple[MemoryBlock, ...], deadline: float) -> tuple[int, ...]:
+def take_offline(
+    root: Root,
+    blocks: tuple[MemoryBlock, ...],
+    deadline: float,
+    taken: Callable[[int], None] = lambda _: None,
+) -> tuple[int, ...]:
     """Take online blocks offline, last first, within `deadline` seconds; those that stayed online.
 
     Each is tried several times: what is busy may be so for a moment. The kernel tries for ever to empty a
-    block; a signal ends that, so this is for the main thread only.
+    block; a signal ends that, so this is for the main thread only. taken: told each number that is offline.
     """
     stayed = sorted((block.number for block in blocks if block.online), reverse=True)
-    with contextlib.suppress(TimeoutError), _alarm(deadline):
+    with contextlib.suppress(_DeadlineError), _alarm(deadline):
         for attempt in range(OFFLINE_ATTEMPTS):
             if attempt and stayed:
                 time.sleep(OFFLINE_PAUSE)
@@ -103,6 +108,7 @@ def take_offline(root: Root, blocks: tuple[MemoryBlock, ...], deadline: float) -
                 with contextlib.suppress(TierdError):
                     write_setting(root, block_state(number), "offline")
                     stayed.remove(number)
+                    taken(number)
     return tuple(stayed)
 
 
@@ -128,10 +134,15 @@ def missing_threads(root: Root, node: int) -> tuple[str, ...]:
     return tuple(sorted(f"{kind}{node}" for kind in kinds if f"{kind}{node}" not in found))
 
 
+class _DeadlineError(BaseException):
+    """The time is over. No OSError, as TimeoutError is: what handles a failed write must not take it for
+    one and go on with the next block, which nothing would end."""
+
+
 @contextlib.contextmanager
 def _alarm(seconds: float) -> Iterator[None]:
     def ring(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError
+        raise _DeadlineError
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)

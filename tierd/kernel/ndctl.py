@@ -23,8 +23,9 @@ _NO_UUID = "00000000-0000-0000-0000-000000000000"
 
 @dataclass(frozen=True, slots=True)
 class ListedNamespace:
-    """A namespace as ndctl shows it. chardevs: names of its dax devices. blockdev: name of its block
-    device."""
+    """A namespace as ndctl shows it. chardevs: names of its dax devices. blockdev: name of its block device.
+    label_uuid: the label's own UUID, which a reconfiguration leaves.
+    """
 
     name: str
     mode: str
@@ -33,6 +34,7 @@ class ListedNamespace:
     enabled: bool
     chardevs: tuple[str, ...]
     blockdev: str | None = None
+    label_uuid: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ def _region(item: object, place: str) -> ListedRegion | None:
 
 def _namespace(item: object, place: str) -> ListedNamespace:
     found = _mapping(item, place)
-    uuid = _optional_text(found, "uuid", place)
+    uuid = _uuid(found, "uuid", place)
     chardevs = []
     if "daxregion" in found:
         region = _mapping(found["daxregion"], f"{place}.daxregion")
@@ -157,12 +159,19 @@ def _namespace(item: object, place: str) -> ListedNamespace:
     return ListedNamespace(
         name=_text(found, "dev", place),
         mode=_text(found, "mode", place),
-        uuid=None if uuid in (None, _NO_UUID) else uuid,
+        uuid=uuid,
         label=_optional_text(found, "name", place) or "",
         enabled=_optional_text(found, "state", place) != "disabled",
         chardevs=tuple(chardevs),
         blockdev=_optional_text(found, "blockdev", place),
+        # shown apart only where something (dax, pfn, btt) has claimed the namespace
+        label_uuid=_uuid(found, "raw_uuid", place) or uuid,
     )
+
+
+def _uuid(mapping: dict[str, object], key: str, place: str) -> str | None:
+    uuid = _optional_text(mapping, key, place)
+    return None if uuid in (None, _NO_UUID) else uuid
 
 
 def _mapping(value: object, place: str) -> dict[str, object]:

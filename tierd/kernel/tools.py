@@ -23,7 +23,13 @@ OUTPUT_LIMIT = 4 << 20
 SEARCH = (Path("/usr/bin"), Path("/usr/sbin"), Path("/bin"), Path("/sbin"))
 """Where the tools are looked for; PATH is not asked."""
 
-_PACKAGES = {"ndctl": "ndctl", "daxctl": "daxctl", "udevadm": "udev", "modprobe": "kmod"}
+_PACKAGES = {
+    "ndctl": "ndctl",
+    "daxctl": "daxctl",
+    "udevadm": "udev",
+    "modprobe": "kmod",
+    "systemctl": "systemd",
+}
 _GRACE = 5.0
 
 

@@ -26,10 +26,11 @@ from tierd.core.provision import (
     ProvisionPlan,
     Setting,
     Step,
-    Verdict,
 )
 from tierd.core.provision_text import act_text
 from tierd.core.refusals import same_tier
+from tierd.core.share_plan import SharePlan
+from tierd.core.shares import MOST_SLICES, plan_share
 from tierd.errors import GoneError, TierdError
 from tierd.kernel.dax import read_device
 from tierd.kernel.files import read_text
@@ -44,6 +45,8 @@ from tierd.kernel.memory_blocks import (
 )
 from tierd.kernel.paths import Root
 from tierd.kernel.tools import ToolError, Tools
+from tierd.service.draining import deadline_of, drain
+from tierd.service.ownership import require_ours
 
 ROLL_BACK = "roll-back"
 COMMAND_DEADLINE = 120.0
@@ -51,11 +54,11 @@ COMMAND_DEADLINE = 120.0
 DRIVER_DEADLINE = 15.0
 """Seconds for udev to load device_dax and the driver to bind."""
 OFFLINE_DEADLINE = 60.0
-MOST_STEPS = 6
+MOST_STEPS = 6 * MOST_SLICES
 
 Report = Callable[[str, str, Mapping[str, str]], None]
-"""Takes one event: its kind (``begun``, ``step-done``, ``failed``, ``restored``), words, and fields for the
-journal."""
+"""Takes one event: its kind (``begun``, ``draining``, ``step-done``, ``failed``, ``restored``), words, and
+fields for the journal."""
 
 
 class ConversionError(TierdError):
@@ -73,6 +76,7 @@ class Converter:
     report: Report
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    drain_deadline: float | None = None
 
     def look(self) -> Inventory:
         """The machine now. Raises what take_inventory raises."""
@@ -98,20 +102,23 @@ class Converter:
             self.intents.conclude(intent, "interrupted", words, {})
             self.report("restored", f"{intent.request}: {words}", {"TIERD_INTENT": intent.id})
 
-    def run(self, request: ProvisionRequest) -> ProvisionPlan:
+    def run(self, request: ProvisionRequest) -> SharePlan:
         """Do what the plan says until it is done or refused; the last plan. Raises ConversionError and
         others of TierdError."""
-        previous: Step | None = None
+        previous: tuple[str, Step] | None = None
         for _ in range(MOST_STEPS):
             inventory = self.look()
-            plan = provision.plan(inventory, request)
-            if plan.verdict is not Verdict.READY:
-                return plan
+            share = plan_share(inventory, request)
+            plan = share.next
+            if plan is None:
+                return share
             step = plan.steps[0]
-            if step == previous:
-                raise ConversionError(f"{request.name}: {step.action} had no effect; it is not tried again")
+            if (plan.request.name, step) == previous:
+                raise ConversionError(
+                    f"{plan.request.name}: {step.action} had no effect; it is not tried again"
+                )
             self._take(inventory, plan, step)
-            previous = step
+            previous = (plan.request.name, step)
         raise ConversionError(f"{request.name}: not done after {MOST_STEPS} steps")
 
     def _take(self, inventory: Inventory, plan: ProvisionPlan, step: Step) -> None:
@@ -121,13 +128,19 @@ class Converter:
             "region": plan.region,
             "iset_id": f"0x{request.iset_id:x}",
             "uuid": None if plan.namespace is None else plan.namespace.uuid,
+            "label_uuid": None if plan.namespace is None else plan.namespace.label_uuid,
             "namespace": None if plan.namespace is None else plan.namespace.name,
             "device": None if device is None else device.name,
             "size": None if plan.numbers is None else plan.numbers.namespace,
             "online_policy": inventory.online_policy,
         }
-        if step.action is Action.FINISH_NAMESPACE and plan.namespace is not None:
+        if plan.namespace is not None and step.action in (Action.FINISH_NAMESPACE, Action.DESTROY_NAMESPACE):
             self._require_unused(plan.namespace.name)
+            if step.action is Action.DESTROY_NAMESPACE:
+                try:
+                    require_ours(self.root, plan.namespace)
+                except TierdError as error:
+                    raise ConversionError(f"{request.name}: {error}") from error
         acts = tuple(self._act_text(act) for act in step.acts)
         saved = {ONLINE_POLICY: inventory.online_policy} if _changes_policy(step) else {}
         intent = self.intents.begin(request.name, step.action.value, acts, facts, saved)
@@ -138,7 +151,11 @@ class Converter:
         }
         self.report("begun", f"{request.name}: {step.words}", fields)
         try:
-            said = self._perform(intent, step)
+            if step.action is Action.OFFLINE_BLOCKS:
+                assert device is not None
+                said = self._drain(plan.request.name, device, fields)
+            else:
+                said = self._perform(intent, step)
             after = self._check(plan, step, device, said)
         except TierdError as error:
             undone = self._undo(plan, step, device)
@@ -176,6 +193,8 @@ class Converter:
             if provision.find_namespace(self.look(), plan.request) is None:
                 raise ConversionError(f"the namespace is still without label and size{because}")
             return {}
+        if step.action is Action.DESTROY_NAMESPACE:
+            return self._check_gone(plan, because)
         if device is None or step.action in MAKING:
             return self._check_namespace(plan, because)
         block_size = read_block_size(self.root)
@@ -183,6 +202,14 @@ class Converter:
         wanted = whole_blocks(now.span, block_size).size // block_size
         movable = sum(block.movable for block in now.blocks)
         online = sum(block.online for block in now.blocks)
+        if step.action is Action.OFFLINE_BLOCKS:
+            if online:
+                raise ConversionError(f"{online} of {wanted} blocks of {now.name} are online again{because}")
+            return {"device": now.name, "online_blocks": 0, "bytes": 0}
+        if step.action is Action.DEVDAX:
+            if now.system_ram or now.blocks:
+                raise ConversionError(f"{now.name} has not left the kernel{because}")
+            return {"device": now.name}
         if not now.system_ram:
             raise ConversionError(f"{now.name} is not in system-ram mode{because}")
         if online > movable:
@@ -220,6 +247,35 @@ class Converter:
                 )
                 raise ConversionError(f"the namespace {state}{because}")
             self.sleep(0.2)
+
+    def _check_gone(self, plan: ProvisionPlan, because: str) -> dict[str, Value]:
+        found = provision.find_namespace(self.look(), plan.request)
+        if found is not None:
+            raise ConversionError(f"{found.name} is still there{because}")
+        return {"size": None if plan.numbers is None else plan.numbers.namespace}
+
+    def _drain(self, request: str, device: DaxDevice, fields: Mapping[str, str]) -> str:
+        """Empty the device's blocks and take them offline. Raises ConversionError when one stays."""
+
+        def progress(done: int, of: int) -> None:
+            words = f"{done} of {of} blocks of {device.name} are empty and offline"
+            self.report("draining", f"{request}: {words}", {**fields, "TIERD_BLOCKS": f"{done}/{of}"})
+
+        deadline = self.drain_deadline
+        if deadline is None:
+            deadline = deadline_of(len(device.blocks) * read_block_size(self.root))
+        stayed, lost = drain(self.root, device.blocks, deadline, progress)
+        if stayed:
+            words = (
+                f"{len(stayed)} blocks of {device.name} could not be emptied in {deadline:g} s:"
+                " what is in use there is pinned, or has no place elsewhere; the others"
+            )
+            raise ConversionError(
+                f"{words} are online again"
+                if not lost
+                else f"{words} are to come online again, and {len(lost)} did not"
+            )
+        return ""
 
     def _undo(self, plan: ProvisionPlan, step: Step, device: DaxDevice | None) -> list[str]:
         """After a step that failed: memory that is not as it must be goes again."""

@@ -21,18 +21,21 @@ from pathlib import Path
 from types import FrameType
 
 import tierd.config
-from tierd.core import provision
 from tierd.core.policy import ProvisionMode, ProvisionRequest
-from tierd.core.provision import ProvisionPlan, Verdict
+from tierd.core.provision import Verdict
 from tierd.core.provision_text import plan_lines
+from tierd.core.share_plan import SharePlan
+from tierd.core.shares import plan_share
 from tierd.errors import ConfigError, DeniedError, TierdError
 from tierd.kernel import intents
 from tierd.kernel.inventory import take_inventory
 from tierd.kernel.paths import Root
 from tierd.kernel.tools import Tools
 from tierd.service.conversion import Converter
+from tierd.service.draining import DRAIN_DEADLINE, DRAIN_SECONDS_PER_GIB
 from tierd.service.events import Event, EventType, Priority
 from tierd.service.journal import default_sink, to_stderr
+from tierd.service.notify import Notifier
 
 LOCK = Path("/run/tierd/convert.lock")
 DEVICE_DEADLINE = 60.0
@@ -43,6 +46,7 @@ _TRANSIENT = frozenset({"region-not-found", "not-settled", "no-device", "region-
 """Refusals that time may cure while the machine boots."""
 
 BEGUN = EventType("conversion-begun", "04f0bceeb4724e6593e56fb9d7d8cf84", Priority.NOTICE)
+DRAINING = EventType("conversion-draining", "a6ac955db1f34c17861172ab1ae122e5", Priority.INFO)
 STEP_DONE = EventType("conversion-step-done", "d41c3da5468c40a6be92d7e39b7525da", Priority.INFO)
 DONE = EventType("conversion-done", "20ccc32a869d48cf8e938d215cf0e1bf", Priority.INFO)
 PLANNED = EventType("conversion-planned", "00bfec606e8742268d89a60f6a1936f5", Priority.INFO)
@@ -50,9 +54,15 @@ REFUSED = EventType("conversion-refused", "5d44974f06cb41bb951bef58ac40ffad", Pr
 FAILED = EventType("conversion-failed", "a50fb1fb60e04b25af203253c5d328b7", Priority.ERROR)
 NOTED = EventType("conversion-noted", "b0288c6c2b004787bc91a5f2e7dab203", Priority.WARNING)
 RESTORED = EventType("conversion-restored", "3012a893a1c54077bf278c06325b4c37", Priority.WARNING)
-EVENT_TYPES = (BEGUN, STEP_DONE, DONE, PLANNED, REFUSED, FAILED, NOTED, RESTORED)
+EVENT_TYPES = (BEGUN, DRAINING, STEP_DONE, DONE, PLANNED, REFUSED, FAILED, NOTED, RESTORED)
 
-_KINDS = {"begun": BEGUN, "step-done": STEP_DONE, "failed": FAILED, "restored": RESTORED}
+_KINDS = {
+    "begun": BEGUN,
+    "draining": DRAINING,
+    "step-done": STEP_DONE,
+    "failed": FAILED,
+    "restored": RESTORED,
+}
 
 
 class Exit(IntEnum):
@@ -107,7 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tierd-convert",
-        description="Turn persistent memory into memory, as one request of tierd's policy says.",
+        description="Make the share of a region that a request of tierd's policy asks for memory, and what"
+        " is too much of it free capacity again.",
         epilog="exit status: 0 as asked, 1 failed, 2 usage, 69 refused, 75 another conversion is running,"
         " 77 not root, 78 bad policy",
     )
@@ -116,6 +127,13 @@ def _parser() -> argparse.ArgumentParser:
         "--policy", type=Path, default=tierd.config.DEFAULT_PATH, metavar="FILE", help="default: %(default)s"
     )
     parser.add_argument("--plan", action="store_true", help="only print what would be done")
+    parser.add_argument(
+        "--drain",
+        type=float,
+        metavar="SECONDS",
+        help="for emptying the memory of one namespace that is given back (default:"
+        f" {DRAIN_SECONDS_PER_GIB:g} for each GiB, at least {DRAIN_DEADLINE:g})",
+    )
     parser.add_argument(
         "--wait", type=float, default=DEVICE_DEADLINE, metavar="SECONDS", help="for the device (%(default)g)"
     )
@@ -150,16 +168,21 @@ def _run(arguments: argparse.Namespace) -> int:
             return Exit.BUSY
         tools = replace(tools, inherit=(descriptor,))
 
+        notifier = Notifier()
+
         def report(kind: str, words: str, fields: Mapping[str, str]) -> None:
+            notifier.status(words)
             _say(_KINDS[kind], words, request.name, fields)
 
-        converter = Converter(root, tools, record, report)
+        converter = Converter(root, tools, record, report, drain_deadline=arguments.drain)
         converter.recover()
         _wait(root, tools, record, request, arguments.wait)
         plan = converter.run(request)
     fields = {
         "TIERD_REGION": plan.region or "",
-        "TIERD_UUID": (plan.namespace and plan.namespace.uuid) or "",
+        "TIERD_UUID": "\n".join(
+            part.namespace.uuid or "" for part in plan.kept if part.namespace is not None
+        ),
     }
     for note in plan.notes:
         _say(NOTED, f"{request.name}: {note}", request.name, fields)
@@ -176,10 +199,12 @@ def _run(arguments: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def _gist(plan: ProvisionPlan) -> str:
+def _gist(plan: SharePlan) -> str:
     if plan.refusals:
         return "; ".join(refusal.words for refusal in plan.refusals)
     assert plan.numbers is not None
+    if not plan.numbers.memory:
+        return "nothing is memory" if plan.verdict is Verdict.DONE else "all of it to be given back"
     node = "" if plan.target_node is None else f" on node {plan.target_node}"
     size = f"{plan.numbers.memory >> 20} MiB{node}, {plan.numbers.blocks} blocks in ZONE_MOVABLE"
     return f"{size} are online" if plan.verdict is Verdict.DONE else f"{size} to come"
@@ -187,17 +212,17 @@ def _gist(plan: ProvisionPlan) -> str:
 
 def _wait(
     root: Root, tools: Tools, record: intents.Intents, request: ProvisionRequest, seconds: float
-) -> ProvisionPlan:
+) -> SharePlan:
     """The first plan that time will not change, or the last one before the deadline. Runs nothing."""
     until = time.monotonic() + seconds
     settled = False
     while True:
-        plan = provision.plan(take_inventory(root, tools, record), request)
+        plan = plan_share(take_inventory(root, tools, record), request)
         left = until - time.monotonic()
         absent = any(refusal.kind in _TRANSIENT for refusal in plan.refusals)
-        dax = None if plan.namespace is None else plan.namespace.dax
+        devices = [part.namespace.dax for part in plan.parts if part.namespace is not None]
         # a device without a driver may be udev's to bind, or what a killed daxctl left: udev is asked once
-        unbound = dax is not None and not dax.driver
+        unbound = any(dax is not None and not dax.driver for dax in devices)
         if left <= 0 or not (absent or (unbound and not settled)):
             return plan
         if settled:

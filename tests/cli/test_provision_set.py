@@ -1,0 +1,154 @@
+"""`tierctl provision set` on a simulated region, with a policy of its own."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.fixtures.region import ISET, SimulatedRegion
+from tierd.cli import main, provision, provision_set
+from tierd.config.loader import parse
+from tierd.kernel.intents import Intents
+from tierd.kernel.tools import ToolResult, Tools
+from tierd.service.conversion import Converter
+
+TEXT = f"""\
+version: 1
+provision:
+  - name: pmem0     # ours
+    region: {{iset_id: "{ISET:#x}"}}
+    size: 1GiB
+    mode: apply
+"""
+
+
+class Bench:
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.machine = SimulatedRegion(directory).begin()
+        self.policy = directory / "tierd.yaml"
+        self.policy.write_text(TEXT)
+        self.policy.chmod(0o640)
+        self.record = directory / "state/conversions.jsonl"
+        self.units: list[str] = []
+        self.works = True
+        run = Tools.run
+
+        def running(tools: Tools, argv: tuple[str, ...], *, deadline: float = 60.0) -> ToolResult:
+            if argv[0] != "systemctl":
+                return run(tools, argv, deadline=deadline)
+            assert argv[1] == "restart"
+            self.units.append(argv[2])
+            if self.works:
+                self.carry_out()
+            return ToolResult(argv, 0, b"", "")
+
+        monkeypatch.setattr(Tools, "run", running)
+        for module in (provision, provision_set):
+            monkeypatch.setattr(module, "Root", lambda: self.machine.root)
+            monkeypatch.setattr(module, "Tools", lambda: self.machine.tools)
+        monkeypatch.setattr(provision, "DEFAULT_PATH", self.record)
+        monkeypatch.setattr(provision_set, "DEFAULT_PATH", self.policy)
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+    def carry_out(self) -> None:
+        record = Intents(self.record, self.machine.root)
+        converter = Converter(self.machine.root, self.machine.tools, record, lambda *_: None)
+        (request,) = parse(self.policy.read_bytes(), "here").provision
+        converter.run(request)
+        self.machine.draw_nodes()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    if os.getuid() != 0:
+        pytest.skip("the policy's owner is checked")
+    parent = tmp_path
+    while parent != Path("/"):
+        if parent.stat().st_mode & 0o022 and not parent.stat().st_mode & 0o1000:
+            pytest.skip(f"{parent} is not safe")
+        parent = parent.parent
+    return Bench(tmp_path, monkeypatch)
+
+
+def run(*words: str) -> int:
+    return main.main(["provision", "set", *words])
+
+
+def test_it_grows_and_shrinks_and_changes_one_value(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("pmem0", "2GiB", "--yes") == 0
+    assert bench.policy.read_text() == TEXT.replace("1GiB", "2GiB")
+    assert bench.policy.stat().st_mode & 0o7777 == 0o640
+    assert bench.units == ["tierd-convert@pmem0.service"]
+    assert len(bench.machine.online()) == 16
+    assert "becomes 2GiB in 16 blocks" in capsys.readouterr().out
+    assert run("pmem0", "all but 3GiB", "--yes") == 0
+    assert "size: all but 3GiB\n" in bench.policy.read_text()
+    assert len(bench.machine.online()) == 7
+    assert run("pmem0", "none", "--yes") == 0
+    assert bench.machine.online() == [] and bench.machine.load() == []
+    assert sorted(path.name for path in bench.policy.parent.glob(".tierd*")) == []
+
+
+def test_without_consent_it_only_shows(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("pmem0", "2GiB") == 0
+    said = capsys.readouterr().out
+    assert "ndctl create-namespace" in said and "nothing was changed" in said
+    assert bench.policy.read_text() == TEXT and bench.units == [] and bench.machine.acts() == []
+
+
+@pytest.mark.parametrize(("answer", "units"), [("y\n", 1), ("\n", 0), ("no\n", 0), ("", 0)])
+def test_it_asks_on_a_terminal(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, answer: str, units: int
+) -> None:
+    terminal = io.StringIO(answer)
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", terminal)
+    assert run("pmem0", "2GiB") == 0
+    assert len(bench.units) == units
+    assert (bench.policy.read_text() == TEXT) is (units == 0)
+
+
+def test_a_refusal_writes_nothing(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("pmem0", "64GiB", "--yes") == 1
+    assert "not enough free capacity" in capsys.readouterr().out
+    assert bench.policy.read_text() == TEXT and bench.units == []
+
+
+@pytest.mark.parametrize(
+    ("words", "status"), [(("other", "2GiB"), 5), (("pmem0", "2"), 78), (("pmem0", "1GB"), 78)]
+)
+def test_what_cannot_be_meant(bench: Bench, words: tuple[str, ...], status: int) -> None:
+    assert run(*words, "--yes") == status
+    assert bench.policy.read_text() == TEXT
+
+
+def test_a_unit_that_did_not_do_it_is_not_believed(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.works = False
+    assert run("pmem0", "2GiB", "--yes") == 1
+    assert "journalctl -u tierd-convert@pmem0.service" in capsys.readouterr().err
+
+
+def test_with_mode_plan_nothing_is_run(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.policy.write_text(TEXT.replace("apply", "plan"))
+    assert run("pmem0", "2GiB", "--yes") == 0
+    assert "nothing is run while it says `mode: plan`" in capsys.readouterr().out
+    assert bench.units == [] and "2GiB" in bench.policy.read_text()
+
+
+def test_a_policy_that_changed_meanwhile_stays(bench: Bench) -> None:
+    with pytest.raises(provision_set.ChangedError):
+        provision_set.write_policy(bench.policy, b"what it was", b"what it would be")
+    assert bench.policy.read_text() == TEXT
+    assert list(bench.policy.parent.glob(".tierd*")) == []
+
+
+def test_only_root_may(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert run("pmem0", "2GiB", "--yes") == 4
+    assert bench.policy.read_text() == TEXT

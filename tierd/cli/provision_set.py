@@ -1,0 +1,112 @@
+"""`tierctl provision set`: change how much of a region is memory, in the policy and on the machine.
+
+The plan is shown first. Then the one value is changed in the policy, and tierd-convert@NAME carries it out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import sys
+from pathlib import Path
+
+from tierd.cli import Exit
+from tierd.cli.provision import NoRequestError, look, plan_text, require_root
+from tierd.config import DEFAULT_PATH, source
+from tierd.config.edit import with_size
+from tierd.core.policy import ProvisionMode
+from tierd.core.provision import Verdict
+from tierd.core.shares import plan_share
+from tierd.errors import GoneError, TierdError
+from tierd.kernel.paths import Root
+from tierd.kernel.tools import Tools
+
+CARRY_OUT_DEADLINE = 7300.0
+"""Seconds for the unit, which has a limit of two hours of its own."""
+
+
+class ChangedError(TierdError):
+    """The policy was changed by somebody else meanwhile."""
+
+
+# The subparsers object is generic over a private class of argparse.
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``set`` to the commands of ``provision``."""
+    found = commands.add_parser(
+        "set",
+        help="change how much of a region is memory",
+        description="Show what a new size of a request would do; with --yes, or when asked and told so,"
+        f" write it into {DEFAULT_PATH} and carry it out.",
+        epilog="Exit status: 0 done, or shown only; 1 refused or failed, 4 not root, 5 no such request, 78"
+        " policy",
+    )
+    found.add_argument("name", metavar="NAME", help="the request's name in the policy")
+    found.add_argument(
+        "size", metavar="SIZE", help="512MiB, 40%%, 'all but 64GiB', all, or none to give everything back"
+    )
+    found.add_argument("--yes", action="store_true", help="do not ask")
+    found.set_defaults(handler=set_size)
+
+
+def set_size(arguments: argparse.Namespace) -> int:
+    """The command. Raises ConfigError, DeniedError and others of TierdError."""
+    require_root()
+    root, tools = Root(), Tools()
+    content = source.read(DEFAULT_PATH, trusted=True)
+    try:
+        changed, request = with_size(content, arguments.name, arguments.size, str(DEFAULT_PATH))
+    except GoneError as error:
+        raise NoRequestError(str(error)) from None
+    plan = plan_share(look(root), request)
+    print(plan_text(plan, root))
+    if plan.verdict is Verdict.REFUSED:
+        return Exit.FAILED
+    if not (arguments.yes or _agreed()):
+        print("nothing was changed; --yes does it without asking")
+        return Exit.OK
+    write_policy(DEFAULT_PATH, content, changed)
+    if request.mode is ProvisionMode.PLAN:
+        print(f"{DEFAULT_PATH} is changed; nothing is run while it says `mode: plan`")
+        return Exit.OK
+    unit = f"tierd-convert@{request.name}.service"
+    done = tools.run(("systemctl", "restart", unit), deadline=CARRY_OUT_DEADLINE)
+    after = plan_share(look(root), request)
+    if done.code or after.verdict is not Verdict.DONE:
+        raise TierdError(f"{unit} did not do all of it", hint=f"journalctl -u {unit}")
+    print(f"{request.name}: done")
+    return Exit.OK
+
+
+def write_policy(path: Path, before: bytes, after: bytes) -> None:
+    """Replace the policy as a whole, with the same owner and mode. Raises ChangedError when it is no longer
+    `before`, OSError."""
+    status = path.stat()
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            os.write(descriptor, after)
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+            os.fchmod(descriptor, status.st_mode & 0o7777)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if source.read(path, trusted=True) != before:
+            raise ChangedError(f"{path} was changed meanwhile; nothing was written")
+        os.rename(new, path)
+    except BaseException:
+        os.unlink(new)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _agreed() -> bool:
+    if not sys.stdin.isatty():
+        return False
+    print("write this into the policy, and carry it out? [y/N] ", end="", flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

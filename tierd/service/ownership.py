@@ -1,0 +1,34 @@
+"""The last look before a namespace is given back: it is the one that was planned for, and nobody uses it.
+
+`ndctl destroy-namespace -f` asks nobody: it ends processes that map the device, and takes what is not
+mounted.
+"""
+
+from __future__ import annotations
+
+from tierd.core.inventory import Namespace
+from tierd.errors import TierdError
+from tierd.kernel.files import read_text
+from tierd.kernel.in_use import block_devices, uses_of
+from tierd.kernel.paths import Root
+
+
+class InUseError(TierdError):
+    """The namespace is another one than was planned for, or somebody uses it. Nothing was done."""
+
+
+def require_ours(root: Root, namespace: Namespace) -> None:
+    """Raises InUseError, and what the readers raise, unless `namespace` may go at once."""
+    directory = root.nd_devices / namespace.name
+    uuid, label = (read_text(directory / name).strip() for name in ("uuid", "alt_name"))
+    if uuid != namespace.label_uuid or label != namespace.label:
+        raise InUseError(
+            f"{namespace.name} is {uuid}, labelled {label}, and not {namespace.label_uuid}, labelled"
+            f" {namespace.label}: names have changed meanwhile"
+        )
+    devices = block_devices(root, namespace.name)
+    if namespace.dax is not None:
+        devices = (namespace.dax.name, *devices)
+    found = [use.words for uses in uses_of(root, devices).values() for use in uses]
+    if found:
+        raise InUseError(f"{namespace.name} is in use, and left alone: {'; '.join(found[:5])}")
