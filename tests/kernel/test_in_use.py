@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tierd.errors import DeniedError
+from tierd.errors import DeniedError, MalformedError
 from tierd.kernel import in_use
 from tierd.kernel.in_use import block_devices, uses_of
 from tierd.kernel.paths import Root
@@ -136,3 +136,17 @@ def test_what_is_hidden_is_an_error(tree: Tree, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(in_use.os, "listdir", hidden)
     with pytest.raises(DeniedError):
         tree.found()
+
+
+def test_mounts_that_cannot_be_read_are_not_taken_for_none(tree: Tree) -> None:
+    tree.process(20, "sh", namespace=2)
+    (tree.root.proc / "20/mountinfo").unlink()
+    (tree.root.proc / "20/mountinfo").mkdir()
+    with pytest.raises(MalformedError, match="mountinfo"):
+        tree.found()
+
+
+def test_a_process_that_ends_meanwhile_has_no_mounts(tree: Tree) -> None:
+    tree.process(20, "sh", namespace=2)
+    (tree.root.proc / "20/ns/mnt").unlink()
+    assert tree.found() == []

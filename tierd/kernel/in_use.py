@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tierd.core.inventory import Use
 from tierd.core.text import clean
-from tierd.errors import GoneError, TierdError
+from tierd.errors import GoneError, MalformedError, TierdError
 from tierd.kernel.files import named_errors, read_text
 from tierd.kernel.paths import Root
 
@@ -90,18 +90,15 @@ def _mounts(
     process: Path, numbers: dict[str, str], names: set[str], seen: set[str]
 ) -> Iterator[tuple[str, Use]]:
     """Mounts in the process's mount namespace, unless it has been looked at."""
-    try:
-        namespace = os.readlink(process / "ns/mnt")
-    except FileNotFoundError:
-        return
-    except OSError:
-        namespace = ""
-    if namespace and namespace in seen:
+    namespace = _mount_namespace(process)
+    if namespace is None or (namespace and namespace in seen):
         return
     try:
         lines = read_text(process / "mountinfo").splitlines()
-    except TierdError:
-        return  # EINVAL of a process that is ending
+    except MalformedError:
+        if _mount_namespace(process) is None:
+            return  # EINVAL of a process that is ending
+        raise
     seen.add(namespace)
     for line in lines:
         fields, _, behind = line.partition(" - ")
@@ -112,6 +109,16 @@ def _mounts(
         name = numbers.get(parts[2]) or os.path.basename(_unescaped(source[1]))
         if name in names:
             yield name, Use("mounted", f"mounted on {clean(_unescaped(parts[4]), 200)}")
+
+
+def _mount_namespace(process: Path) -> str | None:
+    """Which one it is, empty when that cannot be read; None of a process that has none any more."""
+    try:
+        return os.readlink(process / "ns/mnt")
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return ""
 
 
 def _handles(process: Path, numbers: dict[str, str], names: set[str]) -> Iterator[tuple[str, str]]:
