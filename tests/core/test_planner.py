@@ -257,9 +257,23 @@ def test_what_is_urgent_is_wanted(seen: Observation) -> None:
     assert plan(replace(seen, budget=0)).urgent == plan(seen).urgent, "whatever comes of it"
 
 
-@given(OBSERVATIONS, st.floats(1.0, 100.0))
-def test_a_higher_gain_asked_for_swaps_less(seen: Observation, more: float) -> None:
-    assert plan(replace(seen, gain=SWAP_GAIN * more)).promote <= plan(seen).promote
+@given(OBSERVATIONS)
+def test_a_settled_picture_moves_less(seen: Observation) -> None:
+    assert plan(replace(seen, settled=True)).promote <= plan(replace(seen, settled=False)).promote
+
+
+@pytest.mark.parametrize(
+    ("settled", "free", "promoted"), [(True, 100, 3), (False, 100, 10), (True, (9 << 30) // PAGE_SIZE, 10)]
+)
+def test_when_settled_only_what_stands_out_goes_into_a_little_room(
+    settled: bool, free: int, promoted: int
+) -> None:
+    typical = 4 * LEAST_RATE
+    rates = [URGENT * typical * 1.01] * 3 + [URGENT * typical * 0.99] * 7
+    seen = Observation(
+        hot(rates), (), (dram(free),), (slow(100),), budget=1000, typical=typical, settled=settled
+    )
+    assert plan(seen).promote == promoted
 
 
 @pytest.mark.parametrize("rate", [LEAST_RATE, 2 * LEAST_RATE, 1.0])

@@ -93,3 +93,19 @@ def test_any_delays_at_all(delays: list[float], rounds: list[tuple[float, int]])
         longest = prior.longest_wait(least)
         for events in np.flatnonzero(longest) + 1:
             assert rate(prior, longest[events - 1], int(events)) >= least * (1 - 1e-6)
+
+
+def test_what_was_counted_before_and_is_discounted_says_less() -> None:
+    """Hot pages go up before a rest, and what is left must not pass for them."""
+    rates: list[float] = []
+    for weight in (1.0, 1 / 32):
+        prior = RatePrior(30.0)
+        generator = np.random.default_rng(7)
+        prior.observe(generator.exponential(0.05, 60_000))
+        prior.update(0.0, 100_000)
+        prior.discount(weight)
+        for second in range(1, 21):
+            prior.observe(generator.exponential(20.0, 100))
+            prior.update(float(second), 2_000)
+        rates.append(float(prior.rate(np.array([1]), np.array([0.3]))[0]))
+    assert rates[1] < rates[0] / 2

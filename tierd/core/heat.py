@@ -45,6 +45,8 @@ QUICK_SHARE: Final = 0.03
 quick nearly always, so that a few in a hundred show."""
 _QUICK_STEP: Final = 1.05
 """By which what counts as quick follows the workload in each round of a rest."""
+_BEFORE_REST: Final = 1 / 32
+"""Of what was counted before a rest: as much as a trickle counts in the same time."""
 _LEARN_SECONDS: Final = 4.0
 """Between two estimates of how often pages are used, during a rest, when that hardly changes."""
 MOST_PAGES: Final = int(0.9 * FULLEST * (1 << 21))
@@ -99,6 +101,7 @@ class HeatMap:
         self._quick = 0.0
         self._quick_uses = 0
         self._learnt = -math.inf
+        self._resting = False
         self._unlearnt = 0
         self._fresh: list[Keys] = []
         self._pages = Table({"last": np.float64, "delay": np.float32, "events": np.uint8, "near": np.uint8})
@@ -193,6 +196,10 @@ class HeatMap:
         unmapping than all but QUICK_SHARE of them when that was measured; many more say that other pages are
         hot now."""
         quick, self._quick_uses = self._quick_uses, 0
+        if resting and not self._resting:
+            # the hot pages that were counted are in DRAM now, and a rest counts few
+            self._prior.discount(_BEFORE_REST)
+        self._resting = resting
         if resting and unmapped:
             # a workload left in peace gets faster, and all its uses quicker; a change does so in no time
             self._quick *= _QUICK_STEP if quick < QUICK_SHARE * unmapped else 1 / _QUICK_STEP

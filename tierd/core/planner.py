@@ -62,7 +62,7 @@ class Observation:
     dram, slow: nodes as they are now. floor: extra bytes of each DRAM node that the policy keeps free.
     coldest: uses a second expected of the coldest pages of DRAM, as far as is known, whether or not
     some are left in `cold`. typical: accesses a second of a cold page of the slow nodes, 0 when not known.
-    gain: times as often that a page must be used as one that goes down for it."""
+    settled: whether the picture is right, and only what stands out is worth moving."""
 
     hot: HotPages
     cold: tuple[ColdStock, ...]
@@ -72,7 +72,12 @@ class Observation:
     floor: int = 0
     coldest: float = 1 / IDLE_WITHOUT_SWAP
     typical: float = 0.0
-    gain: float = SWAP_GAIN
+    settled: bool = False
+
+    @property
+    def gain(self) -> float:
+        """Times as often that a page must be used as one that goes down for it."""
+        return URGENT if self.settled else SWAP_GAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +128,12 @@ class Plan:
 class _Target:
     """A DRAM node while a plan is made. balance: base pages of room above its floor, negative below. stocks:
     the node's own, coldest first. pages: places in `Observation.hot` of what may go up to it, hottest first,
-    of which the first `worthwhile` are worth it."""
+    of which the first `worthwhile` are worth it. least: uses a second that make a page worth the trip into
+    the room."""
 
     node: int
     balance: int
+    least: float
     stocks: list[ColdStock]
     pages: Places
     worthwhile: int = 0
@@ -244,10 +251,13 @@ def _targets(seen: Observation) -> list[_Target]:
         emptiest = max(seen.dram, key=lambda node: node.free - node.high_watermark)
         near = np.where(np.isin(seen.hot.near, numbers), seen.hot.near, emptiest.number)
         pages = [np.flatnonzero(near == number) for number in numbers]
+    short, least = short_of_room(seen.dram, seen.floor), 1 / IDLE_WITHOUT_SWAP
     return [
         _Target(
             node.number,
             balance_pages(node, seen.floor),
+            # a little room comes and goes, and what is as cold as all else is not to go up and down with it
+            max(least, seen.gain * seen.typical) if seen.settled and node.number in short else least,
             # what is cold on another node makes no room on this one
             sorted(
                 (stock for stock in seen.cold if stock.node == node.number),
@@ -265,7 +275,7 @@ def _worthwhile(rates: Floats, target: _Target, seen: Observation, slow_room: in
     # page i goes up into free room, or against the (i - room)-th coldest page of DRAM
     room, shortfall = max(0, target.balance), max(0, -target.balance)
     worth = np.zeros(len(rates))
-    worth[:room] = rates[:room] * seen.gain * IDLE_WITHOUT_SWAP
+    worth[:room] = rates[:room] / target.least * seen.gain
     filled = room
     available = 0
     for stock in target.stocks:
@@ -285,9 +295,8 @@ def _worthwhile(rates: Floats, target: _Target, seen: Observation, slow_room: in
 def _fill_far_room(targets: list[_Target], rates: Floats) -> None:
     """Give the room that is left to the hottest pages that found no place near those who use them."""
     left = np.sort(np.concatenate([target.pages[target.worthwhile :] for target in targets]))
-    left = left[rates[left] >= 1 / IDLE_WITHOUT_SWAP]
     for target in sorted(targets, key=lambda target: target.worthwhile - target.balance):
-        room = max(0, target.balance - target.worthwhile)
+        room = min(max(0, target.balance - target.worthwhile), int(np.sum(rates[left] >= target.least)))
         found, left = left[:room], left[room:]
         target.pages = np.sort(np.concatenate([target.pages[: target.worthwhile], found]))
         target.worthwhile = len(target.pages)

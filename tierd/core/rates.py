@@ -62,6 +62,11 @@ class RatePrior:
         self._shares: Floats = _OPEN.copy()
         self._tabulate()
 
+    def discount(self, weight: float) -> None:
+        """Let all that was counted count for this part of it: what is counted from now on says more."""
+        self._counts *= weight
+        self._unmapped = deque((when, pages * weight) for when, pages in self._unmapped)
+
     def observe(self, delays: Floats) -> None:
         """Seconds from unmapping to use, of pages all alike: whatever is known of each does not matter."""
         self._counts += np.histogram(np.clip(delays, _EDGES[0], _EDGES[-1]), _EDGES)[0]

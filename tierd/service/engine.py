@@ -217,8 +217,8 @@ class Engine:
         dram = {node.number for node in topology.dram}
         cold = self._coldness.stocks(self._demotable, dram, now, walk=not pressed)
         coldest, typical = self._coldness.coldest, self._heat.typical
-        gain = self._looking.gain
-        swapped = gain * planner.rate_in_dram(coldest, typical)
+        settled = self._looking.resting
+        swapped = (planner.URGENT if settled else planner.SWAP_GAIN) * planner.rate_in_dram(coldest, typical)
         least = planner.least_rate(topology.dram, engine.dram_floor, swapped)
         fresh = self._looking.fresh_only(topology, engine.dram_floor)
         hot = self._heat.hottest(now, least, self._considered, self._executor.movable, fresh=fresh)
@@ -229,7 +229,7 @@ class Engine:
             topology = refresh_free(self._root, topology)
         nodes = topology.dram, topology.slow
         plan = planner.plan(
-            Observation(hot, cold, *nodes, max(0, budget), engine.dram_floor, coldest, typical, gain)
+            Observation(hot, cold, *nodes, max(0, budget), engine.dram_floor, coldest, typical, settled)
         )
         if engine.mode is EngineMode.OBSERVE:
             self._steer_sampling(topology, plan)

@@ -56,11 +56,6 @@ class Looking:
         """Until the rings should be read again."""
         return RESTING_SECONDS if self.resting else SAMPLE_SECONDS
 
-    @property
-    def gain(self) -> float:
-        """Times as often as what goes down for it that a page must be used."""
-        return planner.URGENT if self.resting else planner.SWAP_GAIN
-
     def fresh_only(self, topology: Topology, floor: int) -> bool:
         """Whether what was seen since the last round is all that can be worth moving now."""
         return self.resting and planner.room_pages(topology.dram, floor) < ROOMY
