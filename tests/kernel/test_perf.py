@@ -122,7 +122,7 @@ def writer(tmp_path: Path) -> Iterator[FakeKernel]:
 
 
 def addresses(ring: Ring) -> list[int]:
-    return [int(address) for address in ring.read()[0]["address"]]
+    return [int(address) for address in parse_records(ring.read())[0]["address"]]
 
 
 def test_a_ring_gives_each_record_once(writer: FakeKernel) -> None:
@@ -150,7 +150,7 @@ def test_records_across_the_end_of_the_ring(writer: FakeKernel, behind_the_end: 
     writer.start_at(5 * writer.size + writer.size - 80 + behind_the_end)
     ring = Ring(writer.descriptor, pages=1)
     writer.write(sample(0x1000) + lost(3) + sample(0x2000) + sample(0x3000))
-    records, missing = ring.read()
+    records, missing = parse_records(ring.read())
     assert records["address"].tolist() == [0x1000, 0x2000, 0x3000] and missing == 3
     ring.close()
 
@@ -179,7 +179,7 @@ def test_rounds_of_writing_and_reading(
     for count in rounds:
         numbers = range(written, written + count)
         writer.write(b"".join(sample(n) + lost(1) for n in numbers))
-        records, missing = ring.read()
+        records, missing = parse_records(ring.read())
         assert records["address"].tolist() == list(numbers) and missing == count
         written += count
     ring.close()

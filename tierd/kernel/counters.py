@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from tierd.errors import MalformedError
-from tierd.kernel.files import read_text
+from tierd.kernel.files import read_bytes
 from tierd.kernel.paths import Root
 
+_COUNTERS: Final = re.compile(rb"(?:[!-~]+ [0-9]+\n)+")
 
-def read_counters(root: Root) -> dict[str, int]:
-    """/proc/vmstat by name. Raises GoneError, DeniedError, MalformedError.
+
+def read_counters(root: Root, *names: bytes) -> tuple[int, ...]:
+    """The counters of these names, 0 for those that the kernel does not have. Raises GoneError, DeniedError,
+    MalformedError.
 
     Every line has to be a counter: one that was skipped would read as 0, and the next as all since boot.
     """
     path = root.proc / "vmstat"
-    found: dict[str, int] = {}
-    for line in read_text(path).splitlines():
-        name, _, value = line.partition(" ")
-        if not (name and value.isascii() and value.isdecimal()):
-            raise MalformedError(f"{path}: not a counter: {line[:40]!r}")
-        found[name] = int(value)
-    if not found:
-        raise MalformedError(f"{path}: no counters")
-    return found
+    text = read_bytes(path)
+    good = _COUNTERS.match(text)
+    if not good or good.end() < len(text):
+        line = text[good.end() if good else 0 :].split(b"\n")[0]
+        raise MalformedError(f"{path}: not a counter: {line[:40]!r}")
+    return tuple(_value(text, name) for name in names)
+
+
+def _value(text: bytes, name: bytes) -> int:
+    before, found, behind = (b"\n" + text).partition(b"\n" + name + b" ")
+    return int(behind[: behind.index(b"\n")]) if found else 0
 
 
 def read_demoted(root: Root) -> int:
     """Base pages demoted on request since boot. Requests through lru_gen count as `direct` up to 6.12 and as
     `proactive` from 7.2 on; what kswapd demotes by itself is not in it."""
-    counters = read_counters(root)
-    return counters.get("pgdemote_direct", 0) + counters.get("pgdemote_proactive", 0)
+    return sum(read_counters(root, b"pgdemote_direct", b"pgdemote_proactive"))
 
 
 def read_unmapped(root: Root) -> int:
     """Base pages unmapped for hint faults since boot (numa_pte_updates; a huge page counts once)."""
-    return read_counters(root).get("numa_pte_updates", 0)
+    return read_counters(root, b"numa_pte_updates")[0]

@@ -7,14 +7,18 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from tierd.errors import DeniedError, GoneError, MalformedError
 
 _GONE = {errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.ENOTDIR}
 
 
+_CHUNK: Final = 1 << 16
+
+
 @contextlib.contextmanager
-def named_errors(path: Path) -> Iterator[None]:
+def named_errors(path: Path | str) -> Iterator[None]:
     """What the system refuses of `path` in the block is raised as GoneError, DeniedError or
     MalformedError."""
     try:
@@ -27,11 +31,24 @@ def named_errors(path: Path) -> Iterator[None]:
         raise MalformedError(f"{path}: {error.strerror}") from error
 
 
-def read_text(path: Path) -> str:
+def read_bytes(path: Path | str) -> bytes:
+    """All that the file says. Raises GoneError, DeniedError, MalformedError."""
+    # system calls, and no file object: that costs more than the kernel's answer does
+    with named_errors(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            chunks = []
+            while chunk := os.read(descriptor, _CHUNK):
+                chunks.append(chunk)
+        finally:
+            os.close(descriptor)
+    return b"".join(chunks)
+
+
+def read_text(path: Path | str) -> str:
     """The file's text; bytes that are not UTF-8 are replaced. Raises GoneError, DeniedError,
     MalformedError."""
-    with named_errors(path):
-        return path.read_bytes().decode("utf-8", errors="replace")
+    return read_bytes(path).decode("utf-8", errors="replace")
 
 
 class OpenFile:
@@ -55,7 +72,7 @@ class OpenFile:
             return os.pread(self._descriptor, 4096, 0)
 
 
-def read_int(path: Path, base: int = 10) -> int:
+def read_int(path: Path | str, base: int = 10) -> int:
     """The file's one integer. Raises like read_text."""
     text = read_text(path).strip()
     try:

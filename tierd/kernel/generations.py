@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tierd.errors import MalformedError
 
-_MEMCG = re.compile(r"^memcg +(\d+) +(\S.*)$")
+_MEMCG = re.compile(r" +(\d+) +(\S.*)$")
 _NODE = re.compile(r"^ node +(\d+)$")
 _SWAPPINESS_ANON_FIRST = 200
 
@@ -43,34 +43,35 @@ class Lineage:
 def parse(text: str, wanted: Callable[[str], bool] = lambda cgroup: True) -> tuple[Lineage, ...]:
     """debugfs `lru_gen` as values, of the cgroups whose path is `wanted`. Raises MalformedError."""
     lineages: list[Lineage] = []
-    memcg, cgroup, node = -1, "", -1
-    generations: list[Generation] = []
-    skip = False
+    # a cgroup's name may hold anything but the newline; what belongs to it is indented
+    before, *parts = ("\n" + text).split("\nmemcg")
+    if before.strip("\n"):
+        raise MalformedError(f"lru_gen: not a cgroup: {before.lstrip()[:60]!r}")
+    for part in parts:
+        first, _, rest = part.partition("\n")
+        header = _MEMCG.match(first)
+        if not header:
+            raise MalformedError(f"lru_gen: not a cgroup: {first[:60]!r}")
+        if wanted(header[2]):
+            lineages += _lineages(int(header[1]), header[2], rest)
+    return tuple(lineages)
 
-    def finish() -> None:
-        if generations:
-            lineages.append(Lineage(memcg, cgroup, node, tuple(generations)))
-            generations.clear()
 
-    # not splitlines(): a cgroup's name may hold any separator but the newline
+def _lineages(memcg: int, cgroup: str, text: str) -> Iterator[Lineage]:
+    node, generations = -1, list[Generation]()
     for line in text.split("\n"):
-        if skip and line.startswith(" "):
-            continue
-        if header := _MEMCG.match(line):
-            finish()
-            memcg, cgroup = int(header[1]), header[2]
-            skip = not wanted(cgroup)
-        elif header := _NODE.match(line):
-            finish()
-            node = int(header[1])
+        if header := _NODE.match(line):
+            if generations:
+                yield Lineage(memcg, cgroup, node, tuple(generations))
+            node, generations = int(header[1]), []
         elif line:
             fields = line.split()
             if len(fields) != 4:
                 raise MalformedError(f"lru_gen: not a generation: {line[:60]!r}")
             sequence, age, anon, file = (_count(field) for field in fields)
             generations.append(Generation(sequence, age / 1000, anon, file))
-    finish()
-    return tuple(lineages)
+    if generations:
+        yield Lineage(memcg, cgroup, node, tuple(generations))
 
 
 def _count(field: str) -> int:

@@ -15,10 +15,10 @@ def read_occupancy(root: Root, cgroup: str, names: tuple[str, ...] = _COUNTED) -
     path = root.cgroup / cgroup.lstrip("/") / "memory.numa_stat"
     sums: dict[int, int] = {}
     for line in read_text(path).splitlines():
-        name, *pairs = line.split() or [""]
+        name, _, pairs = line.partition(" ")
         if name not in names:
             continue
-        for pair in pairs:
+        for pair in pairs.split():
             node, _, amount = pair.partition("=")
             if not (node.startswith("N") and node[1:].isdecimal() and amount.isdecimal()):
                 raise MalformedError(f"{path}: not a node count: {pair[:40]!r}")

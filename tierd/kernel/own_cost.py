@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import psutil
@@ -18,6 +19,11 @@ class OwnCost:
 
 def read_own_cost() -> OwnCost:
     """The cost of the calling process."""
-    process = psutil.Process()
+    process = _own()
     times = process.cpu_times()
     return OwnCost(times.user + times.system, process.memory_info().rss)
+
+
+@functools.cache
+def _own() -> psutil.Process:
+    return psutil.Process()

@@ -50,8 +50,8 @@ MEMORY_LAYOUT: Final[Layout] = np.dtype(
 
 
 def parse_records(data: bytes, layout: Layout = FAULT_LAYOUT) -> tuple[Records, int]:
-    """The samples of `layout` among the records in `data`, and how many the kernel lost. Used by Ring and
-    its tests."""
+    """The samples of `layout` among the records in `data`, and how many the kernel lost. For
+    SampleStream and tests."""
     samples: list[Records] = []
     lost = 0
     position = 0
@@ -78,10 +78,9 @@ def parse_records(data: bytes, layout: Layout = FAULT_LAYOUT) -> tuple[Records, 
 class Ring:
     """One mapped ring buffer. The descriptor stays the caller's."""
 
-    def __init__(self, descriptor: int, layout: Layout = FAULT_LAYOUT, pages: int = RING_PAGES) -> None:
+    def __init__(self, descriptor: int, pages: int = RING_PAGES) -> None:
         """Raises OSError when the descriptor is no event, or locked memory is short."""
         self._descriptor = descriptor
-        self._layout = layout
         self._size = pages * mmap.PAGESIZE
         self._map = mmap.mmap(descriptor, self._size + mmap.PAGESIZE)
         self._control = np.frombuffer(self._map, dtype=np.uint64, count=2, offset=_HEAD_OFFSET)
@@ -89,11 +88,11 @@ class Ring:
     def enable(self, on: bool) -> None:
         fcntl.ioctl(self._descriptor, _IOC_ENABLE if on else _IOC_DISABLE, 0)
 
-    def read(self) -> tuple[Records, int]:
-        """All records since the last call, and how many were lost. Frees their room in the ring."""
+    def read(self) -> bytes:
+        """All records since the last call, for parse_records. Frees their room in the ring."""
         head, tail = int(self._control[0]), int(self._control[1])
         if head == tail:
-            return np.empty(0, dtype=self._layout), 0
+            return b""
         start, end = tail % self._size, head % self._size
         base = mmap.PAGESIZE
         if start < end:
@@ -101,7 +100,7 @@ class Ring:
         else:
             data = self._map[base + start : base + self._size] + self._map[base : base + end]
         self._control[1] = head
-        return parse_records(data, self._layout)
+        return data
 
     def close(self) -> None:
         del self._control
@@ -117,7 +116,7 @@ class SampleStream:
         self._rings: list[Ring] = []
         try:
             for descriptor in descriptors:
-                self._rings.append(Ring(descriptor, layout))
+                self._rings.append(Ring(descriptor))
         except ValueError as error:  # a file that is too short
             raise OSError(errno.EINVAL, f"not an event: {error}") from error
 
@@ -128,14 +127,8 @@ class SampleStream:
 
     def read(self) -> tuple[Records, int]:
         """All records since the last call, and how many were lost."""
-        parts, lost = [], 0
-        for ring in self._rings:
-            records, missing = ring.read()
-            lost += missing
-            if len(records):
-                parts.append(records)
-        records = np.concatenate(parts) if parts else np.empty(0, dtype=self._layout)
-        if len(parts) > 1:
+        records, lost = parse_records(b"".join([ring.read() for ring in self._rings]), self._layout)
+        if len(self._rings) > 1:
             records = records[np.argsort(records["time"], kind="stable")]
         return records, lost
 

@@ -47,21 +47,23 @@ def _cgroups(root: Root, minimum: int) -> Iterator[str]:
     """Paths (``/a/b``) of cgroups that are charged with at least `minimum` bytes, parents first."""
     # a list and no recursion: a user may nest cgroups deeper than Python's stack
     waiting = [""]
+    # there may be thousands of cgroups, and a string is a tenth of the price of a Path
+    top = str(root.cgroup)
     while waiting:
         parent = waiting.pop()
         if parent:
             yield parent
         try:
-            with os.scandir(root.cgroup / parent.lstrip("/")) as entries:
+            with os.scandir(top + parent) as entries:
                 names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         except OSError:
             continue  # removed meanwhile
-        waiting.extend(path for name in names if _holds(root, path := f"{parent}/{name}", minimum))
+        waiting += [path for name in names if _holds(top + (path := f"{parent}/{name}"), minimum)]
 
 
-def _holds(root: Root, cgroup: str, minimum: int) -> bool:
+def _holds(directory: str, minimum: int) -> bool:
     try:
-        return read_int(root.cgroup / cgroup.lstrip("/") / "memory.current") >= minimum
+        return read_int(f"{directory}/memory.current") >= minimum
     except GoneError:
         return True  # without the memory controller nothing is known of its size
     except (DeniedError, MalformedError):

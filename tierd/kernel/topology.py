@@ -11,8 +11,7 @@ from tierd.kernel.files import OpenFile, parse_list, read_int, read_text
 from tierd.kernel.paths import Root
 
 _MEMINFO = re.compile(r"^Node (\d+) (MemTotal|MemFree):\s+(\d+) kB$", re.MULTILINE)
-_ZONE = re.compile(r"^Node (\d+), zone +(\S+)$")
-_ZONE_COUNT = re.compile(r"^ +(high|managed|nr_free_pages) +(\d+)$")
+_ZONE_OR_HIGH = re.compile(r"^(?:Node (\d+), zone +\S+| +high +(\d+))$", re.MULTILINE)
 
 
 def read_free(root: Root, node: int) -> int:
@@ -138,11 +137,11 @@ def read_high_watermarks(root: Root) -> dict[int, int]:
     """
     sums: dict[int, int] = {}
     node = None
-    for line in read_text(root.proc / "zoneinfo").splitlines():
-        if zone := _ZONE.match(line):
-            node = int(zone[1])
-        elif node is not None and (count := _ZONE_COUNT.match(line)) and count[1] == "high":
-            sums[node] = sums.get(node, 0) + int(count[2]) * PAGE_SIZE
+    for zone, high in _ZONE_OR_HIGH.findall(read_text(root.proc / "zoneinfo")):
+        if zone:
+            node = int(zone)
+        elif node is not None:
+            sums[node] = sums.get(node, 0) + int(high) * PAGE_SIZE
     if not sums:
         raise MalformedError(f"{root.proc}/zoneinfo: no zone has a high watermark")
     return sums

@@ -48,7 +48,8 @@ RESTING_PRUNE_SECONDS = 60.0
 WHOLE_ROUND_SECONDS = 4.0
 """Between two whole rounds at rest. In those in between, only a change of the hot set is looked for."""
 TOPOLOGY_SECONDS = 5.0
-"""Between two looks at nodes, tiers and watermarks; free memory is read in every round."""
+RESTING_TOPOLOGY_SECONDS = 30.0
+"""Between two looks at nodes, tiers and watermarks; free memory is read in every whole round."""
 MOST_HOT = 1 << 18
 LEAST_HOT = 1 << 15
 """Pages considered in one round: several times as many as the last one promoted, within these."""
@@ -139,16 +140,20 @@ class Engine:
             self._select_source = None
         now = self._clock()
         due = now >= self._next_round
+        glancing = self._looking.resting and now < self._next_whole_round
         try:
             if now >= self._next_processes:
                 self._placed.refresh(self._policy.processes, self._policy.engine.minimum_process)
                 resting = self._looking.resting
                 self._next_processes = now + (RESTING_PROCESS_SECONDS if resting else PROCESS_SECONDS)
-            if due:
+            if due and not glancing:
                 self._topology = self._observe_topology(now)
             self._sample()
             if due:
-                self._round(now, self._topology)
+                if glancing:
+                    self._glance(now)
+                else:
+                    self._round(now, self._topology)
                 self._failed_rounds = 0
         except (TierdError, OSError) as error:
             if due:
@@ -193,8 +198,6 @@ class Engine:
 
     def _round(self, now: float, topology: Topology) -> None:
         engine = self._policy.engine
-        if self._looking.resting and now < self._next_whole_round:
-            return self._glance(now)
         self._next_whole_round = now + WHOLE_ROUND_SECONDS
         if not topology.tiered:
             return self._publish(
@@ -288,7 +291,8 @@ class Engine:
             except GoneError:
                 log.info("a node is gone: reading the topology again")
         topology = read_topology(self._root)
-        self._next_topology = now + TOPOLOGY_SECONDS
+        resting = self._looking.resting
+        self._next_topology = now + (RESTING_TOPOLOGY_SECONDS if resting else TOPOLOGY_SECONDS)
         return topology
 
     def _pressed(self, limit: float) -> str:

@@ -70,10 +70,12 @@ class Splitter:
         placed = {view.id for view in views}
         self._next_look = {process: when for process, when in self._next_look.items() if process in placed}
         for view in views:
+            begun = time.monotonic()
+            if not self._next_look.get(view.id, 0.0) <= begun < deadline:
+                continue
             if view.cgroup not in contended:
                 contended[view.cgroup] = self._contends(view.cgroup, dram, slow)
-            begun = time.monotonic()
-            if contended[view.cgroup] and self._next_look.get(view.id, 0.0) <= begun < deadline:
+            if contended[view.cgroup]:
                 split = self._split_process(view.id, deadline, keeper)
                 done += split
                 ended = time.monotonic()
@@ -84,11 +86,13 @@ class Splitter:
 
     def _contends(self, cgroup: str, dram: frozenset[int], slow: frozenset[int]) -> bool:
         try:
-            small = read_occupancy(self._root, cgroup)
             huge = read_occupancy(self._root, cgroup, names=("anon_thp",))
+            if not any(huge.get(n, 0) for n in dram):
+                return False
+            held = read_occupancy(self._root, cgroup)
         except TierdError:
             return False
-        return any(huge.get(n, 0) for n in dram) and any(small.get(n, 0) for n in slow)
+        return any(held.get(n, 0) for n in slow)
 
     def _split_process(self, process: ProcessId, deadline: float, keeper: Keeper) -> int:
         pid, kept = process.pid, _numbers(keeper.kept(process))
