@@ -177,7 +177,7 @@ class HeatMap:
         observed = np.where(defines, (time - last[place]) / 2, observed)
         outdated = np.where(defines, last[place], since) < self._doubted
 
-        observed = np.clip(observed, SHORTEST_DELAY, LONGEST_DELAY)
+        observed = np.minimum(np.maximum(observed, SHORTEST_DELAY), LONGEST_DELAY)
         telling = observed[~away & ~defines & ~outdated]
         self._prior.observe(telling)
         self._quick_uses += int(np.count_nonzero(telling <= self._quick))

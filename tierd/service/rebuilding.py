@@ -32,6 +32,8 @@ from tierd.service.placed import PlacedProcesses
 
 log = logging.getLogger(__name__)
 
+MOST_READINGS: Final = 32
+"""Readings of the rings that are taken in at once at most: what a few seconds bring."""
 LOOKED_AT: Final = 32
 """Ranges asked about for each second since the last time: 16,384 pages, about 4 ms."""
 MOST_SECONDS: Final = 4.0
@@ -98,14 +100,27 @@ class Rebuilder:
         self._denied = False
         self._next_prune = 0.0
         self._last_look = 0.0
+        self._used: list[Keys] = []
+        self._used_since = 0.0
 
     def observe(self, slots: npt.NDArray[np.int64], pages: npt.NDArray[np.uint64]) -> None:
         """Accesses to pages, as sampled."""
         if len(self._book) and len(pages):
-            self._book.used(range_keys(slots, pages), self._clock())
+            self._used_since = self._used_since if self._used else self._clock()
+            self._used.append(range_keys(slots, pages))
+            if len(self._used) >= MOST_READINGS:
+                self._take_in()
+
+    def _take_in(self) -> None:
+        """What was observed since the last call, as if all of it had been then: rather too early than too
+        late to count against a range that was being rebuilt."""
+        if self._used:
+            self._book.used(np.concatenate(self._used), self._used_since)
+            self._used.clear()
 
     def kept(self, process: ProcessId) -> tuple[Range, ...]:
         """Ranges of `process` that are not to be split. Called by the splitter."""
+        self._take_in()
         slot = self._placed.slot_of(process)
         starts = self._book.kept(slot) << np.uint64(12)
         return tuple(Range(start, start + HUGE_PAGE_SIZE) for start in starts.tolist())
@@ -119,6 +134,7 @@ class Rebuilder:
         keys = keys[self._book.known(keys)][:LOOKED_AT]
         if self._topology is None or not len(keys):
             return np.empty(0, dtype=np.uint64)
+        self._take_in()
         now = self._clock()
         hot = self._book.choose(self._look(keys, self._topology), now, self._passes).hot
         self._book.rebuilt(hot, now, slow=False)
@@ -146,6 +162,7 @@ class Rebuilder:
         """Rebuild what belongs together, after the round's moves. Raises TierdError."""
         begun, now = time.monotonic(), self._clock()
         self._topology = topology
+        self._take_in()
         self._note(moved, topology, allowed.passes, now)
         dram_pages = sum(node.total for node in topology.dram) // PAGE_SIZE
         # where the bandwidth or the time of a round is what holds pages up, room is not
