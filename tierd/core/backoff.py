@@ -72,7 +72,7 @@ class BackOff:
         return self._table.nbytes
 
     def _column(self, name: str) -> npt.NDArray[np.float64]:
-        return cast(npt.NDArray[np.float64], self._table.columns[name])
+        return cast("npt.NDArray[np.float64]", self._table.columns[name])
 
     def refuse(self, keys: Keys, now: float) -> None:
         """Leave `keys` alone: for the first time `first` seconds, then twice as long each time. What is

@@ -120,10 +120,10 @@ class HeatMap:
         return cast("npt.NDArray[np.uint8]", self._pages.columns["events"])
 
     def _page_column(self, name: str) -> Floats:
-        return cast(Floats, self._pages.columns[name])
+        return cast("Floats", self._pages.columns[name])
 
     def _region_column(self, name: str) -> Floats:
-        return cast(Floats, self._regions.columns[name])
+        return cast("Floats", self._regions.columns[name])
 
     def observe(
         self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64], time: Floats, near: Nodes

@@ -111,7 +111,7 @@ class RangeBook:
         return self._table.nbytes
 
     def _column(self, name: str) -> npt.NDArray[np.float64]:
-        return cast(npt.NDArray[np.float64], self._table.columns[name])
+        return cast("npt.NDArray[np.float64]", self._table.columns[name])
 
     def split(self, slot: int, keys: Keys, now: float, given_up: float, passes: float) -> None:
         """Huge pages of the process in `slot` were split: `keys`, as far as it is known which.
@@ -177,7 +177,7 @@ class RangeBook:
         place = self._table.occupied
         place = place[(self._column("state")[place] == _SMALL) & (self._column("look")[place] <= now)]
         order = np.lexsort((self._column("look")[place], -self._column("promoted")[place]))
-        return cast(Keys, self._table.keys[place[order[:most]]])
+        return cast("Keys", self._table.keys[place[order[:most]]])
 
     def choose(self, seen: Residence, now: float, passes: float) -> Choice:
         """Which of the ranges just looked at are to be rebuilt. The others are looked at later."""
@@ -210,7 +210,7 @@ class RangeBook:
         touched, throughout = slots[promoted >= TOUCHED], slots[promoted >= THROUGHOUT]
         found, ranges = np.unique(touched, return_counts=True)
         whole = np.array([np.count_nonzero(throughout == slot) for slot in found], dtype=np.int64)
-        return cast(npt.NDArray[np.int64], found[(ranges >= FEWEST_TOUCHED) & (2 * whole >= ranges)])
+        return cast("npt.NDArray[np.int64]", found[(ranges >= FEWEST_TOUCHED) & (2 * whole >= ranges)])
 
     def rebuilt(self, keys: Keys, now: float, *, slow: bool) -> None:
         """These ranges are huge pages again."""

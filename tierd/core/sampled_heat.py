@@ -43,7 +43,7 @@ class SampledHeat:
         return len(self._pages)
 
     def _column(self, name: str) -> Floats:
-        return cast(Floats, self._pages.columns[name])
+        return cast("Floats", self._pages.columns[name])
 
     def observe(
         self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64], time: Floats, near: Nodes
@@ -128,10 +128,10 @@ class SampledHeat:
         decayed = self._column("sum")[place] * self._decay(
             np.maximum(0.0, now - self._column("last")[place])
         )
-        return cast(Floats, decayed * (self._period * math.log(2) / self.half_life))
+        return cast("Floats", decayed * (self._period * math.log(2) / self.half_life))
 
     def _decay(self, seconds: Floats) -> Floats:
-        return cast(Floats, np.exp2(-seconds / self.half_life))
+        return cast("Floats", np.exp2(-seconds / self.half_life))
 
     def _forget_oldest(self) -> None:
         place = self._pages.occupied

@@ -177,7 +177,7 @@ def _uuid(mapping: dict[str, object], key: str, place: str) -> str | None:
 def _mapping(value: object, place: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise MalformedError(f"ndctl: {place}: expected an object, found {_kind(value)}")
-    return cast(dict[str, object], value)
+    return cast("dict[str, object]", value)
 
 
 def _items(mapping: dict[str, object], key: str, place: str) -> list[object]:

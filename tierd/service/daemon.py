@@ -64,6 +64,7 @@ class Daemon:
         self._policy = policy
         self._problems: tuple[str, ...] = ()
         self._state = stepper.state
+        self._told: State | None = None
         self._load = load
         self._reporter = reporter
         self._notifier = notifier
@@ -206,8 +207,10 @@ class Daemon:
         self._reporter.tick(time.monotonic())
         if self._manager is not None:
             self._manager.announce(time.monotonic())
-        if self._ready and not self._stopping and not self._reloads:
-            self._notifier.status(status_text(self._view()))
+        news = self._state is not self._told
+        if news and self._ready and not self._stopping and not self._reloads:
+            if self._notifier.status(status_text(self._view())):
+                self._told = self._state
         return bool(GLib.SOURCE_CONTINUE)
 
     def _on_watchdog(self) -> bool:

@@ -46,7 +46,11 @@ PRUNE_SECONDS = 10.0
 RESTING_PRUNE_SECONDS = 60.0
 """Between two times that what is stale is forgotten."""
 WHOLE_ROUND_SECONDS = 4.0
-"""Between two whole rounds at rest. In those in between, only a change of the hot set is looked for."""
+IDLE_ROUND_SECONDS = 10.0
+"""Between two whole rounds at rest, and after one in which there was little to do. In those in between, only
+a change of the hot set is looked for."""
+LITTLE = 256
+"""Base pages: a round that moved fewer, and made no page huge, had little to do."""
 TOPOLOGY_SECONDS = 5.0
 RESTING_TOPOLOGY_SECONDS = 30.0
 """Between two looks at nodes, tiers and watermarks; free memory is read in every whole round."""
@@ -248,7 +252,9 @@ class Engine:
         self._account(moved)
         if moved.trouble:
             raise moved.trouble
-        self._rebuild(plan, moved, cold, topology)
+        rebuilt = self._rebuild(plan, moved, cold, topology)
+        if not rebuilt and moved.pages < LITTLE:
+            self._next_whole_round = now + IDLE_ROUND_SECONDS
         for (slot, node), pages in moved.arrived.items():
             if view := self._placed.by_slot(slot):
                 self._coldness.arrived(view.cgroup, node, len(pages))
@@ -322,13 +328,17 @@ class Engine:
         split = self._splitter.split(self._placed.views, short, slow, self._moving_seconds, self._rebuilder)
         self._count(huge_pages_split=split)
 
-    def _rebuild(self, plan: Plan, moved: Moved, cold: tuple[ColdStock, ...], topology: Topology) -> None:
+    def _rebuild(self, plan: Plan, moved: Moved, cold: tuple[ColdStock, ...], topology: Topology) -> int:
+        """Returns how many huge pages were made."""
         engine = self._policy.engine
         seconds = self._moving_seconds - moved.seconds
-        allowed = Allowance(engine.dram_floor, self._looking.passes, int(self._bucket.tokens), seconds)
+        allowed = Allowance(
+            engine.dram_floor, self._looking.take_passes(), int(self._bucket.tokens), seconds
+        )
         rebuilt = self._rebuilder.rebuild(plan, moved, cold, topology, allowed)
         self._bucket.take(rebuilt.bytes)
         self._count(huge_pages_rebuilt=rebuilt.huge_pages, demoted_pages=rebuilt.demoted)
+        return rebuilt.huge_pages
 
     def _account(self, moved: Moved) -> None:
         self._bucket.take(moved.pages * PAGE_SIZE)

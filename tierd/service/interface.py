@@ -163,6 +163,7 @@ class Manager:
         self._kinds, self._emitting = _members(xml)
         self._take(view)
         self._announced = self._announceable()
+        self._looked_through = self._variants
         self._quiet_until = 0.0
 
     def _take(self, view: View) -> None:
@@ -192,8 +193,9 @@ class Manager:
 
     def announce(self, now: float) -> None:
         """Send PropertiesChanged for what changed since the last one, at most once a second."""
-        if now < self._quiet_until:
+        if now < self._quiet_until or self._variants is self._looked_through:
             return
+        self._looked_through = self._variants
         current = self._announceable()
         changed = {
             name: self._values[name] for name, shown in current.items() if shown != self._announced[name]

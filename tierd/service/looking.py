@@ -35,6 +35,7 @@ class Looking:
         self._total: int | None = None
         self._unmapped = self._quick = 0
         self._slow_pages = 0
+        self._passes = 0.0
         self.accesses = 0
 
     @property
@@ -65,6 +66,7 @@ class Looking:
         before, self._total = self._total, read_unmapped(self._root)
         self._unmapped = 0 if before is None else max(0, self._total - before)
         self._slow_pages = slow_bytes // PAGE_SIZE
+        self._passes += self._unmapped / self._slow_pages if self._slow_pages else 0.0
         self._silent = self._silence.update(self.accesses, self._unmapped, self._slow_pages)
         self.accesses = 0
         self._quick = heat.update(
@@ -78,10 +80,10 @@ class Looking:
         self._governor.glance(self._quick, self._unmapped)
         return self._governor.changed
 
-    @property
-    def passes(self) -> float:
-        """How often the kernel has unmapped the slow tier since the last round."""
-        return self._unmapped / self._slow_pages if self._slow_pages else 0.0
+    def take_passes(self) -> float:
+        """How often the kernel has unmapped the slow tier since the last call."""
+        passes, self._passes = self._passes, 0.0
+        return passes
 
     def steer(self, topology: Topology, plan: Plan, moved: Moved | None = None) -> bool:
         """After a round. moved: None when it is not for want of time or bandwidth that nothing was moved.

@@ -38,10 +38,12 @@ class Notifier:
         """Started, or reloaded."""
         self._notify(f"READY=1\n{self._status_field(status)}")
 
-    def status(self, text: str) -> None:
-        """Show `text` in `systemctl status`, at most once a second; the newest is sent by a later call."""
+    def status(self, text: str) -> bool:
+        """Show `text` in `systemctl status`, at most once a second. Returns whether it is shown; if not, a
+        later call will do."""
         if text != self._status and self._clock() - self._status_sent >= STATUS_SECONDS:
             self._notify(self._status_field(text))
+        return text == self._status
 
     def reloading(self, status: str) -> None:
         """A reload begins. Without MONOTONIC_USEC systemd 253 and later would wait for ever."""

@@ -36,7 +36,7 @@ MOST_READINGS: Final = 32
 """Readings of the rings that are taken in at once at most: what a few seconds bring."""
 LOOKED_AT: Final = 32
 """Ranges asked about for each second since the last time: 16,384 pages, about 4 ms."""
-MOST_SECONDS: Final = 4.0
+MOST_SECONDS: Final = 10.0
 """Of which so many count."""
 MOST_REBUILT: Final = 16
 """Ranges (32 MiB) rebuilt in one round."""
