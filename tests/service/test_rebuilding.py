@@ -429,4 +429,4 @@ def test_after_a_rest_it_looks_at_more(fake: SimulatedKernel, monkeypatch: pytes
     bench = Bench(fake)
     for seconds in (1.0, 3.0, 30.0):
         bench.later(seconds)
-    assert asked[1:] == [LOOKED_AT, 3 * LOOKED_AT, 4 * LOOKED_AT]
+    assert asked[1:] == [LOOKED_AT, 3 * LOOKED_AT, 10 * LOOKED_AT]

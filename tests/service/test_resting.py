@@ -8,7 +8,7 @@ from tests.kernel.fixtures.simulated import SimulatedKernel
 from tests.service import engine_bench
 from tests.service.engine_bench import HOT, Bench
 from tierd.core.state import EngineState
-from tierd.service.engine import WHOLE_ROUND_SECONDS
+from tierd.service.engine import IDLE_ROUND_SECONDS
 
 fake = engine_bench.fake
 
@@ -38,7 +38,7 @@ def resting(fake: SimulatedKernel) -> Resting:
 def test_most_rounds_are_a_glance(resting: Resting) -> None:
     before = resting.state.counters.rounds
     resting.pass_by(40)
-    assert resting.state.counters.rounds - before == 40 / WHOLE_ROUND_SECONDS
+    assert resting.state.counters.rounds - before == 40 / IDLE_ROUND_SECONDS
     assert resting.state.engine is EngineState.STEADY
 
 

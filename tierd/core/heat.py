@@ -31,8 +31,8 @@ Floats = npt.NDArray[np.float64]
 Nodes = npt.NDArray[np.int16]
 Movable = Callable[[npt.NDArray[np.int64], npt.NDArray[np.uint64]], npt.NDArray[np.bool_] | None]
 
-REGION_PAGES_SHIFT: Final = 11
-"""Regions of 8 MiB: far less than what the kernel unmaps in one go (scan_size_mb), so that one time holds
+REGION_PAGES_SHIFT: Final = 10
+"""Regions of 4 MiB: far less than what the kernel unmaps in one go (scan_size_mb), so that one time holds
 for the whole region, and far more pages than the few whose own fault defines that time."""
 _PAGE_BITS: Final = np.uint64(45)
 """57-bit virtual addresses (5-level paging) have 45-bit page numbers; the process's slot stands above

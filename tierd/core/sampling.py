@@ -11,7 +11,7 @@ from tierd.core.heat import QUICK_SHARE
 
 FULL_SIZE: Final = 256
 """MiB unmapped at a time at full rate: the kernel's own default (sysctl_numa_balancing_scan_size)."""
-TRICKLE_SIZE: Final = 8
+TRICKLE_SIZE: Final = 4
 """MiB unmapped at a time at rest: a region of the heat map, and enough to notice within seconds that the hot
 set has changed."""
 WRONG: Final = 0.01

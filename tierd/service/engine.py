@@ -43,7 +43,7 @@ PROCESS_SECONDS = 2.0
 RESTING_PROCESS_SECONDS = 5.0
 """Between two looks at the process list."""
 PRUNE_SECONDS = 10.0
-RESTING_PRUNE_SECONDS = 60.0
+RESTING_PRUNE_SECONDS = 300.0
 """Between two times that what is stale is forgotten."""
 WHOLE_ROUND_SECONDS = 4.0
 IDLE_ROUND_SECONDS = 10.0
@@ -227,7 +227,7 @@ class Engine:
         settled = self._looking.resting
         swapped = (planner.URGENT if settled else planner.SWAP_GAIN) * planner.rate_in_dram(coldest, typical)
         least = planner.least_rate(topology.dram, engine.dram_floor, swapped)
-        fresh = self._looking.fresh_only(topology, engine.dram_floor)
+        fresh = self._looking.fresh_only(now, topology, engine.dram_floor)
         hot = self._heat.hottest(now, least, self._considered, self._executor.movable, fresh=fresh)
         hot = self._executor.on_slow(hot, self._heat, {n.number for n in topology.slow}, MOST_CHECKED)
         budget = min(int(self._bucket.tokens) // PAGE_SIZE, int(MOST_PLANNED * max(1.0, engine.round)))

@@ -19,8 +19,10 @@ SAMPLE_SECONDS: Final = 0.1
 RESTING_SECONDS: Final = 1.0
 """The same while a trickle is all that comes."""
 ROOMY: Final = 4096
-"""Base pages of room in DRAM from which on all that is known to be hot is looked through, not just what was
-seen since the last round."""
+"""Base pages of room in DRAM from which on all that is known to be hot is looked through at rest, not just
+what was seen since the last round."""
+THROUGH_SECONDS: Final = 60.0
+"""Between two times that this is done; it takes tens of milliseconds for a million pages."""
 
 
 class Looking:
@@ -36,6 +38,7 @@ class Looking:
         self._unmapped = self._quick = 0
         self._slow_pages = 0
         self._passes = 0.0
+        self._next_through = 0.0
         self.accesses = 0
 
     @property
@@ -57,9 +60,13 @@ class Looking:
         """Until the rings should be read again."""
         return RESTING_SECONDS if self.resting else SAMPLE_SECONDS
 
-    def fresh_only(self, topology: Topology, floor: int) -> bool:
-        """Whether what was seen since the last round is all that can be worth moving now."""
-        return self.resting and planner.room_pages(topology.dram, floor) < ROOMY
+    def fresh_only(self, now: float, topology: Topology, floor: int) -> bool:
+        """Whether what was seen since the last round is all that is to be considered in this one."""
+        if self.resting:
+            if planner.room_pages(topology.dram, floor) < ROOMY or now < self._next_through:
+                return True
+            self._next_through = now + THROUGH_SECONDS
+        return False
 
     def learn(self, now: float, heat: Heat, slow_bytes: int) -> None:
         """Begin a round. Raises TierdError."""
