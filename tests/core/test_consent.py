@@ -250,6 +250,12 @@ def test_it_is_found_again_after_a_reboot_and_nothing_is_done_twice() -> None:
     assert [step.action for step in again.steps] == [Action.SYSTEM_RAM]
 
 
+def test_a_request_that_was_renamed_says_so() -> None:
+    found = ask(None, replace(REQUEST, name="new"), given_up())
+    assert kinds(found) == {"namespace-not-found"}
+    assert "gave it up for the request old, whose name must stay" in found.refusals[0].words
+
+
 def test_what_somebody_made_of_it_since_is_left_alone() -> None:
     remade = made(uuid="theirs", mode="fsdax", dax=None)
     assert kinds(ask(None, machine=given_up(remade, made=frozenset({("old", "new")})))) == {"uuid"}

@@ -1,4 +1,4 @@
-"""Namespaces that exist against real devices: refused without a word being wrong, taken with full consent."""
+"""Namespaces that exist against real devices: refused for every doubt, taken with full consent."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Store(Server):
         return self.guest.output(f"sha256sum {self.device}")
 
     def refused(self, *kinds: str) -> None:
-        """Run the unit: it refuses for these reasons, calls ndctl for nothing but its list, changes nothing."""
+        """Run the unit: it refuses for these reasons, asks ndctl for its list alone, and changes nothing."""
         before = (self.checksum() if self.device else "", self.shape())
         planned = self.plan()
         assert planned["verdict"] == "refused" and planned["steps"] == []
@@ -108,7 +108,9 @@ def test_an_ext4_is_refused_in_every_wrong_way_and_then_becomes_memory(store: St
     guest.run(f"systemd-run --unit=hold sh -c 'exec 7<{store.device}; touch /run/open; sleep 1000'")
     guest.wait_for("[ -e /run/open ]")
     store.refused("open")
-    guest.run("systemctl stop hold")
+    guest.run(f"systemctl stop hold; losetup -f {store.device}")
+    store.refused("holder")
+    guest.run("losetup -D")
 
     head = guest.output(f"head -c {EDGE} {store.device} | sha256sum")
     tail = guest.output(f"tail -c {EDGE} {store.device} | sha256sum")
@@ -150,6 +152,38 @@ def test_zeros_take_plain_consent(store: Store, mode: str) -> None:
     store.refused("consent")
     store.want("destroy")
     store.becomes_memory()
+
+
+MAP = """
+import mmap, os, time
+name = os.listdir("/sys/bus/dax/devices")[0]
+descriptor = os.open(f"/dev/{name}", os.O_RDWR)
+mapped = mmap.mmap(descriptor, 2 << 20, mmap.MAP_SHARED)
+os.close(descriptor)
+open("/run/mapped", "w").close()
+time.sleep(1000)
+"""
+
+
+def test_who_swaps_to_it_and_who_maps_it_is_seen_and_lives(store: Store) -> None:
+    guest = store.guest
+    store.make("raw")
+    guest.run(f"mkswap -q {store.device} && udevadm settle && swapon {store.device}")
+    store.want("{destroy: swap}")
+    assert {r["kind"] for r in store.plan()["refusals"]} == {"swap"}
+    store.refused("swap")
+    guest.run(f"swapoff {store.device}")
+    assert store.plan()["verdict"] == "ready"
+
+    store.make("devdax")
+    guest.write("/run/map.py", MAP)
+    guest.run("rm -f /run/mapped; systemd-run --unit=hold python3 /run/map.py")
+    guest.wait_for("[ -e /run/mapped ]")
+    store.want("destroy")
+    store.refused("mapped")
+    assert guest.output("systemctl is-active hold") == "active"
+    guest.run("systemctl stop hold")
+    assert store.plan()["verdict"] == "ready"
 
 
 def test_random_bytes_take_a_consent_of_their_own(store: Store) -> None:

@@ -248,7 +248,11 @@ def _plan_absent(inventory: Inventory, request: NamespaceRequest) -> ProvisionPl
         refusal = Refusal("ambiguous-uuid", f"{', '.join(same)} all have UUID {request.uuid}")
     else:
         there = ", ".join(f"{n.uuid} ({n.name})" for n in every if n.uuid) or "none"
-        refusal = Refusal("namespace-not-found", f"no namespace has UUID {request.uuid}; there is {there}")
+        words = f"no namespace has UUID {request.uuid}; there is {there}"
+        before = [t.request for t in inventory.taken if t.uuid == request.uuid]
+        if before:
+            words += f"; tierd gave it up for the request {before[-1]}, whose name must stay"
+        refusal = Refusal("namespace-not-found", words)
     inner = ProvisionRequest(request.name, 0, None, request.mode)
     return ProvisionPlan(inner, Verdict.REFUSED, refusals=(refusal,))
 
