@@ -7,6 +7,9 @@ import pytest
 from tests.config.wrong import REGION, Case, assert_told, provision
 
 ISET = "provision[0].region.iset_id"
+NAMESPACE = "provision[0].namespace.uuid"
+CONSENT = "provision[0].consent"
+HELD = "namespace: {uuid: 3f2a6f1c-0b7d-4c1e-9a52-7d1f0c9be6a1}"
 PROVISION: dict[str, Case] = {
     "mapping": ("version: 1\nprovision: {}\n", [(2, 12, "provision", "write a list of requests")]),
     "all": ("version: 1\nprovision: all\n", [(2, 12, "provision", "write a list of requests")]),
@@ -61,9 +64,89 @@ PROVISION: dict[str, Case] = {
         provision("name: a, region: {iset_id: true}, size: all"),
         [(3, 33, ISET, "the boolean `true` is not an interleave set")],
     ),
-    "namespace": (
+    "namespace-beside-region": (
         provision(f"name: a, {REGION}, size: all, namespace: namespace0.0"),
-        [(3, 55, "provision[0].namespace", "names renumber, and their data would be lost")],
+        [
+            (3, 15, "provision[0].region", "cannot stand beside `namespace`"),
+            (3, 44, "provision[0].size", "cannot stand beside `namespace`"),
+            (3, 66, "provision[0].namespace", "write the UUID that `ndctl list -N` prints"),
+        ],
+    ),
+    "namespace-dev": (
+        provision("name: a, namespace: {dev: namespace0.0}"),
+        [
+            (3, 26, "provision[0].namespace", "the key `uuid` is missing; names"),
+            (3, 27, "provision[0].namespace.dev", "renumber over reboots; write the uuid"),
+        ],
+    ),
+    "namespace-name": (
+        provision("name: a, namespace: {uuid: namespace0.0}"),
+        [(3, 33, NAMESPACE, "is a name, and names renumber over reboots; write the UUID")],
+    ),
+    "namespace-device": (
+        provision("name: a, namespace: {uuid: /dev/pmem0.1s}"),
+        [(3, 33, NAMESPACE, "is a name, and names renumber")],
+    ),
+    "namespace-all": (
+        provision("name: a, namespace: {uuid: all}"),
+        [(3, 33, NAMESPACE, "is a name, and names renumber")],
+    ),
+    "namespace-glob": (
+        provision('name: a, namespace: {uuid: "3f2a*"}'),
+        [(3, 33, NAMESPACE, "is a glob; one namespace is meant")],
+    ),
+    "namespace-text": (
+        provision("name: a, namespace: {uuid: my-database}"),
+        [(3, 33, NAMESPACE, "`my-database` is not a UUID")],
+    ),
+    "namespace-nil": (
+        provision("name: a, namespace: {uuid: 00000000-0000-0000-0000-000000000000}"),
+        [(3, 33, NAMESPACE, "the namespace has none")],
+    ),
+    "namespace-twice": (
+        provision(f"name: a, {HELD}", f"name: b, {HELD.upper().replace('NAMESPACE', 'namespace')}").replace(
+            "UUID", "uuid"
+        ),
+        [(4, 33, "provision[1].namespace.uuid", "already asked for on line 3")],
+    ),
+    "namespace-list": (
+        provision("name: a, namespace: {uuid: [x]}"),
+        [(3, 33, NAMESPACE, "a list cannot be here; write for example")],
+    ),
+    "uuid-outside": (
+        provision(f"name: a, {REGION}, size: all, uuid: x"),
+        [(3, 55, "provision[0].uuid", "write it below namespace")],
+    ),
+    "consent-of-a-region": (
+        provision(f"name: a, {REGION}, size: all, consent: destroy"),
+        [(3, 55, "provision[0].consent", "cannot stand beside `region` and `size`")],
+    ),
+    "consent-word": (
+        provision(f"name: a, {HELD}, consent: yes-please"),
+        [(3, 81, CONSENT, "`yes-please` is no consent; write destroy where it is empty")],
+    ),
+    "consent-true": (
+        provision(f"name: a, {HELD}, consent: true"),
+        [(3, 81, CONSENT, "the boolean `true` is no consent")],
+    ),
+    "consent-empty": (
+        provision(f"name: a, {HELD}, consent: {{}}"),
+        [(3, 81, CONSENT, "the key `destroy` is missing")],
+    ),
+    "consent-signature": (
+        provision(f"name: a, {HELD}, consent: {{destroy: '*'}}"),
+        [(3, 91, f"{CONSENT}.destroy", "`*` is not a signature; write one such as ext4")],
+    ),
+    "consent-list": (
+        provision(f"name: a, {HELD}, consent: {{destroy: [ext4, xfs]}}"),
+        [(3, 91, f"{CONSENT}.destroy", "a list cannot be here")],
+    ),
+    "consent-other": (
+        provision(f"name: a, {HELD}, consent: {{keep: ext4}}"),
+        [
+            (3, 81, CONSENT, "the key `destroy` is missing"),
+            (3, 82, f"{CONSENT}.keep", "no such key here"),
+        ],
     ),
     "size-small": (
         provision(f"name: a, {REGION}, size: 64MiB"),

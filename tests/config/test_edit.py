@@ -67,3 +67,15 @@ def test_no_text_changes_anything_else(size: str) -> None:
     before, after = parse(TEXT.encode(), "here"), parse(changed, "here")
     assert [r for r in after.provision if r.name != "a"] == [r for r in before.provision if r.name != "a"]
     assert (request.name, request.iset_id, request.mode) == ("a", 1, before.provision[0].mode)
+
+
+def test_a_namespace_before_it_is_passed_over() -> None:
+    uuid = "3f2a6f1c-0b7d-4c1e-9a52-7d1f0c9be6a1"
+    content = (
+        f"version: 1\nprovision:\n  - {{name: old, namespace: {{uuid: {uuid}}}}}\n"
+        '  - {name: a, region: {iset_id: "0x1"}, size: 1GiB}\n'
+    ).encode()
+    changed, request = with_size(content, "a", "2GiB", "here")
+    assert changed == content.replace(b"1GiB", b"2GiB") and request.size == 2 << 30
+    with pytest.raises(GoneError, match="no request named old"):
+        with_size(content, "old", "2GiB", "here")

@@ -21,6 +21,7 @@ from tierd.core.policy import (
     MIB,
     EngineMode,
     EnginePolicy,
+    NamespaceRequest,
     Policy,
     ProcessMatch,
     ProcessSelection,
@@ -55,6 +56,7 @@ provision:
     mode: apply
   - {name: pmem1, region: {iset_id: -5}, size: all, mode: plan}
   - {name: "1.x_y-z", region: {iset_id: 0x10}, size: 128MiB}
+  - {name: old, namespace: {uuid: 3f2a6f1c-0b7d-4c1e-9a52-7d1f0c9be6a1}, consent: {destroy: ext4}}
 """
 
 
@@ -84,6 +86,7 @@ def test_every_key_maps_to_its_field() -> None:
             ProvisionRequest("pmem1", (1 << 64) - 5, None, ProvisionMode.PLAN),
             ProvisionRequest("1.x_y-z", 16, 128 * MIB, ProvisionMode.PLAN),
         ),
+        namespaces=(NamespaceRequest("old", "3f2a6f1c-0b7d-4c1e-9a52-7d1f0c9be6a1", "ext4"),),
         origin="here",
         digest=hashlib.sha256(WHOLE.encode()).hexdigest(),
     )
@@ -237,3 +240,27 @@ def test_editors_refuse_whatever_the_loader_refuses_by_form(kind: str) -> None:
     for text in ("", " ", "5", "1.5GiB", "1 GiB", "1gib", "1GiB ", "-1s", "1GB/s", "/", "all of it", "-a"):
         if re.search(PATTERNS[kind], text):
             kinds.read(kind, text)
+
+
+UUID = "3f2a6f1c-0b7d-4c1e-9a52-7d1f0c9be6a1"
+
+
+@pytest.mark.parametrize(
+    ("written", "consent"),
+    [
+        ("", None),
+        (", consent: destroy", ""),
+        (", consent: {destroy: ext4}", "ext4"),
+        (", consent: {destroy: unknown data}", "unknown data"),
+        (", consent: {destroy: LVM2_member}", "LVM2_member"),
+    ],
+)
+def test_a_namespace_that_exists_is_a_request_of_its_own(written: str, consent: str | None) -> None:
+    entries = (
+        f"- {{name: old, namespace: {{uuid: {UUID.upper()}}}{written}, mode: apply}}\n"
+        '  - {name: new, region: {iset_id: "0x1"}, size: all}'
+    )
+    policy = read(f"version: 1\nprovision:\n  {entries}\n")
+    assert policy.namespaces == (NamespaceRequest("old", UUID, consent, ProvisionMode.APPLY),)
+    assert [request.name for request in policy.provision] == ["new"]
+    assert [request.name for request in policy.requests] == ["new", "old"]

@@ -99,7 +99,9 @@ def test_required_keys_are_called_so() -> None:
     required = [*schema()["required"]]
     request = schema()["properties"]["provision"]["items"]
     required += [f"provision[].{name}" for name in request["required"]]
-    required += [f"provision[].region.{name}" for name in request["properties"]["region"]["required"]]
+    for inner in ("region", "namespace"):
+        required += [f"provision[].{inner}.{name}" for name in request["properties"][inner]["required"]]
+    required += [f"provision[].{name}" for way in request["oneOf"] for name in way["required"]]
     assert {name for name, entry in entries.items() if "Required" in entry} == set(required)
 
 

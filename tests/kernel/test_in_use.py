@@ -65,6 +65,13 @@ def test_the_block_devices_of_a_namespace(tree: Tree) -> None:
     assert block_devices(tree.root, "namespace1.0") == ("pmem1s",)
 
 
+def test_a_loop_device_over_it(tree: Tree) -> None:
+    tree.write("sys/class/block/loop0/loop/backing_file", "/dev/pmem0p1\n")
+    tree.write("sys/class/block/loop1/loop/backing_file", "/srv/pmem0.img\n")
+    tree.write("sys/class/block/loop2/size", "0\n")
+    assert tree.found() == [("pmem0p1", "holder", "loop0 is made of it")]
+
+
 def test_nobody(tree: Tree) -> None:
     assert tree.found() == []
     assert uses_of(tree.root, ()) == {}

@@ -13,15 +13,18 @@ import os
 from tierd.cli import Exit
 from tierd.cli.arguments import add_draft, add_json
 from tierd.config import load_chosen
+from tierd.config.allow import allowance
+from tierd.core.consent import NamespacePlan
+from tierd.core.consent_text import any_plan_document, any_plan_lines
 from tierd.core.inventory import Inventory, Namespace, Region
 from tierd.core.picture import of_region
-from tierd.core.policy import Policy, ProvisionMode
+from tierd.core.policy import NamespaceRequest, Policy, ProvisionMode
 from tierd.core.provision import Verdict
-from tierd.core.provision_text import plan_document, plan_lines
 from tierd.core.share_plan import SharePlan
 from tierd.core.shares import plan_share
 from tierd.core.text import clean, size
 from tierd.errors import DeniedError, GoneError
+from tierd.kernel.evidence import examine
 from tierd.kernel.intents import DEFAULT_PATH, Intents
 from tierd.kernel.inventory import take_inventory
 from tierd.kernel.paths import Root
@@ -99,13 +102,20 @@ class NoRequestError(GoneError):
 def _plan(arguments: argparse.Namespace) -> int:
     root = Root()
     policy = load_chosen(arguments.policy)
-    requests = [r for r in policy.provision if arguments.name in (None, r.name)]
+    requests = [r for r in policy.requests if arguments.name in (None, r.name)]
     if not requests:
         return _nothing_asked(arguments, policy)
     inventory = look(root)
-    plans = [plan_share(inventory, request) for request in requests]
+    plans: list[SharePlan | NamespacePlan] = []
+    for request in requests:
+        if isinstance(request, NamespaceRequest):
+            allowed = allowance(policy.origin, request.uuid)
+            plans.append(examine(root, Tools(), inventory, request, allowed))
+        else:
+            plans.append(plan_share(inventory, request))
     if arguments.json:
-        print(json.dumps({"requests": [plan_document(plan, str(root.sys)) for plan in plans]}, indent=2))
+        documents = [any_plan_document(plan, str(root.sys)) for plan in plans]
+        print(json.dumps({"requests": documents}, indent=2))
     else:
         print("\n\n".join(plan_text(plan, root) for plan in plans))
     return Exit.FAILED if any(plan.verdict is Verdict.REFUSED for plan in plans) else Exit.OK
@@ -113,7 +123,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _nothing_asked(arguments: argparse.Namespace, policy: Policy) -> int:
     if arguments.name is not None:
-        known = ", ".join(r.name for r in policy.provision) or "none"
+        known = ", ".join(r.name for r in policy.requests) or "none"
         raise NoRequestError(f"{policy.origin} has no request named {arguments.name}; there is {known}")
     if arguments.json:
         print(json.dumps({"requests": []}, indent=2))
@@ -122,9 +132,9 @@ def _nothing_asked(arguments: argparse.Namespace, policy: Policy) -> int:
     return Exit.OK
 
 
-def plan_text(plan: SharePlan, root: Root) -> str:
+def plan_text(plan: SharePlan | NamespacePlan, root: Root) -> str:
     """The plan, and what an operator would do next."""
-    lines = [clean(line, None) for line in plan_lines(plan, str(root.sys))]
+    lines = [clean(line, None) for line in any_plan_lines(plan, str(root.sys))]
     following = _NEXT.get((plan.verdict, plan.request.mode))
     return "\n".join([*lines, "  " + following.format(name=plan.request.name)] if following else lines)
 

@@ -11,6 +11,7 @@ from tierd.config.report import Mark, Report
 from tierd.core.policy import (
     EngineMode,
     EnginePolicy,
+    NamespaceRequest,
     Policy,
     ProcessMatch,
     ProcessSelection,
@@ -30,6 +31,7 @@ def cross_check(document: Document, report: Report) -> None:
     entries: list[Entry] = [(index, item) for index, item in enumerate(items) if isinstance(item, dict)]
     _check_names(entries, document, report)
     _check_regions(entries, document, report)
+    _check_namespaces(entries, document, report)
 
 
 def _check_names(entries: list[Entry], document: Document, report: Report) -> None:
@@ -71,6 +73,22 @@ def _check_regions(entries: list[Entry], document: Document, report: Report) -> 
                 report.add(document.values[location], location, message)
 
 
+def _check_namespaces(entries: list[Entry], document: Document, report: Report) -> None:
+    """One namespace asked for twice."""
+    first: dict[str, Mark] = {}
+    for index, entry in entries:
+        namespace = entry.get("namespace")
+        uuid = namespace.get("uuid") if isinstance(namespace, dict) else None
+        if not isinstance(uuid, str):
+            continue
+        location = ("provision", index, "namespace", "uuid")
+        mark = document.values[location]
+        if uuid.lower() in first:
+            message = f"this namespace is already asked for on line {first[uuid.lower()].line}; keep one"
+            report.add(mark, location, message)
+        first.setdefault(uuid.lower(), mark)
+
+
 def build(data: Mapping[str, Any], *, origin: str, digest: str) -> Policy:
     """The policy in `data`, which has passed the schema; absent keys take the defaults of Policy.
 
@@ -81,7 +99,8 @@ def build(data: Mapping[str, Any], *, origin: str, digest: str) -> Policy:
     return Policy(
         processes=ProcessSelection(**selection),
         engine=_engine(data.get("engine", {})),
-        provision=tuple(_request(entry) for entry in data.get("provision", ())),
+        provision=tuple(_request(e) for e in data.get("provision", ()) if "namespace" not in e),
+        namespaces=tuple(_namespace(e) for e in data.get("provision", ()) if "namespace" in e),
         origin=origin,
         digest=digest,
     )
@@ -111,4 +130,13 @@ def _request(data: Mapping[str, Any]) -> ProvisionRequest:
         mode=ProvisionMode(data.get("mode", ProvisionMode.PLAN)),
         per_cent=asked.per_cent,
         all_but=asked.all_but,
+    )
+
+
+def _namespace(data: Mapping[str, Any]) -> NamespaceRequest:
+    return NamespaceRequest(
+        name=data["name"],
+        uuid=kinds.namespace_uuid(data["namespace"]["uuid"]),
+        consent=kinds.consent(data["consent"]) if "consent" in data else None,
+        mode=ProvisionMode(data.get("mode", ProvisionMode.PLAN)),
     )

@@ -8,7 +8,7 @@ agree.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tierd.core.text import clean
@@ -34,6 +34,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,55}")
 _HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]{1,16}")
 _DECIMAL = re.compile(r"-?[0-9]{1,20}")
 
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_SIGNATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+ -]{0,59}")
+_DEVICE = re.compile(r"(?:/dev/)?(?:region|namespace|nmem|pmem|dax|btt|pfn)[0-9.s]*(?:p[0-9]+)?")
+
+_HOW_TO_NAME_A_NAMESPACE = (
+    'write the UUID that `ndctl list -N` prints, for example "3f2a6f1c-0b7d-4c1e-9a52-7d1f0c9be6a1"'
+)
+_HOW_TO_CONSENT = "write destroy where it is empty, or {destroy: SIGNATURE} with the signature that it has"
 _HOW_TO_NAME_A_REGION = 'write the iset_id that `ndctl list -Ruv` prints, for example "0x9f2c51e3a4b0d678"'
 
 
@@ -131,6 +139,42 @@ def request_name(text: str) -> str:
     return text
 
 
+def namespace_uuid(text: str) -> str:
+    """The UUID of one namespace, in lower case."""
+    shown = clean(text, 60)
+    if _UUID.fullmatch(text):
+        if not text.strip("0-"):
+            raise ValueError(f"`{shown}` is no UUID: the namespace has none; {_HOW_TO_NAME_A_NAMESPACE}")
+        return text.lower()
+    if re.search(r"[*?\[\]]", text):
+        raise ValueError(f"`{shown}` is a glob; one namespace is meant, so {_HOW_TO_NAME_A_NAMESPACE}")
+    if text == "all" or _DEVICE.fullmatch(text):
+        raise ValueError(f"`{shown}` is a name, and names renumber over reboots; {_HOW_TO_NAME_A_NAMESPACE}")
+    raise ValueError(f"`{shown}` is not a UUID; {_HOW_TO_NAME_A_NAMESPACE}")
+
+
+def signature(text: str) -> str:
+    """What a namespace holds, as blkid names it."""
+    if not _SIGNATURE.fullmatch(text):
+        raise ValueError(f"`{clean(text, 60)}` is not a signature; write one such as ext4, or unknown data")
+    return text
+
+
+def consent(value: object) -> str:
+    """What may be destroyed: a signature, or nothing (the empty text) where consent is to an empty
+    namespace."""
+    if value == "destroy":
+        return ""
+    if isinstance(value, Mapping):
+        if "destroy" not in value:
+            raise ValueError(f"the key `destroy` is missing; {_HOW_TO_CONSENT}")
+        found = value["destroy"]
+        return found if isinstance(found, str) else ""  # whose own kind complains about it
+    if isinstance(value, str):
+        raise ValueError(f"`{clean(value, 60)}` is no consent; {_HOW_TO_CONSENT}")
+    raise ValueError(f"{described(value)} is no consent; {_HOW_TO_CONSENT}")
+
+
 def iset_id(value: str | int) -> int:
     """An interleave set as an unsigned 64-bit integer, from hexadecimal text or a decimal number.
 
@@ -168,6 +212,8 @@ TEXT_KINDS: dict[str, tuple[Callable[[str], object], str]] = {
     "unit": (unit_name, "postgresql.service"),
     "cgroup": (cgroup_glob, '"/system.slice/*"'),
     "name": (request_name, "pmem0"),
+    "namespace_uuid": (namespace_uuid, '"3f2a6f1c-0b7d-4c1e-9a52-7d1f0c9be6a1"'),
+    "signature": (signature, "ext4"),
 }
 
 
@@ -177,11 +223,13 @@ def read(kind: str, value: object) -> object:
         if isinstance(value, bool) or not isinstance(value, (str, int)):
             raise ValueError(f"{described(value)} is not an interleave set; {_HOW_TO_NAME_A_REGION}")
         return iset_id(value)
+    if kind == "consent":
+        return consent(value)
     reader, example = TEXT_KINDS[kind]
     if isinstance(value, str):
         return reader(value)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if kind in {"unit", "cgroup", "name"}:
+        if kind in {"unit", "cgroup", "name", "namespace_uuid", "signature"}:
             raise ValueError(
                 f'`{value}` is a number to YAML; write "{value}" in quotes if the text is meant'
             )

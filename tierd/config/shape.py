@@ -62,6 +62,7 @@ def _validator() -> Any:
         "enum": _enum,
         "pattern": _editors_only,
         "required": _required,
+        "oneOf": _one_of,
         "additionalProperties": _unknown_keys,
         "minProperties": _one_key,
         "maxProperties": _one_key,
@@ -119,6 +120,22 @@ def _required(validator: Any, keys: list[str], instance: Any, schema: Schema) ->
             if key not in instance:
                 hint = schema["properties"][key].get("x-hint") or schema.get("x-hint", "add it")
                 yield ValidationError(f"the key `{key}` is missing; {hint}")
+
+
+def _one_of(validator: Any, ways: list[Schema], instance: Any, schema: Schema) -> Errors:
+    """Each way requires keys and excludes (``KEY: false``) those of the others. The last one that was begun
+    is meant, else the first."""
+    if not validator.is_type(instance, "object"):
+        return
+    meant = next((w for w in reversed(ways) if any(key in instance for key in w["required"])), ways[0])
+    for error in _required(validator, meant["required"], instance, schema):
+        error.validator = "required"
+        yield error
+    excluded = [key for key, allowed in meant["properties"].items() if allowed is False and key in instance]
+    for key in excluded:
+        kept = " and ".join(f"`{word}`" for word in meant["required"])
+        message = f"this key cannot stand beside {kept}: what is meant is free capacity, or a namespace"
+        yield ValidationError(message, path=[key], validator="additionalProperties")
 
 
 def _unknown_keys(validator: Any, _allowed: Any, instance: Any, schema: Schema) -> Errors:

@@ -167,6 +167,27 @@ class MemoryNode:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """A namespace that exists and that tierd began to give up, with consent, for `request`; from its record.
+
+    uuid, label_uuid: what it had. size, memory: bytes of the namespace, and of the memory it was to become.
+    found: what it held, as core/consent.py names it. data: where its data began, bytes behind its own start,
+    and how long it was. kept: what head and tail are kept as. done: whether it is known to be gone.
+    """
+
+    request: str
+    uuid: str
+    label_uuid: str
+    iset_id: int
+    size: int
+    memory: int
+    found: str
+    data: Span
+    kept: str
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Inventory:
     """The machine as provisioning sees it.
 
@@ -176,6 +197,7 @@ class Inventory:
     made: requests with the UUID of the namespace that tierd made for them, from the same record.
     condemned: requests with the label UUID of the namespace that tierd began to give back and never saw
     gone.
+    taken: namespaces that tierd began to give up with their owners' consent, oldest first.
     """
 
     regions: tuple[Region, ...]
@@ -185,3 +207,4 @@ class Inventory:
     unfinished: frozenset[tuple[str, int]] = frozenset()
     made: frozenset[tuple[str, str]] = frozenset()
     condemned: frozenset[tuple[str, str]] = frozenset()
+    taken: tuple[Taken, ...] = ()

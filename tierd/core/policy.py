@@ -104,11 +104,35 @@ class ProvisionRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class NamespaceRequest:
+    """A namespace that exists and is to be memory, all of it. What it holds is destroyed.
+
+    name: as that of a ProvisionRequest; both share the names. uuid: in lower case, as ndctl shows it.
+    consent: what may be destroyed: a signature as blkid names it, or ``unknown data``; empty when consent is
+        to a namespace that holds nothing; None when there is none, and nothing is.
+    """
+
+    name: str
+    uuid: str
+    consent: str | None = None
+    mode: ProvisionMode = ProvisionMode.PLAN
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """A whole policy. `digest` is the SHA-256 of the text it came from, `origin` the file."""
+    """A whole policy. provision: the requests for free capacity; namespaces: those for ones that exist.
+
+    `digest` is the SHA-256 of the text it came from, `origin` the file.
+    """
 
     processes: ProcessSelection = field(default_factory=ProcessSelection)
     engine: EnginePolicy = field(default_factory=EnginePolicy)
     provision: tuple[ProvisionRequest, ...] = ()
+    namespaces: tuple[NamespaceRequest, ...] = ()
     origin: str = "built-in defaults"
     digest: str = ""
+
+    @property
+    def requests(self) -> tuple[ProvisionRequest | NamespaceRequest, ...]:
+        """Every request for memory."""
+        return (*self.provision, *self.namespaces)

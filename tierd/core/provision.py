@@ -46,6 +46,7 @@ class Action(StrEnum):
     OFFLINE_BLOCKS = "offline-blocks"
     DEVDAX = "devdax"
     DESTROY_NAMESPACE = "destroy-namespace"
+    TAKE_NAMESPACE = "take-namespace"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from tierd.core.policy import ProvisionRequest
-from tierd.core.provision import Command, ProvisionPlan, Setting, Verdict
+from tierd.core.provision import Command, ProvisionPlan, Setting, Step, Verdict
 from tierd.core.share_plan import ShareNumbers, SharePlan
 from tierd.core.units import format_share, format_size
 
-_HEADLINES = {
+HEADLINES = {
     Verdict.DONE: "done: it is as asked, nothing is to be run",
     Verdict.READY: "ready",
     Verdict.REFUSED: "refused: nothing is run",
 }
-_VERBS = {Verdict.DONE: "is", Verdict.READY: "becomes", Verdict.REFUSED: "would be"}
+VERBS = {Verdict.DONE: "is", Verdict.READY: "becomes", Verdict.REFUSED: "would be"}
 _MOST_ACTS = 8
 
 
@@ -39,7 +40,7 @@ def asked_text(request: ProvisionRequest) -> str:
 
 def plan_lines(plan: SharePlan, sysfs: str) -> list[str]:
     """The plan in words and numbers, one line each, indented below its headline."""
-    headline = _HEADLINES[plan.verdict]
+    headline = HEADLINES[plan.verdict]
     if plan.verdict is Verdict.REFUSED and plan.next is not None:
         headline = "refused: only what is there already is brought up"
     where = f"iset_id 0x{plan.request.iset_id:x}" + (f" ({plan.region})" if plan.region else "")
@@ -55,14 +56,17 @@ def plan_lines(plan: SharePlan, sysfs: str) -> list[str]:
         lines.append(f"  no return   from step {number} on {words}")
     lines += [f"  because     {refusal.words}" for refusal in plan.refusals]
     lines += [f"  note        {note}" for note in plan.notes]
-    number = 0
-    for part in _runnable(plan):
-        for step in part.steps:
-            number += 1
-            lines.append(f"  {number}. {step.words}")
-            lines += [f"       {act_text(act, sysfs)}" for act in step.acts[:_MOST_ACTS]]
-            if len(step.acts) > _MOST_ACTS:
-                lines.append(f"       ... and {len(step.acts) - _MOST_ACTS} more like these")
+    return lines + step_lines([step for part in _runnable(plan) for step in part.steps], sysfs)
+
+
+def step_lines(steps: Sequence[Step], sysfs: str) -> list[str]:
+    """The steps, numbered, with what each runs."""
+    lines = []
+    for number, step in enumerate(steps, 1):
+        lines.append(f"  {number}. {step.words}")
+        lines += [f"       {act_text(act, sysfs)}" for act in step.acts[:_MOST_ACTS]]
+        if len(step.acts) > _MOST_ACTS:
+            lines.append(f"       ... and {len(step.acts) - _MOST_ACTS} more like these")
     return lines
 
 
@@ -70,7 +74,7 @@ def _number_lines(plan: SharePlan, numbers: ShareNumbers) -> list[str]:
     node = "" if plan.target_node is None else f", node {plan.target_node}"
     change = numbers.memory - numbers.online
     more = f" ({format_size(abs(change))} {'more' if change > 0 else 'less'} than now)" if change else ""
-    memory = f"{_VERBS[plan.verdict]} {format_size(numbers.memory)} in {numbers.blocks} blocks{node}{more}"
+    memory = f"{VERBS[plan.verdict]} {format_size(numbers.memory)} in {numbers.blocks} blocks{node}{more}"
     whole = format_size(numbers.memory + numbers.lost)
     lines = [
         f"  memory      {memory}",
@@ -94,7 +98,11 @@ def _runnable(plan: SharePlan) -> list[ProvisionPlan]:
 
 def unrecoverable(plan: SharePlan) -> list[tuple[int, str]]:
     """What cannot be read back once the plan has been run: from which step on, counted from 1, and what."""
-    steps = [step for part in _runnable(plan) for step in part.steps]
+    return unrecoverable_steps([step for part in _runnable(plan) for step in part.steps])
+
+
+def unrecoverable_steps(steps: Sequence[Step]) -> list[tuple[int, str]]:
+    """The same of steps in order."""
     return [(number, step.unrecoverable) for number, step in enumerate(steps, 1) if step.unrecoverable]
 
 

@@ -358,7 +358,8 @@ def not_ours(namespace: Namespace) -> Refusal:
     """A namespace that tierd did not make."""
     return Refusal(
         "not-ours",
-        f"tierd did not make {namespace.name}, and takes free capacity only: what others made is left alone",
+        f"tierd did not make {namespace.name}, and leaves it alone while no policy names its UUID, with"
+        " consent to destroy what it holds",
     )
 
 

@@ -57,6 +57,8 @@ def uses_of(root: Root, names: Iterable[str]) -> dict[str, tuple[Use, ...]]:
             found[name][Use("holder", f"{holder} is made of it")] = None
     for name, words in _swaps(root, set(found)):
         found[name][Use("swap", words)] = None
+    for name, words in _loops(root, set(found)):
+        found[name][Use("holder", words)] = None
     seen: set[str] = set()
     for pid in _entries(root.proc):
         if not pid.isdecimal():
@@ -84,6 +86,16 @@ def _swaps(root: Root, names: set[str]) -> Iterator[tuple[str, str]]:
             path = _unescaped(line.split()[0])
             if (name := os.path.basename(path)) in names:
                 yield name, f"{path} is swap"
+
+
+def _loops(root: Root, names: set[str]) -> Iterator[tuple[str, str]]:
+    """Loop devices over one of the devices: the kernel has it open, and no process has."""
+    for loop in _entries(root.block_devices):
+        if loop.startswith("loop"):
+            with contextlib.suppress(GoneError):
+                backing = read_text(root.block_devices / loop / "loop/backing_file").strip()
+                if (name := os.path.basename(backing)) in names:
+                    yield name, f"{loop} is made of it"
 
 
 def _mounts(

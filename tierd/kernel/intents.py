@@ -12,9 +12,10 @@ import os
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tierd.core.inventory import Span, Taken
 from tierd.core.provision import Action
 from tierd.errors import DeniedError, MalformedError
 from tierd.kernel.files import read_text
@@ -27,6 +28,9 @@ MADE = frozenset({Action.CREATE_NAMESPACE.value, Action.FINISH_NAMESPACE.value})
 
 MAKING = MADE | {Action.SIZE_NAMESPACE.value}
 """Actions that make a namespace."""
+
+TAKEN = Action.TAKE_NAMESPACE.value
+"""The action that gives up a namespace that tierd did not make."""
 
 GONE = Action.DESTROY_NAMESPACE.value
 """The action after which it is free capacity."""
@@ -162,6 +166,24 @@ class Intents:
                 latest[str(record.get("request"))] = uuid
         return frozenset((request, uuid) for request, uuid in latest.items() if uuid)
 
+    def taken(self) -> tuple[Taken, ...]:
+        """Namespaces begun to be given up with consent, oldest first; one for each request and UUID. Raises
+        DeniedError, MalformedError."""
+        found: dict[str, Taken] = {}
+        for record in self._records():
+            if record.get("action") != TAKEN:
+                continue
+            if record.get("record") == "intent":
+                found[str(record.get("id"))] = _taken(record)
+            elif record.get("outcome") == "done" and (begun := found.get(str(record.get("id")))) is not None:
+                found[str(record.get("id"))] = replace(begun, done=True)
+        latest: dict[tuple[str, str], Taken] = {}
+        for taken in found.values():
+            key = (taken.request, taken.uuid)
+            if key not in latest or not latest[key].done:
+                latest[key] = taken
+        return tuple(latest.values())
+
     def _records(self) -> list[dict[str, object]]:
         try:
             lines = self._path.read_bytes().split(b"\n")
@@ -225,3 +247,24 @@ def _intent(record: Mapping[str, object]) -> Intent:
         saved={str(path): str(value) for path, value in saved.items()},
         boot=str(record.get("boot")),
     )
+
+
+def _taken(record: Mapping[str, object]) -> Taken:
+    facts = record.get("facts")
+    if not isinstance(facts, dict):
+        raise MalformedError(f"intent {record.get('id')}: facts have the wrong shape")
+    try:
+        return Taken(
+            request=str(record.get("request")),
+            uuid=str(facts["taken_uuid"]),
+            label_uuid=str(facts["taken_label_uuid"]),
+            iset_id=int(facts["iset_id"], 16),
+            size=int(facts["size"]),
+            memory=int(facts["memory"]),
+            found=str(facts["found"]),
+            data=Span(int(facts["data_start"]), int(facts["data_size"])),
+            kept=str(facts["kept"]),
+            done=False,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise MalformedError(f"intent {record.get('id')}: facts have the wrong shape") from error

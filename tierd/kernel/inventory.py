@@ -7,7 +7,7 @@ import errno
 import re
 from pathlib import Path
 
-from tierd.core.inventory import Inventory, MemoryNode, Namespace, Region, Span
+from tierd.core.inventory import Inventory, MemoryNode, Namespace, Region, Span, Taken
 from tierd.errors import DeniedError, GoneError, MalformedError
 from tierd.kernel import ndctl
 from tierd.kernel.dax import read_device
@@ -53,8 +53,10 @@ def measure(
     unfinished: frozenset[tuple[str, int]] = frozenset()
     made: frozenset[tuple[str, str]] = frozenset()
     condemned: frozenset[tuple[str, str]] = frozenset()
+    taken: tuple[Taken, ...] = ()
     try:
         unfinished, made, condemned = record.unfinished(), record.made(), record.condemned()
+        taken = record.taken()
     except DeniedError:
         if denied is None:
             raise
@@ -67,6 +69,7 @@ def measure(
         unfinished=unfinished,
         made=made,
         condemned=condemned,
+        taken=taken,
     )
 
 

@@ -1,4 +1,4 @@
-"""Running ndctl, daxctl, udevadm: absolute paths, no shell, a pipe, a deadline, bounded output.
+"""Running ndctl, daxctl, udevadm, blkid: absolute paths, no shell, a pipe, a deadline, bounded output.
 
 What a tool says about its own success is not believed: callers read the outcome from sysfs.
 """
@@ -27,6 +27,7 @@ _PACKAGES = {
     "ndctl": "ndctl",
     "daxctl": "daxctl",
     "udevadm": "udev",
+    "blkid": "util-linux",
     "modprobe": "kmod",
     "systemctl": "systemd",
 }

@@ -21,13 +21,16 @@ from pathlib import Path
 from types import FrameType
 
 import tierd.config
-from tierd.core.policy import ProvisionMode, ProvisionRequest
+from tierd.config.allow import allowance
+from tierd.core.consent import NamespacePlan
+from tierd.core.consent_text import any_plan_lines
+from tierd.core.policy import NamespaceRequest, ProvisionMode, ProvisionRequest
 from tierd.core.provision import Verdict
-from tierd.core.provision_text import plan_lines
 from tierd.core.share_plan import SharePlan
 from tierd.core.shares import plan_share
 from tierd.errors import ConfigError, DeniedError, TierdError
 from tierd.kernel import intents
+from tierd.kernel.evidence import examine
 from tierd.kernel.inventory import take_inventory
 from tierd.kernel.paths import Root
 from tierd.kernel.tools import Tools
@@ -36,13 +39,19 @@ from tierd.service.draining import DRAIN_DEADLINE, DRAIN_SECONDS_PER_GIB
 from tierd.service.events import Event, EventType, Priority
 from tierd.service.journal import default_sink, to_stderr
 from tierd.service.notify import Notifier
+from tierd.service.taking import Taker
+
+AnyPlan = SharePlan | NamespacePlan
+AnyRequest = ProvisionRequest | NamespaceRequest
 
 LOCK = Path("/run/tierd/convert.lock")
 DEVICE_DEADLINE = 60.0
 """Seconds to wait for the region: early in the boot udev has not loaded its driver yet."""
 LOCK_DEADLINE = 120.0
 
-_TRANSIENT = frozenset({"region-not-found", "not-settled", "no-device", "region-disabled"})
+_TRANSIENT = frozenset(
+    {"region-not-found", "namespace-not-found", "not-settled", "no-device", "region-disabled"}
+)
 """Refusals that time may cure while the machine boots."""
 
 BEGUN = EventType("conversion-begun", "04f0bceeb4724e6593e56fb9d7d8cf84", Priority.NOTICE)
@@ -142,9 +151,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace) -> int:
     policy = tierd.config.load(arguments.policy)
-    request = next((r for r in policy.provision if r.name == arguments.name), None)
+    request = next((r for r in policy.requests if r.name == arguments.name), None)
     if request is None:
-        known = ", ".join(r.name for r in policy.provision) or "none"
+        known = ", ".join(r.name for r in policy.requests) or "none"
         raise ConfigError(
             (f"{arguments.policy}: no provision request is named {arguments.name}; there is {known}",)
         )
@@ -153,8 +162,8 @@ def _run(arguments: argparse.Namespace) -> int:
     root, tools = Root(), Tools()
     record = intents.Intents(intents.DEFAULT_PATH, root)
     if arguments.plan or request.mode is ProvisionMode.PLAN:
-        plan = _wait(root, tools, record, request, arguments.wait)
-        print("\n".join(plan_lines(plan, str(root.sys))))
+        plan = _wait(root, tools, record, request, policy.origin, arguments.wait)
+        print("\n".join(any_plan_lines(plan, str(root.sys))))
         _say(
             PLANNED,
             f"{request.name}: {plan.verdict} ({_gist(plan)}); the mode is plan, nothing is run",
@@ -176,8 +185,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
         converter = Converter(root, tools, record, report, drain_deadline=arguments.drain)
         converter.recover()
-        _wait(root, tools, record, request, arguments.wait)
-        plan = converter.run(request)
+        _wait(root, tools, record, request, policy.origin, arguments.wait)
+        if isinstance(request, NamespaceRequest):
+            plan = Taker(converter, policy.origin).run(request)
+        else:
+            plan = converter.run(request)
     fields = {
         "TIERD_REGION": plan.region or "",
         "TIERD_UUID": "\n".join(
@@ -199,7 +211,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def _gist(plan: SharePlan) -> str:
+def _gist(plan: AnyPlan) -> str:
     if plan.refusals:
         return "; ".join(refusal.words for refusal in plan.refusals)
     assert plan.numbers is not None
@@ -211,13 +223,18 @@ def _gist(plan: SharePlan) -> str:
 
 
 def _wait(
-    root: Root, tools: Tools, record: intents.Intents, request: ProvisionRequest, seconds: float
-) -> SharePlan:
+    root: Root, tools: Tools, record: intents.Intents, request: AnyRequest, origin: str, seconds: float
+) -> AnyPlan:
     """The first plan that time will not change, or the last one before the deadline. Runs nothing."""
     until = time.monotonic() + seconds
     settled = False
     while True:
-        plan = plan_share(take_inventory(root, tools, record), request)
+        inventory = take_inventory(root, tools, record)
+        plan: AnyPlan
+        if isinstance(request, NamespaceRequest):
+            plan = examine(root, tools, inventory, request, allowance(origin, request.uuid))
+        else:
+            plan = plan_share(inventory, request)
         left = until - time.monotonic()
         absent = any(refusal.kind in _TRANSIENT for refusal in plan.refusals)
         devices = [part.namespace.dax for part in plan.parts if part.namespace is not None]
