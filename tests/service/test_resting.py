@@ -8,7 +8,7 @@ from tests.kernel.fixtures.simulated import SimulatedKernel
 from tests.service import engine_bench
 from tests.service.engine_bench import HOT, Bench
 from tierd.core.state import EngineState
-from tierd.service.engine import IDLE_ROUND_SECONDS
+from tierd.service.pace import IDLE_ROUND_SECONDS
 
 fake = engine_bench.fake
 

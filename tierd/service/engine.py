@@ -32,6 +32,7 @@ from tierd.kernel.topology import read_topology, refresh_free
 from tierd.service.coldness import Coldness
 from tierd.service.looking import Looking
 from tierd.service.moving import Executor, Moved
+from tierd.service.pace import Pace
 from tierd.service.placed import PlacedProcesses, without_own
 from tierd.service.rebuilding import Allowance, Rebuilder
 from tierd.service.sources import NoSource, Selection
@@ -39,21 +40,8 @@ from tierd.service.splitting import Splitter
 
 log = logging.getLogger(__name__)
 
-PROCESS_SECONDS = 2.0
-RESTING_PROCESS_SECONDS = 5.0
-"""Between two looks at the process list."""
-PRUNE_SECONDS = 10.0
-RESTING_PRUNE_SECONDS = 300.0
-"""Between two times that what is stale is forgotten."""
-WHOLE_ROUND_SECONDS = 4.0
-IDLE_ROUND_SECONDS = 10.0
-"""Between two whole rounds at rest, and after one in which there was little to do. In those in between, only
-a change of the hot set is looked for."""
 LITTLE = 256
 """Base pages: a round that moved fewer, and made no page huge, had little to do."""
-TOPOLOGY_SECONDS = 5.0
-RESTING_TOPOLOGY_SECONDS = 30.0
-"""Between two looks at nodes, tiers and watermarks; free memory is read in every whole round."""
 MOST_HOT = 1 << 18
 LEAST_HOT = 1 << 15
 """Pages considered in one round: several times as many as the last one promoted, within these."""
@@ -132,8 +120,7 @@ class Engine:
             self._heat = _heat(policy.engine, self._source)
             self._evidence = evidence
         self._bucket = TokenBucket(policy.engine.bandwidth, burst=max(1.0, policy.engine.round))
-        self._next_processes = self._next_prune = self._next_topology = 0.0
-        self._next_round = self._next_whole_round = 0.0
+        self._pace = Pace()
 
     def close(self) -> None:
         self._source.stop()
@@ -143,13 +130,12 @@ class Engine:
             self._take_source(self._select_source())
             self._select_source = None
         now = self._clock()
-        due = now >= self._next_round
-        glancing = self._looking.resting and now < self._next_whole_round
+        due = now >= self._pace.next_round
+        glancing = self._looking.resting and now < self._pace.next_whole_round
         try:
-            if now >= self._next_processes:
+            if self._pace.processes.due(now):
                 self._placed.refresh(self._policy.processes, self._policy.engine.minimum_process)
-                resting = self._looking.resting
-                self._next_processes = now + (RESTING_PROCESS_SECONDS if resting else PROCESS_SECONDS)
+                self._pace.processes.done(now, self._looking.resting)
             if due and not glancing:
                 self._topology = self._observe_topology(now)
             self._sample()
@@ -163,7 +149,7 @@ class Engine:
             if due:
                 self._skip_round(in_words(error))
         if due:
-            self._next_round = now + self._policy.engine.round
+            self._pace.next_round = now + self._policy.engine.round
         return self._looking.seconds
 
     def _skip_round(self, reason: str) -> None:
@@ -202,7 +188,7 @@ class Engine:
 
     def _round(self, now: float, topology: Topology) -> None:
         engine = self._policy.engine
-        self._next_whole_round = now + WHOLE_ROUND_SECONDS
+        self._pace.whole_round(now)
         if not topology.tiered:
             return self._publish(
                 topology, EngineState.IDLE, "one memory tier only: there is nothing to place"
@@ -213,9 +199,9 @@ class Engine:
             return self._publish(
                 topology, EngineState.IDLE, "the policy selects no process that is large enough"
             )
-        if now >= self._next_prune:
+        if self._pace.prune.due(now):
             self._heat.prune(now, self._placed.slots)
-            self._next_prune = now + (RESTING_PRUNE_SECONDS if self._looking.resting else PRUNE_SECONDS)
+            self._pace.prune.done(now, self._looking.resting)
         self._bucket.fill(now)
         self._looking.learn(now, self._heat, self._state.slow_bytes)
         pressed = self._undemoted() or self._pressed(engine.pressure_limit)
@@ -254,7 +240,7 @@ class Engine:
             raise moved.trouble
         rebuilt = self._rebuild(plan, moved, cold, topology)
         if not rebuilt and moved.pages < LITTLE:
-            self._next_whole_round = now + IDLE_ROUND_SECONDS
+            self._pace.whole_round(now, idle=True)
         for (slot, node), pages in moved.arrived.items():
             if view := self._placed.by_slot(slot):
                 self._coldness.arrived(view.cgroup, node, len(pages))
@@ -291,14 +277,13 @@ class Engine:
         return NOTHING_SEEN if proves_nothing(True, sum(stock.pages for stock in cold), covered) else ""
 
     def _observe_topology(self, now: float) -> Topology:
-        if now < self._next_topology:
+        if not self._pace.topology.due(now):
             try:
                 return refresh_free(self._root, self._topology)
             except GoneError:
                 log.info("a node is gone: reading the topology again")
         topology = read_topology(self._root)
-        resting = self._looking.resting
-        self._next_topology = now + (RESTING_TOPOLOGY_SECONDS if resting else TOPOLOGY_SECONDS)
+        self._pace.topology.done(now, self._looking.resting)
         return topology
 
     def _pressed(self, limit: float) -> str:

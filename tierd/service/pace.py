@@ -1,0 +1,44 @@
+"""When the engine does again what it does not do in every step: often while it places, seldom at rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+WHOLE_ROUND_SECONDS = 4.0
+IDLE_ROUND_SECONDS = 10.0
+"""Between two whole rounds at rest, and after one in which there was little to do. In those in between, only
+a change of the hot set is looked for."""
+
+
+@dataclass(slots=True)
+class Every:
+    """Something that is due every so many seconds, and at rest every `resting`."""
+
+    seconds: float
+    resting: float
+    next: float = 0.0
+
+    def due(self, now: float) -> bool:
+        return now >= self.next
+
+    def done(self, now: float, resting: bool) -> None:
+        self.next = now + (self.resting if resting else self.seconds)
+
+
+@dataclass(slots=True)
+class Pace:
+    """Owned by the engine, and made anew for each policy.
+
+    processes: looks at the process list. prune: what is stale is forgotten. topology: looks at nodes, tiers
+    and watermarks; free memory is read in every whole round.
+    """
+
+    processes: Every = field(default_factory=lambda: Every(2.0, 5.0))
+    prune: Every = field(default_factory=lambda: Every(10.0, 300.0))
+    topology: Every = field(default_factory=lambda: Every(5.0, 30.0))
+    next_round: float = 0.0
+    next_whole_round: float = 0.0
+
+    def whole_round(self, now: float, *, idle: bool = False) -> None:
+        """A whole round has begun, or, when `idle`, turned out to have little to do."""
+        self.next_whole_round = now + (IDLE_ROUND_SECONDS if idle else WHOLE_ROUND_SECONDS)
