@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tierd.core.model import PAGE_SIZE
-from tierd.core.text import clean, plural, size
+from tierd.core.text import clean, plural, ranges, size
 
 _GREEN, _YELLOW, _RED, _BOLD, _PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[1m", "\x1b[0m"
 _STATE_COLOURS = {
@@ -130,17 +130,6 @@ def plan(rows: Sequence[Mapping[str, Any]], style: Style) -> str:
     total = ", ".join(f"{action} {size(pages * PAGE_SIZE)}" for action, pages in sums.items() if pages)
     lines += ["", f"{plural(len(rows), 'step')}{': ' + total if total else ''}"]
     return "\n".join(lines)
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """Node numbers as the kernel prints them: ``0-2,5``."""
-    found: list[list[int]] = []
-    for number in sorted(numbers):
-        if found and number == found[-1][1] + 1:
-            found[-1][1] = number
-        else:
-            found.append([number, number])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in found) or "-"
 
 
 def _headline(name: str, state: str, style: Style) -> str:
