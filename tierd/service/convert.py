@@ -40,6 +40,8 @@ from tierd.service.notify import Notifier
 LOCK = Path("/run/tierd/convert.lock")
 DEVICE_DEADLINE = 60.0
 """Seconds to wait for the region: early in the boot udev has not loaded its driver yet."""
+SETTLE_DEADLINE = 5.0
+"""Seconds to wait once more with the lock, for what another conversion has only just finished."""
 LOCK_DEADLINE = 120.0
 
 _TRANSIENT = frozenset({"region-not-found", "not-settled", "no-device", "region-disabled"})
@@ -162,7 +164,24 @@ def _run(arguments: argparse.Namespace) -> int:
             {},
         )
         return Exit.OK
-    with _stoppable(), _lock(LOCK) as descriptor:
+    with _stoppable():
+        # before the lock: a device that does not come must not keep the others from theirs
+        seen = _wait(root, tools, record, request, arguments.wait)
+        seconds = 0.0 if _may_come(seen) else SETTLE_DEADLINE
+        return _carry_out(root, tools, record, request, arguments.drain, seconds)
+
+
+def _carry_out(
+    root: Root,
+    tools: Tools,
+    record: intents.Intents,
+    request: ProvisionRequest,
+    drain: float | None,
+    wait: float,
+) -> int:
+    """Do it, under the lock. drain, wait: seconds, for emptying memory, and for the device. The exit
+    status."""
+    with _lock(LOCK) as descriptor:
         if descriptor is None:
             _say(FAILED, f"{request.name}: another conversion is running", request.name, {})
             return Exit.BUSY
@@ -174,9 +193,9 @@ def _run(arguments: argparse.Namespace) -> int:
             notifier.status(words)
             _say(_KINDS[kind], words, request.name, fields)
 
-        converter = Converter(root, tools, record, report, drain_deadline=arguments.drain)
+        converter = Converter(root, tools, record, report, drain_deadline=drain)
         converter.recover()
-        _wait(root, tools, record, request, arguments.wait)
+        _wait(root, tools, record, request, wait)
         plan = converter.run(request)
     fields = {
         "TIERD_REGION": plan.region or "",
@@ -210,6 +229,10 @@ def _gist(plan: SharePlan) -> str:
     return f"{size} are online" if plan.verdict is Verdict.DONE else f"{size} to come"
 
 
+def _may_come(plan: SharePlan) -> bool:
+    return any(refusal.kind in _TRANSIENT for refusal in plan.refusals)
+
+
 def _wait(
     root: Root, tools: Tools, record: intents.Intents, request: ProvisionRequest, seconds: float
 ) -> SharePlan:
@@ -219,11 +242,10 @@ def _wait(
     while True:
         plan = plan_share(take_inventory(root, tools, record), request)
         left = until - time.monotonic()
-        absent = any(refusal.kind in _TRANSIENT for refusal in plan.refusals)
         devices = [part.namespace.dax for part in plan.parts if part.namespace is not None]
         # a device without a driver may be udev's to bind, or what a killed daxctl left: udev is asked once
         unbound = any(dax is not None and not dax.driver for dax in devices)
-        if left <= 0 or not (absent or (unbound and not settled)):
+        if left <= 0 or not (_may_come(plan) or (unbound and not settled)):
             return plan
         if settled:
             time.sleep(min(1.0, left))
