@@ -176,6 +176,7 @@ class Inventory:
     made: requests with the UUID of the namespace that tierd made for them, from the same record.
     condemned: requests with the label UUID of the namespace that tierd began to give back and never saw
     gone.
+    drained: the interleave sets of regions that an operator has drained.
     """
 
     regions: tuple[Region, ...]
@@ -185,3 +186,4 @@ class Inventory:
     unfinished: frozenset[tuple[str, int]] = frozenset()
     made: frozenset[tuple[str, str]] = frozenset()
     condemned: frozenset[tuple[str, str]] = frozenset()
+    drained: frozenset[int] = frozenset()

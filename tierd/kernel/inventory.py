@@ -11,6 +11,7 @@ from tierd.core.inventory import Inventory, MemoryNode, Namespace, Region, Span
 from tierd.errors import DeniedError, GoneError, MalformedError
 from tierd.kernel import ndctl
 from tierd.kernel.dax import read_device
+from tierd.kernel.drained import read_drained
 from tierd.kernel.files import read_int, read_text
 from tierd.kernel.intents import Intents
 from tierd.kernel.memory_blocks import read_block_size, read_online_policy
@@ -67,6 +68,7 @@ def measure(
         unfinished=unfinished,
         made=made,
         condemned=condemned,
+        drained=frozenset(entry.iset_id for entry in read_drained(record.path.parent)),
     )
 
 

@@ -117,11 +117,12 @@ class Converter:
                 raise ConversionError(
                     f"{plan.request.name}: {step.action} had no effect; it is not tried again"
                 )
-            self._take(inventory, plan, step)
+            self.take(inventory, plan, step)
             previous = (plan.request.name, step)
         raise ConversionError(f"{request.name}: not done after {MOST_STEPS} steps")
 
-    def _take(self, inventory: Inventory, plan: ProvisionPlan, step: Step) -> None:
+    def take(self, inventory: Inventory, plan: ProvisionPlan, step: Step) -> None:
+        """Take one step: record it, do it, read back what it did. Raises ConversionError."""
         request = plan.request
         device = None if plan.namespace is None or plan.namespace.dax is None else plan.namespace.dax
         facts: dict[str, Value] = {
