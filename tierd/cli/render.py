@@ -66,7 +66,8 @@ def status(facts: Mapping[str, Any], style: Style) -> str:
         f"  {line}" for problem in facts.get("config_problems", ()) for line in wrap(problem, style, 2)
     ]
     lines += ["", *tiers(facts.get("tiers", ()), style)]
-    lines += _missing(facts.get("missing", ()), style)
+    lines += _sentences("Devices:", facts.get("notices", ()), style)
+    lines += _sentences("Missing:", facts.get("missing", ()), style)
     return "\n".join(lines)
 
 
@@ -186,8 +187,8 @@ def _policy(facts: Mapping[str, Any]) -> str:
     return f"{origin} was refused at the last reload, the older policy stays in force:"
 
 
-def _missing(found: Sequence[str], style: Style) -> list[str]:
-    lines = ["", style.paint(_YELLOW, "Missing:")] if found else []
+def _sentences(title: str, found: Sequence[str], style: Style) -> list[str]:
+    lines = ["", style.paint(_YELLOW, title)] if found else []
     for sentence in found:
         first, *rest = wrap(str(sentence), style, 4)
         lines += [f"  - {first}", *(f"    {line}" for line in rest)]
