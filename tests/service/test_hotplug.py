@@ -167,6 +167,8 @@ def test_everybody_may_see_the_regions(tmp_path: Path) -> None:
     machine.write("sys/bus/nd/devices/region1/size", "busy")
     (found,) = read_regions(machine.root)
     assert found.iset_id == ISET
+    machine.write("sys/bus/nd/devices/region0/nstype", "4")
+    assert read_regions(machine.root)[0].iset_id is None
     assert read_regions(Root(tmp_path / "nothing")) == ()
 
 

@@ -8,6 +8,7 @@ from tierd.core.notices import SeenRegion
 from tierd.core.text import in_order
 from tierd.errors import GoneError, MalformedError
 from tierd.kernel.files import read_int
+from tierd.kernel.inventory import LABELLED
 from tierd.kernel.paths import Root
 
 
@@ -25,8 +26,9 @@ def read_regions(root: Root) -> tuple[SeenRegion, ...]:
             size = read_int(directory / "size")
             iset_id = None
             with contextlib.suppress(GoneError, MalformedError):
-                # 0: without labels; what ndctl calls the iset_id (drivers/nvdimm/region_devs.c)
-                iset_id = read_int(directory / "set_cookie", 16) or None
+                # without labels the kernel makes up another one (drivers/nvdimm/region_devs.c)
+                if read_int(directory / "nstype") == LABELLED:
+                    iset_id = read_int(directory / "set_cookie", 16) or None
             available = read_int(directory / "available_size")
             found.append(SeenRegion(name, iset_id, size, available))
     return tuple(found)

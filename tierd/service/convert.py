@@ -36,6 +36,8 @@ from tierd.service.one_shot import LOCK, Exit, Stopped, lock, say, stoppable
 
 DEVICE_DEADLINE = 60.0
 """Seconds to wait for the region: early in the boot udev has not loaded its driver yet."""
+LONGEST_PAUSE = 5.0
+"""Seconds between two whole looks meanwhile."""
 SETTLE_DEADLINE = 5.0
 """Seconds to wait once more with the lock, for what another conversion has only just finished."""
 _TRANSIENT = frozenset({"region-not-found", "not-settled", "no-device", "region-disabled"})
@@ -209,6 +211,18 @@ def _gist(plan: SharePlan) -> str:
     return f"{size} are online" if plan.verdict is Verdict.DONE else f"{size} to come"
 
 
+def _pause(root: Root, seconds: float) -> None:
+    """Until another device has appeared or gone, or for so long: to ask ndctl costs a hundred times as much
+    as to look, while the machine boots."""
+
+    def names() -> set[str]:
+        return {path.name for path in root.nd_devices.glob("*")}
+
+    before, until = names(), time.monotonic() + seconds
+    while names() == before and (left := until - time.monotonic()) > 0:
+        time.sleep(min(0.5, left))
+
+
 def _may_come(plan: SharePlan) -> bool:
     return any(refusal.kind in _TRANSIENT for refusal in plan.refusals)
 
@@ -228,7 +242,7 @@ def _wait(
         if left <= 0 or not (_may_come(plan) or (unbound and not settled)):
             return plan
         if settled:
-            time.sleep(min(1.0, left))
+            _pause(root, min(LONGEST_PAUSE, left))
             continue
         settled = True
         with contextlib.suppress(TierdError):  # without udev, polling is all there is
