@@ -78,11 +78,19 @@ def own_guest(kernel: str, tierd_package: Path) -> Iterator[Guest]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def bare_guest(kernel: str, tierd_package: Path) -> Iterator[Guest]:
+    """A server of its own that was started without an NVDIMM, with tierd installed."""
+    with _booted(kernel, pmem=()) as found:
+        found.install_tierd(tierd_package)
+        yield found
+
+
 class _booted:
     """A machine for the length of a `with` block, whose console and journal a failing test shows."""
 
-    def __init__(self, kernel: str) -> None:
-        self.boot = machine.boot(machine.Machine(kernel=kernel))
+    def __init__(self, kernel: str, **parts: Any) -> None:
+        self.boot = machine.boot(machine.Machine(kernel=kernel, **parts))
 
     def __enter__(self) -> Guest:
         self.guest = self.boot.__enter__()

@@ -102,6 +102,7 @@ def run(policy_path: Path) -> int:
 
     from tierd.service.assembly import create_engine
     from tierd.service.daemon import Daemon
+    from tierd.service.devices import read_notices
     from tierd.service.helper import Settings, read_missing, read_report
     from tierd.service.journal import Reporter, capture_logging, default_sink
 
@@ -123,6 +124,7 @@ def run(policy_path: Path) -> int:
         notifier=Notifier(),
         restart_when_tiered=report.settings is Settings.NOT_NEEDED,
         read_missing=read_missing,
+        read_notices=read_notices,
     )
     capture_logging(daemon.report)
     try:

@@ -51,6 +51,7 @@ VALUES: dict[str, Any] = {
     "BytesPerSecond": 12e6,
     "Counters": {"PromotedPages": GLib.Variant("t", 105472), "MoveSeconds": GLib.Variant("d", 0.5)},
     "Tiers": TIERS,
+    "Notices": ["region1: 512 MiB free, which no request names"],
     "Missing": ["DAMON: large regions are found later; boot with CONFIG_DAMON"],
 }
 PLAN = [

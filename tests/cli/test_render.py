@@ -144,13 +144,6 @@ def test_a_plan_sums_by_action() -> None:
     assert lines[-1] == "4 steps: demote 2.0 MiB, promote 1.0 MiB"
 
 
-@pytest.mark.parametrize(
-    ("numbers", "text"), [((), "-"), ((0,), "0"), ((3, 0, 1, 2, 7), "0-3,7"), ((1, 3), "1,3")]
-)
-def test_ranges(numbers: tuple[int, ...], text: str) -> None:
-    assert render.ranges(numbers) == text
-
-
 def test_names_from_the_bus_become_json_names_at_every_depth() -> None:
     assert render.plain(
         {"PlacedDramBytes": 1, "Tiers": [{"ReadLatencyNanoseconds": 80}], "State": "idle"}

@@ -81,6 +81,9 @@ def test_status(serve: Serve, arguments: tuple[str, ...]) -> None:
         "memory_tier4   dram  0      1.5 GiB  2.0 GiB   75%    80 ns\n"
         "memory_tier56  slow  1-2        0 B  4.0 GiB    0%        -\n"
         "\n"
+        "Devices:\n"
+        "  - region1: 512 MiB free, which no request names\n"
+        "\n"
         "Missing:\n"
         "  - DAMON: large regions are found later; boot with CONFIG_DAMON\n"
     )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierd.core.text import clean, in_order, plural, sentence, size
+from tierd.core.text import clean, in_order, plural, ranges, sentence, size
 
 
 @given(st.text(alphabet=st.characters()), st.integers(4, 300) | st.none())
@@ -70,3 +70,10 @@ def test_counts_and_sentences() -> None:
 def test_names_with_numbers_are_in_the_order_of_the_numbers() -> None:
     names = ["dax1.0", "dax0.10", "dax0.9", "node", "dax"]
     assert sorted(names, key=in_order) == ["dax", "dax0.9", "dax0.10", "dax1.0", "node"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"), [((), "-"), ((0,), "0"), ((3, 0, 1, 2, 7), "0-3,7"), ((1, 3), "1,3")]
+)
+def test_ranges(numbers: tuple[int, ...], text: str) -> None:
+    assert ranges(numbers) == text

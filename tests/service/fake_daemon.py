@@ -124,6 +124,9 @@ def main() -> int:
         notifier=Notifier(),
         address=os.environ["TIERD_TEST_BUS"],
         restart_when_tiered="--restart-when-tiered" in sys.argv,
+        read_notices=lambda policy: (
+            (f"region9 is new, {policy.engine.mode}",) if "--new-region" in sys.argv else ()
+        ),
         read_missing=lambda: LATE if "--late" in sys.argv else (),
     )
     capture_logging(daemon.report)

@@ -18,7 +18,7 @@ from tierd.core.provision import Verdict
 from tierd.errors import ConfigError, TierdError
 from tierd.kernel.intents import Intents
 from tierd.kernel.paths import Root
-from tierd.service import conversion, convert
+from tierd.service import conversion, convert, one_shot
 from tierd.service.conversion import ConversionError, Converter
 
 GIB = 1 << 30
@@ -400,13 +400,13 @@ def test_no_failure_ends_in_a_traceback(
 
 
 def test_the_lock_is_one_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convert, "LOCK_DEADLINE", 0.3)
+    monkeypatch.setattr(one_shot, "LOCK_DEADLINE", 0.3)
     path = tmp_path / "run/convert.lock"
-    with convert._lock(path) as first:
+    with one_shot.lock(path) as first:
         assert first is not None
-        with convert._lock(path) as second:
+        with one_shot.lock(path) as second:
             assert second is None
-    with convert._lock(path) as third:
+    with one_shot.lock(path) as third:
         assert third is not None
         with pytest.raises(BlockingIOError), path.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

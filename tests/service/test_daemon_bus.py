@@ -71,6 +71,7 @@ def test_properties(daemon: DaemonProgram) -> None:
                 "ReadLatencyNanoseconds": 300,
             },
         ],
+        "Notices": [],
         "Missing": ["DAMON: large regions are found later; boot with CONFIG_DAMON"],
     }
 

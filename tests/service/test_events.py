@@ -69,6 +69,22 @@ HOLD = replace(STEADY, engine=EngineState.HOLDING, reason="memory pressure 45 %"
             ["tier-resized: tier memory_tier56 (slow, node 1): 3.0 GiB, was 4.0 GiB"],
         ),
         (
+            replace(STEADY, blocks={0: (0, 1), 1: (32, 33, 34, 40)}),
+            replace(STEADY, topology=Topology((DRAM, LESS)), blocks={0: (0, 1), 1: (32, 41)}),
+            [
+                "tier-resized: tier memory_tier56 (slow, node 1): 3.0 GiB, was 4.0 GiB: memory blocks"
+                " 33-34,40 went offline, memory blocks 41 went online"
+            ],
+        ),
+        (
+            replace(STEADY, blocks={1: (32, 33)}),
+            replace(STEADY, topology=Topology((DRAM,))),
+            [
+                "tier-vanished: tier memory_tier56 (slow, node 1): 4.0 GiB is gone: memory blocks 32-33 went"
+                " offline"
+            ],
+        ),
+        (
             STEADY,
             replace(STEADY, missing=(DAMON,)),
             ["feature-missing: DAMON: large regions are found later; boot with CONFIG_DAMON"],

@@ -261,6 +261,23 @@ class Guest:
         if self.run(limit + loop, timeout=timeout + 30, check=False).returncode:
             raise GuestError(f"still not so after {timeout:g} s: {condition}")
 
+    def reboot(self, *, timeout: float = 300) -> None:
+        """Start the guest anew, with all that is plugged in; returns once it answers again."""
+        read = "cat /proc/sys/kernel/random/boot_id"
+        before = self.output(read)
+        self.run("systemctl reboot --no-block", check=False)
+        until = time.monotonic() + timeout
+        while time.monotonic() < until:
+            try:
+                if not self.connected():
+                    self.connect()
+                if self.run(read, timeout=30).stdout.strip() != before:
+                    return
+            except GuestError:
+                pass
+            time.sleep(0.5)
+        raise GuestError(f"the guest did not come back within {timeout:g} s\n{self.serial_tail()}")
+
     def prepare_labels(self, dimm: str = "nmem0") -> Region:
         """Give the NVDIMM labels, as an operator would, and say which region it makes.
 

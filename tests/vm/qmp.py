@@ -10,6 +10,9 @@ from typing import Any
 
 from tests.vm import host
 
+LABEL_SIZE = 2 << 20
+"""Bytes of an NVDIMM's labels."""
+
 
 class Qmp:
     """A connection to a running QEMU, a context manager; raises HostError for what QEMU refuses."""
@@ -48,3 +51,19 @@ class Qmp:
     def monitor(self, line: str) -> str:
         """Run a command of the human monitor, for what has no command of its own."""
         return str(self.execute("human-monitor-command", **{"command-line": line}))
+
+    def plug_nvdimm(self, slot: int, backing: Path, *, node: int) -> None:
+        """Plug an NVDIMM in while the machine runs; it cannot be taken out again (QEMU has no unplug for
+        them). backing: a file of the region's size and LABEL_SIZE, in which the labels come last."""
+        size = backing.stat().st_size
+        name = f"plugged{slot}"
+        self.execute(
+            "object-add",
+            **{"qom-type": "memory-backend-file", "id": name, "size": size, "share": True},
+            **{"mem-path": str(backing)},
+        )
+        self.execute(
+            "device_add",
+            **{"driver": "nvdimm", "id": f"nvdimm{slot}", "memdev": name, "label-size": LABEL_SIZE},
+            **{"node": node, "slot": slot},
+        )

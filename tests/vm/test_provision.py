@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
-import time
 from typing import Any
 
 import pytest
 
-from tests.vm.guest import Guest, GuestError, Region
+from tests.vm.guest import Guest, Region
 from tierd.service.convert import DONE, REFUSED
 
 MIB = 1 << 20
@@ -316,10 +315,8 @@ def test_after_a_reboot_the_memory_is_back_by_itself(server: Server) -> None:
     assert server.convert() == 0
     uuid = server.plan()["slices"][0]["namespace"]
     server.guest.run("systemctl enable tierd-convert@test")
-    before = server.guest.output("cat /proc/sys/kernel/random/boot_id")
     lines = len(server.records())
-    server.guest.run("systemctl reboot --no-block", check=False)
-    _reconnect(server.guest, before)
+    server.guest.reboot()
     server.guest.wait_for("systemctl is-active tierd-convert@test", timeout=240)
     server.is_memory()
     assert server.plan()["slices"][0]["namespace"] == uuid
@@ -333,20 +330,6 @@ def test_after_a_reboot_the_memory_is_back_by_itself(server: Server) -> None:
 
 def _verdict(part: dict[str, Any]) -> str:
     return str(part["could"]["verdict"])
-
-
-def _reconnect(guest: Guest, boot: str) -> None:
-    until = time.monotonic() + 300
-    while time.monotonic() < until:
-        try:
-            if not guest.connected():
-                guest.connect()
-            if guest.run("cat /proc/sys/kernel/random/boot_id", timeout=30).stdout.strip() != boot:
-                return
-        except GuestError:
-            pass
-        time.sleep(1)
-    pytest.fail(f"the guest did not come back\n{guest.serial_tail()}")
 
 
 # The last one: memory in the wrong zone may stay there until a reboot.

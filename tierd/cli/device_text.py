@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tierd.cli.render import Style, ranges, share, table, wrap
-from tierd.core.text import clean, size
+from tierd.cli.render import Style, share, table, wrap
+from tierd.core.text import clean, ranges, size
 
 Rows = Sequence[Mapping[str, Any]]
 Table = list[tuple[str, ...]]

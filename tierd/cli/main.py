@@ -72,10 +72,11 @@ def parser(*, light: bool = False) -> argparse.ArgumentParser:
     plan.set_defaults(handler=_plan)
 
     if not light:
-        from tierd.cli import devices, provision
+        from tierd.cli import devices, drain, provision
 
         devices.add_parser(commands)
         provision.add_parser(commands)
+        drain.add_parser(commands)
 
     check = commands.add_parser(
         "check-config",

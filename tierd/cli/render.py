@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tierd.core.model import PAGE_SIZE
-from tierd.core.text import clean, plural, size
+from tierd.core.text import clean, plural, ranges, size
 
 _GREEN, _YELLOW, _RED, _BOLD, _PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[1m", "\x1b[0m"
 _STATE_COLOURS = {
@@ -66,7 +66,8 @@ def status(facts: Mapping[str, Any], style: Style) -> str:
         f"  {line}" for problem in facts.get("config_problems", ()) for line in wrap(problem, style, 2)
     ]
     lines += ["", *tiers(facts.get("tiers", ()), style)]
-    lines += _missing(facts.get("missing", ()), style)
+    lines += _sentences("Devices:", facts.get("notices", ()), style)
+    lines += _sentences("Missing:", facts.get("missing", ()), style)
     return "\n".join(lines)
 
 
@@ -132,17 +133,6 @@ def plan(rows: Sequence[Mapping[str, Any]], style: Style) -> str:
     return "\n".join(lines)
 
 
-def ranges(numbers: Sequence[int]) -> str:
-    """Node numbers as the kernel prints them: ``0-2,5``."""
-    found: list[list[int]] = []
-    for number in sorted(numbers):
-        if found and number == found[-1][1] + 1:
-            found[-1][1] = number
-        else:
-            found.append([number, number])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in found) or "-"
-
-
 def _headline(name: str, state: str, style: Style) -> str:
     colour = _STATE_COLOURS.get(state, _YELLOW)
     return f"{style.paint(colour, '●' if style.unicode else '*')} {name}: {style.paint(colour, state)}"
@@ -197,8 +187,8 @@ def _policy(facts: Mapping[str, Any]) -> str:
     return f"{origin} was refused at the last reload, the older policy stays in force:"
 
 
-def _missing(found: Sequence[str], style: Style) -> list[str]:
-    lines = ["", style.paint(_YELLOW, "Missing:")] if found else []
+def _sentences(title: str, found: Sequence[str], style: Style) -> list[str]:
+    lines = ["", style.paint(_YELLOW, title)] if found else []
     for sentence in found:
         first, *rest = wrap(str(sentence), style, 4)
         lines += [f"  - {first}", *(f"    {line}" for line in rest)]

@@ -198,6 +198,7 @@ class Inventory:
     condemned: requests with the label UUID of the namespace that tierd began to give back and never saw
     gone.
     taken: namespaces that tierd began to give up with their owners' consent, oldest first.
+    drained: the interleave sets of regions that an operator has drained.
     """
 
     regions: tuple[Region, ...]
@@ -208,3 +209,4 @@ class Inventory:
     made: frozenset[tuple[str, str]] = frozenset()
     condemned: frozenset[tuple[str, str]] = frozenset()
     taken: tuple[Taken, ...] = ()
+    drained: frozenset[int] = frozenset()

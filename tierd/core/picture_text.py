@@ -96,6 +96,7 @@ def _region(picture: Picture, region: Region) -> dict[str, Any]:
         "read_only": region.read_only,
         "bad_blocks": region.bad_blocks,
         "locked": list(region.locked),
+        "drained": region.iset_id in picture.inventory.drained,
         "could": _prospect(prospect, f"all of its free {size(region.available)}", region.target_node),
     }
 

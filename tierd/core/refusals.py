@@ -27,6 +27,10 @@ SMALLEST_DRAM_KEPT = 64 << 20
 made."""
 
 
+DRAINED = "drained"
+"""The kind of refusal that an operator has asked for, and that is no failure."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why nothing is run. `kind` is a fixed word for programs, `words` one sentence for people."""
@@ -96,6 +100,8 @@ def of_region(inventory: Inventory, region: Region, target: int | None) -> list[
     def refuse(kind: str, words: str) -> None:
         found.append(Refusal(kind, words))
 
+    if region.iset_id in inventory.drained:
+        found.append(drained(region))
     if not region.labelled:
         refuse(
             "label-less", f"{region.name} has no labels: nothing tells its namespaces apart after a reboot"
@@ -316,16 +322,21 @@ def of_release(
         )
         return found
     dax = namespace.dax
+    return found + of_leaving(dax)
+
+
+def of_leaving(dax: DaxDevice) -> list[Refusal]:
+    """What stops the memory of a device from leaving the kernel."""
     if not dax.system_ram and any(block.online for block in dax.blocks):
-        found += of_blocks(dax, range(0), frozenset())
+        return of_blocks(dax, range(0), frozenset())
     fixed = [b for b in dax.blocks if b.online and not b.movable]
-    if dax.system_ram and fixed:
-        refuse(
-            "zone",
-            f"{len(fixed)} memory blocks of {dax.name} are online outside ZONE_MOVABLE: they may hold memory"
-            " of the kernel, which cannot leave",
-        )
-    return found
+    if not (dax.system_ram and fixed):
+        return []
+    words = (
+        f"{len(fixed)} memory blocks of {dax.name} are online outside ZONE_MOVABLE: they may hold memory of"
+        " the kernel, which cannot leave"
+    )
+    return [Refusal("zone", words)]
 
 
 def of_room(inventory: Inventory, target: int | None, leaving: int) -> list[Refusal]:
@@ -352,6 +363,15 @@ def of_room(inventory: Inventory, target: int | None, leaving: int) -> list[Refu
             f" {_about(room)} to give, and a tenth more than is moved is asked for",
         )
     ]
+
+
+def drained(region: Region) -> Refusal:
+    """An operator has drained the region."""
+    return Refusal(
+        DRAINED,
+        f"{region.name} is drained, and stays so; `tierctl drain --undo {region.name}` lets it be memory"
+        " again",
+    )
 
 
 def not_ours(namespace: Namespace) -> Refusal:

@@ -38,24 +38,7 @@ def plan_release(
     leaving = len(online) * inventory.block_size
     found = refusals.of_release(inventory, request, region, namespace)
     found += refusals.of_room(inventory, target, leaving)
-    steps = []
-    if online:
-        steps.append(
-            Step(
-                Action.OFFLINE_BLOCKS,
-                tuple(Setting(BLOCK_STATE.format(b.number), "offline") for b in reversed(online)),
-                f"drain {len(online)} memory blocks of {namespace.name}, {format_size(leaving)}, and take"
-                " them offline, the last one first; what is in use there moves to other memory",
-            )
-        )
-    if dax is not None and dax.system_ram:
-        steps.append(
-            Step(
-                Action.DEVDAX,
-                (Command(("daxctl", "reconfigure-device", "-m", "devdax", "-f", dax.name)),),
-                f"take the offline memory of {dax.name} out of the kernel",
-            )
-        )
+    steps = list(leaving_steps(inventory, namespace))
     size = 0 if span is None else span.size
     steps.append(
         Step(
@@ -83,3 +66,32 @@ def plan_release(
         numbers,
         tuple(found),
     )
+
+
+def leaving_steps(inventory: Inventory, namespace: Namespace) -> tuple[Step, ...]:
+    """What takes the namespace's memory out of the kernel, and leaves the namespace as it is. Also for
+    core/drain.py."""
+    dax = namespace.dax
+    if dax is None:
+        return ()
+    online = tuple(block for block in dax.blocks if block.online)
+    steps = []
+    if online:
+        leaving = len(online) * inventory.block_size
+        steps.append(
+            Step(
+                Action.OFFLINE_BLOCKS,
+                tuple(Setting(BLOCK_STATE.format(b.number), "offline") for b in reversed(online)),
+                f"drain {len(online)} memory blocks of {namespace.name}, {format_size(leaving)}, and take"
+                " them offline, the last one first; what is in use there moves to other memory",
+            )
+        )
+    if dax.system_ram:
+        steps.append(
+            Step(
+                Action.DEVDAX,
+                (Command(("daxctl", "reconfigure-device", "-m", "devdax", "-f", dax.name)),),
+                f"take the offline memory of {dax.name} out of the kernel",
+            )
+        )
+    return tuple(steps)

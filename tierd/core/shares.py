@@ -49,10 +49,14 @@ def plan_share(inventory: Inventory, request: ProvisionRequest) -> SharePlan:
     if region is None or region.span is None:
         name = None if region is None else region.name
         return SharePlan(request, name, (), (plan(inventory, _slice(request, 1, request.size)),))
+    if region.iset_id in inventory.drained:
+        refused = (refusals.drained(region),)
+        part = ProvisionPlan(request, Verdict.REFUSED, region.name, refusals=refused)
+        return SharePlan(request, region.name, (), (part,))
     slices = slices_of(region, request)
     if len({number for number, _ in slices}) < len(slices):
-        refused = [plan(inventory, _slice(request, number, None)) for number, _ in slices]
-        twice = [part for part in refused if any(r.kind == "ambiguous-label" for r in part.refusals)]
+        plans = [plan(inventory, _slice(request, number, None)) for number, _ in slices]
+        twice = [part for part in plans if any(r.kind == "ambiguous-label" for r in part.refusals)]
         return SharePlan(request, region.name, (), tuple(twice[:1]))
     work = _Work(inventory, region, request, dict(slices))
     going = work.choose_releases()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -79,6 +80,7 @@ class PlanLine:
 class State:
     """Everything the bus, the journal, the status line and the metrics may show.
 
+    blocks: the memory blocks of each node that are online, by number; none where the kernel has no hotplug.
     hit_ratio: share of sampled accesses that found DRAM, None when unknown (an estimate from samples).
     source: name of the access source in use; source_reason: why that one.
     processes, cgroups: how many are being placed; dram_bytes, slow_bytes: their memory in each kind of tier.
@@ -89,6 +91,7 @@ class State:
     engine: EngineState = EngineState.STARTING
     reason: str = ""
     topology: Topology = field(default_factory=lambda: Topology(()))
+    blocks: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     counters: Counters = field(default_factory=Counters)
     source: str = "none"
     source_reason: str = ""

@@ -4,6 +4,7 @@ counts and sizes in words. Used by the bus, the journal, the terminal and the me
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 LINE_LIMIT = 256
 """Characters of one sentence shown to an operator; a bus reply stays small and a journal line readable."""
@@ -46,3 +47,14 @@ def size(count: float) -> str:
             return f"{value:.1f} {unit}" if value < 10 and unit != "B" else f"{value:.0f} {unit}"
         value /= 1024
     return f"{value:.1f} TiB"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Numbers as the kernel prints them: ``0-2,5``; a dash when there is none."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in found) or "-"

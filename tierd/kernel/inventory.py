@@ -11,6 +11,7 @@ from tierd.core.inventory import Inventory, MemoryNode, Namespace, Region, Span,
 from tierd.errors import DeniedError, GoneError, MalformedError
 from tierd.kernel import ndctl
 from tierd.kernel.dax import read_device
+from tierd.kernel.drained import read_drained
 from tierd.kernel.files import read_int, read_text
 from tierd.kernel.intents import Intents
 from tierd.kernel.memory_blocks import read_block_size, read_online_policy
@@ -18,7 +19,7 @@ from tierd.kernel.paths import Root
 from tierd.kernel.tools import Tools
 from tierd.kernel.topology import read_topology
 
-_LABELLED = 5
+LABELLED = 5
 """`nstype` of a region whose namespaces are described by labels (ND_DEVICE_NAMESPACE_PMEM,
 linux/ndctl.h)."""
 
@@ -70,6 +71,7 @@ def measure(
         made=made,
         condemned=condemned,
         taken=taken,
+        drained=frozenset(entry.iset_id for entry in read_drained(record.path.parent)),
     )
 
 
@@ -117,7 +119,7 @@ def _read_region(
         span=_read_span(root, listed.name, denied),
         align=_optional(root, f"{listed.name}/align", 16) or 1,
         available=_optional(root, f"{listed.name}/available_size") or 0,
-        labelled=_optional(root, f"{listed.name}/nstype") == _LABELLED,
+        labelled=_optional(root, f"{listed.name}/nstype") == LABELLED,
         enabled=listed.enabled,
         read_only=read_int(directory / "read_only") != 0,
         bad_blocks=_count_bad_blocks(root, listed.name),

@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import os
-import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from enum import IntEnum
 from pathlib import Path
-from types import FrameType
 
 import tierd.config
 from tierd.config.allow import allowance
@@ -26,6 +22,7 @@ from tierd.core.consent import NamespacePlan
 from tierd.core.consent_text import any_plan_lines
 from tierd.core.policy import NamespaceRequest, ProvisionMode, ProvisionRequest
 from tierd.core.provision import Verdict
+from tierd.core.refusals import DRAINED
 from tierd.core.share_plan import SharePlan
 from tierd.core.shares import plan_share
 from tierd.errors import ConfigError, DeniedError, TierdError
@@ -36,19 +33,20 @@ from tierd.kernel.paths import Root
 from tierd.kernel.tools import Tools
 from tierd.service.conversion import Converter
 from tierd.service.draining import DRAIN_DEADLINE, DRAIN_SECONDS_PER_GIB
-from tierd.service.events import Event, EventType, Priority
-from tierd.service.journal import default_sink, to_stderr
+from tierd.service.events import EventType, Priority
 from tierd.service.notify import Notifier
+from tierd.service.one_shot import LOCK, Exit, Stopped, lock, say, stoppable
 from tierd.service.taking import Taker
 
 AnyPlan = SharePlan | NamespacePlan
 AnyRequest = ProvisionRequest | NamespaceRequest
 
-LOCK = Path("/run/tierd/convert.lock")
 DEVICE_DEADLINE = 60.0
 """Seconds to wait for the region: early in the boot udev has not loaded its driver yet."""
-LOCK_DEADLINE = 120.0
-
+LONGEST_PAUSE = 5.0
+"""Seconds between two whole looks meanwhile."""
+SETTLE_DEADLINE = 5.0
+"""Seconds to wait once more with the lock, for what another conversion has only just finished."""
 _TRANSIENT = frozenset(
     {"region-not-found", "namespace-not-found", "not-settled", "no-device", "region-disabled"}
 )
@@ -63,9 +61,10 @@ REFUSED = EventType("conversion-refused", "5d44974f06cb41bb951bef58ac40ffad", Pr
 FAILED = EventType("conversion-failed", "a50fb1fb60e04b25af203253c5d328b7", Priority.ERROR)
 NOTED = EventType("conversion-noted", "b0288c6c2b004787bc91a5f2e7dab203", Priority.WARNING)
 RESTORED = EventType("conversion-restored", "3012a893a1c54077bf278c06325b4c37", Priority.WARNING)
-EVENT_TYPES = (BEGUN, DRAINING, STEP_DONE, DONE, PLANNED, REFUSED, FAILED, NOTED, RESTORED)
+HELD = EventType("conversion-held", "897c19a71f0d640334b2f8645624c5da", Priority.NOTICE)
+EVENT_TYPES = (BEGUN, DRAINING, STEP_DONE, DONE, PLANNED, REFUSED, FAILED, NOTED, RESTORED, HELD)
 
-_KINDS = {
+KINDS = {
     "begun": BEGUN,
     "draining": DRAINING,
     "step-done": STEP_DONE,
@@ -74,29 +73,13 @@ _KINDS = {
 }
 
 
-class Exit(IntEnum):
-    """Exit status, after sysexits(3)."""
-
-    OK = 0
-    FAILED = 1
-    REFUSED = 69
-    BUSY = 75
-    DENIED = 77
-    CONFIG = 78
-
-
-class Stopped(BaseException):
-    """SIGTERM or SIGINT came. Not an Exception, so that nothing between here and main takes it for a
-    failure."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; its exit status. Raises nothing."""
     arguments = _parser().parse_args(argv)
     try:
         return _run(arguments)
     except ConfigError as error:
-        _say(
+        say(
             FAILED,
             "; ".join(error.problems[:3]),
             arguments.name,
@@ -104,22 +87,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return Exit.CONFIG
     except DeniedError as error:
-        _say(FAILED, f"{arguments.name}: {error}", arguments.name, {})
+        say(FAILED, f"{arguments.name}: {error}", arguments.name, {})
         return Exit.DENIED
     except TierdError as error:
         hint = f" ({error.hint})" if error.hint else ""
-        _say(FAILED, f"{error}{hint}", arguments.name, {})
+        say(FAILED, f"{error}{hint}", arguments.name, {})
         return Exit.FAILED
     except Stopped:
-        _say(FAILED, f"{arguments.name}: stopped; the next run goes on from here", arguments.name, {})
+        say(FAILED, f"{arguments.name}: stopped; the next run goes on from here", arguments.name, {})
         return Exit.FAILED
     except OSError as error:
-        _say(FAILED, f"{arguments.name}: {error.filename or 'system'}: {error.strerror}", arguments.name, {})
+        say(FAILED, f"{arguments.name}: {error.filename or 'system'}: {error.strerror}", arguments.name, {})
         return Exit.FAILED
     except Exception as error:  # an operator gets a sentence, whatever went wrong
-        _say(
-            FAILED, f"{arguments.name}: internal error: {type(error).__name__}: {error}", arguments.name, {}
-        )
+        say(FAILED, f"{arguments.name}: internal error: {type(error).__name__}: {error}", arguments.name, {})
         return Exit.FAILED
 
 
@@ -164,16 +145,34 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.plan or request.mode is ProvisionMode.PLAN:
         plan = _wait(root, tools, record, request, policy.origin, arguments.wait)
         print("\n".join(any_plan_lines(plan, str(root.sys))))
-        _say(
+        say(
             PLANNED,
             f"{request.name}: {plan.verdict} ({_gist(plan)}); the mode is plan, nothing is run",
             request.name,
             {},
         )
         return Exit.OK
-    with _stoppable(), _lock(LOCK) as descriptor:
+    with stoppable():
+        # before the lock: a device that does not come must not keep the others from theirs
+        seen = _wait(root, tools, record, request, policy.origin, arguments.wait)
+        seconds = 0.0 if _may_come(seen) else SETTLE_DEADLINE
+        return _carry_out(root, tools, record, request, policy.origin, arguments.drain, seconds)
+
+
+def _carry_out(
+    root: Root,
+    tools: Tools,
+    record: intents.Intents,
+    request: AnyRequest,
+    origin: str,
+    drain: float | None,
+    wait: float,
+) -> int:
+    """Do it, under the lock. drain, wait: seconds, for emptying memory, and for the device. The exit
+    status."""
+    with lock(LOCK) as descriptor:
         if descriptor is None:
-            _say(FAILED, f"{request.name}: another conversion is running", request.name, {})
+            say(FAILED, f"{request.name}: another conversion is running", request.name, {})
             return Exit.BUSY
         tools = replace(tools, inherit=(descriptor,))
 
@@ -181,13 +180,14 @@ def _run(arguments: argparse.Namespace) -> int:
 
         def report(kind: str, words: str, fields: Mapping[str, str]) -> None:
             notifier.status(words)
-            _say(_KINDS[kind], words, request.name, fields)
+            say(KINDS[kind], words, request.name, fields)
 
-        converter = Converter(root, tools, record, report, drain_deadline=arguments.drain)
+        converter = Converter(root, tools, record, report, drain_deadline=drain)
         converter.recover()
-        _wait(root, tools, record, request, policy.origin, arguments.wait)
+        _wait(root, tools, record, request, origin, wait)
+        plan: AnyPlan
         if isinstance(request, NamespaceRequest):
-            plan = Taker(converter, policy.origin).run(request)
+            plan = Taker(converter, origin).run(request)
         else:
             plan = converter.run(request)
     fields = {
@@ -197,17 +197,20 @@ def _run(arguments: argparse.Namespace) -> int:
         ),
     }
     for note in plan.notes:
-        _say(NOTED, f"{request.name}: {note}", request.name, fields)
+        say(NOTED, f"{request.name}: {note}", request.name, fields)
     if plan.verdict is Verdict.REFUSED:
+        if {refusal.kind for refusal in plan.refusals} == {DRAINED}:
+            say(HELD, f"{request.name}: {_gist(plan)}", request.name, fields)
+            return Exit.OK
         kinds = "\n".join(refusal.kind for refusal in plan.refusals)
-        _say(
+        say(
             REFUSED,
             f"{request.name}: refused: {_gist(plan)}",
             request.name,
             {**fields, "TIERD_REFUSALS": kinds},
         )
         return Exit.REFUSED
-    _say(DONE, f"{request.name}: {_gist(plan)}", request.name, fields)
+    say(DONE, f"{request.name}: {_gist(plan)}", request.name, fields)
     return Exit.OK
 
 
@@ -220,6 +223,22 @@ def _gist(plan: AnyPlan) -> str:
     node = "" if plan.target_node is None else f" on node {plan.target_node}"
     size = f"{plan.numbers.memory >> 20} MiB{node}, {plan.numbers.blocks} blocks in ZONE_MOVABLE"
     return f"{size} are online" if plan.verdict is Verdict.DONE else f"{size} to come"
+
+
+def _pause(root: Root, seconds: float) -> None:
+    """Until another device has appeared or gone, or for so long: to ask ndctl costs a hundred times as much
+    as to look, while the machine boots."""
+
+    def names() -> set[str]:
+        return {path.name for path in root.nd_devices.glob("*")}
+
+    before, until = names(), time.monotonic() + seconds
+    while names() == before and (left := until - time.monotonic()) > 0:
+        time.sleep(min(0.5, left))
+
+
+def _may_come(plan: AnyPlan) -> bool:
+    return any(refusal.kind in _TRANSIENT for refusal in plan.refusals)
 
 
 def _wait(
@@ -236,64 +255,17 @@ def _wait(
         else:
             plan = plan_share(inventory, request)
         left = until - time.monotonic()
-        absent = any(refusal.kind in _TRANSIENT for refusal in plan.refusals)
         devices = [part.namespace.dax for part in plan.parts if part.namespace is not None]
         # a device without a driver may be udev's to bind, or what a killed daxctl left: udev is asked once
         unbound = any(dax is not None and not dax.driver for dax in devices)
-        if left <= 0 or not (absent or (unbound and not settled)):
+        if left <= 0 or not (_may_come(plan) or (unbound and not settled)):
             return plan
         if settled:
-            time.sleep(min(1.0, left))
+            _pause(root, min(LONGEST_PAUSE, left))
             continue
         settled = True
         with contextlib.suppress(TierdError):  # without udev, polling is all there is
             tools.run(("udevadm", "settle", f"--timeout={max(1, int(left))}"), deadline=left + 5)
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[int | None]:
-    """The lock on all conversions, as a descriptor for the tools to inherit; None when it is not to be had
-    in time."""
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        until = time.monotonic() + LOCK_DEADLINE
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    yield None
-                    return
-                time.sleep(0.2)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    def stop(number: int, frame: FrameType | None) -> None:
-        # once is enough: what is put back on the way out must not be stopped
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise Stopped
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _say(kind: EventType, words: str, request: str, fields: Mapping[str, str]) -> None:
-    event = Event(kind, words, request, {**fields, "TIERD_REQUEST": request})
-    try:
-        default_sink()(event)
-    except ImportError:  # no systemd-python
-        to_stderr(event)
 
 
 if __name__ == "__main__":

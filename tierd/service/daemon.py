@@ -20,6 +20,7 @@ from tierd.core.text import plural
 from tierd.errors import ConfigError, TierdError, UnsupportedError
 from tierd.service import events
 from tierd.service.bus import BusService, Exported
+from tierd.service.devices import DeviceWatch, Notices
 from tierd.service.events import Event
 from tierd.service.interface import BUS_NAME, OBJECT_PATH, Manager, View, interface_xml, status_text
 from tierd.service.journal import Reporter
@@ -45,6 +46,7 @@ class Daemon:
     load(): reads the policy file; raises ConfigError; called in a worker. stepper: the engine, not yet
     stepping. address: of the bus, None for the system bus. restart_when_tiered: the kernel was left as it
     was because there was nothing to tier, so that a second tier needs a new start of the unit.
+    read_notices(policy): what is to be shown of the devices; called in a thread of its own.
     read_missing(): what the root helper reports missing, read once more when the unit has started. Raises
     nothing.
     """
@@ -60,6 +62,7 @@ class Daemon:
         address: str | None = None,
         restart_when_tiered: bool = False,
         read_missing: Callable[[], tuple[MissingFeature, ...]] = tuple,
+        read_notices: Callable[[Policy], Notices] = lambda _: (),
     ) -> None:
         self._policy = policy
         self._problems: tuple[str, ...] = ()
@@ -71,6 +74,7 @@ class Daemon:
         self._restart_when_tiered = restart_when_tiered
         self._read_missing = read_missing
         self._missing: tuple[MissingFeature, ...] = ()
+        self._notices: Notices = ()
         self._loop = GLib.MainLoop()
         self._mailbox = Mailbox()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="policy")
@@ -79,6 +83,11 @@ class Daemon:
             on_state=lambda state: self._mailbox.post(self._on_state, state),
             on_adopted=lambda new, error: self._mailbox.post(self._on_adopted, new, error),
             on_end=lambda error: self._mailbox.post(self._on_engine_end, error),
+        )
+        self._devices = DeviceWatch(
+            lambda: read_notices(self._policy),
+            on_change=lambda notices: self._mailbox.post(self._on_notices, notices),
+            on_error=self.report_error,
         )
         self._reloads: list[Future[None]] = []
         self._waiting_reloads: list[Future[None]] = []
@@ -131,9 +140,11 @@ class Daemon:
             )
         )
         self._engine.start()
+        self._devices.start()
         if self._bus is not None:
             self._bus.start()
         self._loop.run()
+        self._devices.stop()
         for future in self._reloads + self._waiting_reloads:
             future.set_exception(TierdError("tierd is stopping"))  # a caller may wait in a worker
         if self._bus is not None:
@@ -187,8 +198,12 @@ class Daemon:
             self._exit_code = EXIT_FAILED
         self._loop.quit()
 
+    def _on_notices(self, notices: Notices) -> None:
+        self._notices = notices
+        self._show()
+
     def _view(self) -> View:
-        return View(self._state, self._problems, self._policy.origin, self._policy.digest)
+        return View(self._state, self._problems, self._policy.origin, self._policy.digest, self._notices)
 
     def _show(self) -> None:
         if self._manager is None:

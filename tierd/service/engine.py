@@ -25,6 +25,7 @@ from tierd.errors import GoneError, TierdError, in_words
 from tierd.kernel.demotion import Demotion
 from tierd.kernel.generations import Generations
 from tierd.kernel.occupancy import read_occupancy
+from tierd.kernel.online_blocks import OnlineBlocks
 from tierd.kernel.own_cost import read_own_cost
 from tierd.kernel.paths import Root
 from tierd.kernel.pressure import read_memory_pressure
@@ -93,6 +94,7 @@ class Engine:
         self._splitter = splitter
         self._demotion = demotion
         self._looking = Looking(root)
+        self._blocks = OnlineBlocks(root)
         self._considered = MOST_HOT
         self._placed = PlacedProcesses(root)
         self._coldness = Coldness(generations, clock, between=self._sample)
@@ -360,6 +362,7 @@ class Engine:
             engine=engine,
             reason=reason,
             topology=topology,
+            blocks=self._blocks.follow(topology),
             counters=self._counters,
             plan=plan_lines(plan) if plan else (),
             processes=len(self._placed),

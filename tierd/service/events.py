@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from tierd.core.model import PAGE_SIZE, Tier, Topology
+from tierd.core.model import PAGE_SIZE, Tier
 from tierd.core.state import EngineState, State
-from tierd.core.text import clean, plural, sentence, size
+from tierd.core.text import clean, plural, ranges, sentence, size
 
 
 class Priority(IntEnum):
@@ -97,7 +97,7 @@ def events_between(previous: State, current: State) -> tuple[Event, ...]:
     found = [
         *_state_events(previous, current),
         *_source_events(previous, current),
-        *_tier_events(previous.topology, current.topology),
+        *_tier_events(previous, current),
         *_feature_events(previous, current),
     ]
     return tuple(sorted(found, key=lambda event: event.type.priority))
@@ -134,20 +134,40 @@ def _source_events(previous: State, current: State) -> Iterator[Event]:
     )
 
 
-def _tier_events(previous: Topology, current: Topology) -> Iterator[Event]:
-    before = {tier.name: tier for tier in previous.tiers}
-    after = {tier.name: tier for tier in current.tiers}
+def _tier_events(previous: State, current: State) -> Iterator[Event]:
+    before = {tier.name: tier for tier in previous.topology.tiers}
+    after = {tier.name: tier for tier in current.topology.tiers}
     for name, tier in after.items():
         if name not in before:
             yield Event(TIER_APPEARED, f"tier {_describe(tier)}", subject=name, fields=_tier_fields(tier))
         elif before[name].total != tier.total:
-            message = f"tier {_describe(tier)}, was {size(before[name].total)}"
-            yield Event(TIER_RESIZED, message, subject=name, fields=_tier_fields(tier))
+            words, fields = _blocks_between(before[name], tier, previous, current)
+            message = f"tier {_describe(tier)}, was {size(before[name].total)}{words}"
+            yield Event(TIER_RESIZED, message, subject=name, fields={**_tier_fields(tier), **fields})
     for name, tier in before.items():
         if name not in after:
-            yield Event(
-                TIER_VANISHED, f"tier {_describe(tier)} is gone", subject=name, fields=_tier_fields(tier)
-            )
+            words, fields = _blocks_between(tier, None, previous, current)
+            message = f"tier {_describe(tier)} is gone{words}"
+            yield Event(TIER_VANISHED, message, subject=name, fields={**_tier_fields(tier), **fields})
+
+
+def _blocks_between(
+    before: Tier, after: Tier | None, previous: State, current: State
+) -> tuple[str, dict[str, str]]:
+    """Which memory blocks of a tier have come and gone: words for the message, and fields."""
+
+    def blocks(tier: Tier | None, state: State) -> set[int]:
+        return {n for node in (tier.nodes if tier else ()) for n in state.blocks.get(node.number, ())}
+
+    old, new = blocks(before, previous), blocks(after, current)
+    changes = {
+        "offline": ranges(old - new) if old - new else "",
+        "online": ranges(new - old) if new - old else "",
+    }
+    words = sentence([f"memory blocks {clean(which)} went {how}" for how, which in changes.items() if which])
+    names = {"offline": "TIERD_BLOCKS_OFFLINE", "online": "TIERD_BLOCKS_ONLINE"}
+    fields = {names[how]: which for how, which in changes.items() if which}
+    return f": {words}" if words else "", fields
 
 
 def _describe(tier: Tier) -> str:

@@ -64,12 +64,14 @@ class View:
     """All that the properties are made of. Built by the daemon after each round and each reload.
 
     config_problems: the faults of the policy file at the last reload; empty when that file is in force.
+    notices: what an operator should know of the devices.
     """
 
     state: State
     config_problems: tuple[str, ...] = ()
     policy_origin: str = ""
     policy_digest: str = ""
+    notices: tuple[str, ...] = ()
 
 
 def status_text(view: View) -> str:
@@ -99,6 +101,7 @@ def properties(view: View) -> dict[str, Any]:
         "BytesPerSecond": float(state.bytes_per_second),
         "Counters": _counters(state.counters),
         "Tiers": [_tier(tier) for tier in state.topology.tiers],
+        "Notices": [clean(notice, 512) for notice in view.notices[:100]],
         "Missing": [clean(str(missing), 512) for missing in state.missing],
     }
 

@@ -1,0 +1,87 @@
+"""What the programs that change memory share: one lock, one way to be stopped, one way to speak.
+
+Used by tierd-convert and tierd-drain, each of which does one thing as root and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from enum import IntEnum
+from pathlib import Path
+from types import FrameType
+
+from tierd.service.events import Event, EventType
+from tierd.service.journal import default_sink, to_stderr
+
+LOCK = Path("/run/tierd/convert.lock")
+LOCK_DEADLINE = 120.0
+
+
+class Exit(IntEnum):
+    """Exit status, after sysexits(3)."""
+
+    OK = 0
+    FAILED = 1
+    REFUSED = 69
+    BUSY = 75
+    DENIED = 77
+    CONFIG = 78
+
+
+class Stopped(BaseException):
+    """SIGTERM or SIGINT came. Not an Exception, so that nothing between here and main takes it for a
+    failure."""
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[int | None]:
+    """The lock on all conversions, as a descriptor for the tools to inherit; None when it is not to be had
+    in time."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        until = time.monotonic() + LOCK_DEADLINE
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    yield None
+                    return
+                time.sleep(0.2)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGTERM and SIGINT raise Stopped in the block, once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        # once is enough: what is put back on the way out must not be stopped
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise Stopped
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def say(kind: EventType, words: str, request: str, fields: Mapping[str, str]) -> None:
+    """One line in the journal, or on standard error. request: what it is about."""
+    event = Event(kind, words, request, {**fields, "TIERD_REQUEST": request})
+    try:
+        default_sink()(event)
+    except ImportError:  # no systemd-python
+        to_stderr(event)
