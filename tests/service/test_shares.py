@@ -233,8 +233,9 @@ def test_a_namespace_that_became_another_is_not_given_back(bench: Bench) -> None
 
     def swapped(self: Converter) -> object:
         found = look(self)
-        name = "sys/bus/nd/devices/namespace0.0/uuid"
-        bench.machine.write(name, "00000000-dead-4000-8000-000000000000")
+        if "devdax dax0.0" in bench.machine.acts():  # what is to go is all that is left to do
+            name = "sys/bus/nd/devices/namespace0.0/uuid"
+            bench.machine.write(name, "00000000-dead-4000-8000-000000000000")
         return found
 
     with pytest.MonkeyPatch.context() as patch:
