@@ -227,6 +227,20 @@ def test_a_device_in_use_is_not_given_back(bench: Bench, how: str) -> None:
     assert Intents(bench.record, bench.machine.root).condemned() == frozenset()
 
 
+@pytest.mark.parametrize("how", ["open", "mapped"])
+def test_a_device_in_use_does_not_become_memory(bench: Bench, how: str) -> None:
+    """As it is after a reboot, and somebody was faster: daxctl would end what maps it."""
+    bench.run(4)
+    (entry,) = bench.machine.load()
+    bench.machine.save([{**entry, "driver": "device_dax"}])
+    bench.machine.draw()
+    bench.machine.calls.write_text("")
+    use(bench, how)
+    with pytest.raises(ConversionError, match=f"in use, and left alone: process 77 .db. has it {how}"):
+        bench.run(4)
+    assert bench.machine.acts() == [] and bench.machine.policy() == "online"
+
+
 def test_a_namespace_that_became_another_is_not_given_back(bench: Bench) -> None:
     bench.run(4)
     look = Converter.look
