@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.verify.provisioning_rows import kills, lies, safety, zones
+from tests.verify.provisioning_rows import changes, in_use, kills, lies, safety, shuffles, zones
 from tests.verify.table import Row
 from tests.vm import image
 
@@ -18,8 +18,14 @@ def _rows(kernel: str) -> Iterator[Row]:
     """The rows of one kernel, together, so that they share its boot."""
     yield safety.matrix(kernel)
     yield safety.named(kernel)
-    yield zones.zones(kernel)
+    yield in_use.in_use(kernel)
+    yield shuffles.real(kernel, shuffles.REAL)
+    yield shuffles.real(kernel, shuffles.MANY_REAL)
     yield zones.cost(kernel)
+    yield zones.zones(kernel)
+    yield changes.growth(kernel)
+    yield changes.reboots(kernel, changes.REBOOTS)
+    yield changes.reboots(kernel, changes.MANY_REBOOTS)
     yield kills.tools(kernel, kills.BLOCKS)
     yield kills.tools(kernel, 0)
     yield kills.convert(kernel)
@@ -27,4 +33,4 @@ def _rows(kernel: str) -> Iterator[Row]:
     yield kills.instants(kernel, kills.MANY_INSTANTS)
 
 
-ROWS = (lies.LYING, *(row for kernel in image.kernel_names() for row in _rows(kernel)))
+ROWS = (lies.LYING, shuffles.SIMULATED, *(row for kernel in image.kernel_names() for row in _rows(kernel)))
