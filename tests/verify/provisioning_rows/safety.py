@@ -33,7 +33,7 @@ class Attempt:
 
 ATTEMPTS = (
     # the whole region, more than is free: nothing is done at all
-    Attempt("more than is free", "{whole}", 69),
+    Attempt("more than is free", "{whole}MiB", 69),
     # all that there is room for: what is free, and nothing that is not
     Attempt("all", "all", 0),
 )
@@ -68,7 +68,7 @@ def _see(stage: Stage, kernel: str) -> Seen:
     sums = server.checksums(before)
     codes = []
     for attempt in ATTEMPTS:
-        server.want(attempt.size.format(whole=server.region.size))
+        server.want(attempt.size.format(whole=server.region.size >> 20))
         guest.run("tierctl provision plan", check=False, timeout=120)
         codes.append(guest.run(RUN + " --wait 1", check=False, timeout=400).returncode)
     blocks = server.blocks().count("online Movable")
