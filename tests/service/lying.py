@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from unittest import mock
 from tests.kernel.fixtures.region import BLOCK, ISET, MIB, SimulatedRegion
 from tests.service.lies import Lie
 from tierd.core.inventory import SYSTEM_RAM_DRIVER
-from tierd.kernel import memory_blocks, tools
+from tierd.kernel import intents, memory_blocks, tools
 from tierd.kernel.tools import ToolResult, Tools
 from tierd.service import conversion, convert
 from tierd.service.events import Event
@@ -156,8 +157,8 @@ def convert_once(machine: SimulatedRegion, given: Tools, blocks: int) -> tuple[i
             (convert, "Tools", lambda: given),
             (convert, "LOCK", machine.directory / "lock"),
             (convert, "default_sink", lambda: events.append),
-            (convert.intents, "DEFAULT_PATH", machine.directory / "state/conversions.jsonl"),
-            (convert.os, "geteuid", lambda: 0),
+            (intents, "DEFAULT_PATH", machine.directory / "state/conversions.jsonl"),
+            (os, "geteuid", lambda: 0),
             (conversion, "DRIVER_DEADLINE", 0.3),
             (memory_blocks, "OFFLINE_PAUSE", 0.0),
             (tools, "_GRACE", 0.3),

@@ -41,7 +41,7 @@ def shuffle(machine: SimulatedRegion, chance: random.Random) -> int:
     but device_dax. How many changed their name."""
     namespaces = machine.load()
     numbers = chance.sample(range(8), len(namespaces))
-    changed = sum(entry["id"] != number for entry, number in zip(namespaces, numbers, strict=True))
+    changed: int = sum(entry["id"] != number for entry, number in zip(namespaces, numbers, strict=True))
     for entry, number in zip(namespaces, numbers, strict=True):
         entry["id"], entry["driver"] = number, "device_dax"
     machine.save([])

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.verify.table import Stage
 from tests.vm import image, machine
@@ -135,15 +136,10 @@ def ready(stage: Stage, kernel: str) -> Witnessed:
     return Witnessed(guest, region)
 
 
-def listed(server: Witnessed) -> list[dict[str, object]]:
+def listed(server: Witnessed) -> list[dict[str, Any]]:
     """The namespaces of `tierctl list devices`."""
     found = json.loads(server.guest.output("tierctl list devices --json", timeout=300))
     return list(found["namespaces"])
-
-
-def documents(found: Iterable[Held]) -> list[dict[str, object]]:
-    """For a figure's values."""
-    return [asdict(held) for held in found]
 
 
 def _sha256(path: Path) -> str:
