@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import pkgutil
+import sys
 from pathlib import Path
 
 import tests.verify
@@ -28,6 +30,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there as well")
     parser.add_argument("--list", action="store_true", help="name the rows, and run none")
     asked = parser.parse_args(argv)
+    host.prepare()
+    if sys.prefix == sys.base_prefix:  # rows share code with the tests, which need the tools
+        python = str(host.venv_python())
+        os.execv(python, [python, "-m", "tests.dev", "verify", *argv])
     rows = importlib.import_module(f"tests.verify.{TABLES[asked.name]}").ROWS
     if asked.list:
         for row in rows:
@@ -37,7 +43,6 @@ def main(argv: list[str]) -> int:
     if unknown:
         parser.error(f"no such row: {', '.join(sorted(unknown))}; --list names them")
     chosen = [row for row in rows if (row.name in asked.row if asked.row else asked.long or not row.long)]
-    host.prepare()
     stage = table.Stage(package.build)
     kept = table.RESULTS / f"{asked.name}.json"
     code = table.run(asked.name, chosen, stage, keep=kept)

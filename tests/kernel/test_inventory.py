@@ -182,3 +182,27 @@ def test_the_deadline_ends_a_block_that_cannot_be_emptied(tmp_path: Path) -> Non
 def test_a_setting_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(GoneError):
         write_setting(Root(tmp_path), "devices/system/memory/memory1/state", "offline")
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "words"),
+    [
+        ("bus/nd/devices/namespace0.0/alt_name", "mine", "alt_name of namespace0.0 is 'tierd:pmem0'"),
+        ("bus/nd/devices/namespace0.0/uuid", "another", "uuid of namespace0.0"),
+        ("bus/dax/devices/dax0.0/resource", "0x200000000", "dax0.0 as the device of namespace0.0"),
+    ],
+)
+def test_what_ndctl_says_is_held_against_the_kernel(
+    tmp_path: Path, path: str, content: str, words: str
+) -> None:
+    machine = Machine(tmp_path, "system-ram")
+    machine.write(f"sys/{path}", f"{content}\n")
+    with pytest.raises(MalformedError, match=words):
+        look(machine)
+
+
+def test_a_namespace_that_the_kernel_does_not_have(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, "system-ram")
+    (machine.root.nd_devices / "namespace0.0").rename(machine.root.nd_devices / "namespace0.7")
+    with pytest.raises(MalformedError, match=r"namespace0\.0, which the kernel does not have"):
+        look(machine)

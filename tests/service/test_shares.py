@@ -227,14 +227,29 @@ def test_a_device_in_use_is_not_given_back(bench: Bench, how: str) -> None:
     assert Intents(bench.record, bench.machine.root).condemned() == frozenset()
 
 
+@pytest.mark.parametrize("how", ["open", "mapped"])
+def test_a_device_in_use_does_not_become_memory(bench: Bench, how: str) -> None:
+    """As it is after a reboot, and somebody was faster: daxctl would end what maps it."""
+    bench.run(4)
+    (entry,) = bench.machine.load()
+    bench.machine.save([{**entry, "driver": "device_dax"}])
+    bench.machine.draw()
+    bench.machine.calls.write_text("")
+    use(bench, how)
+    with pytest.raises(ConversionError, match=f"in use, and left alone: process 77 .db. has it {how}"):
+        bench.run(4)
+    assert bench.machine.acts() == [] and bench.machine.policy() == "online"
+
+
 def test_a_namespace_that_became_another_is_not_given_back(bench: Bench) -> None:
     bench.run(4)
     look = Converter.look
 
     def swapped(self: Converter) -> object:
         found = look(self)
-        name = "sys/bus/nd/devices/namespace0.0/uuid"
-        bench.machine.write(name, "00000000-dead-4000-8000-000000000000")
+        if "devdax dax0.0" in bench.machine.acts():  # what is to go is all that is left to do
+            name = "sys/bus/nd/devices/namespace0.0/uuid"
+            bench.machine.write(name, "00000000-dead-4000-8000-000000000000")
         return found
 
     with pytest.MonkeyPatch.context() as patch:

@@ -36,6 +36,7 @@ class Stage:
         self._deb = deb
         self._guests = contextlib.ExitStack()
         self._kernel = ""
+        self._booted: machine.Machine | None = None
         self._guest: Guest | None = None
         self.region: Region | None = None
         self._kept: dict[Hashable, object] = {}
@@ -59,6 +60,17 @@ class Stage:
         assert self.region is not None
         return guest, self.region
 
+    def free(self, asked: machine.Machine) -> tuple[Guest, Region]:
+        """A server with labels, tierd installed, and its region as the row before left it: free at first."""
+        if self._booted != asked or self._guest is None:
+            self.close()
+            self._guest = self._guests.enter_context(machine.boot(asked))
+            self._booted = asked
+            self.region = self._guest.prepare_labels()
+            self._guest.install_tierd(self._deb())
+        assert self.region is not None
+        return self._guest, self.region
+
     def package(self) -> Path:
         """The package, for a row that boots a server of its own after it has closed this one."""
         return self._deb()
@@ -72,7 +84,7 @@ class Stage:
 
     def close(self) -> None:
         self._guests.close()
-        self._guest, self._kernel = None, ""
+        self._guest, self._kernel, self._booted = None, "", None
 
 
 @dataclass(frozen=True)

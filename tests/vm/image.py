@@ -12,7 +12,7 @@ import os
 import shlex
 import shutil
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tests.vm import host
@@ -100,6 +100,15 @@ class Recipe:
 
 
 RECIPE = Recipe()
+
+STORAGE = replace(
+    RECIPE,
+    packages=(
+        *RECIPE.packages,
+        *("e2fsprogs", "xfsprogs", "btrfs-progs", "dosfstools", "cryptsetup-bin", "lvm2", "mdadm", "fdisk"),
+    ),
+)
+"""The same with what makes file systems, volumes and partitions, as a server that holds data has it."""
 
 
 def kernel_names() -> tuple[str, ...]:
@@ -206,12 +215,12 @@ def _build(recipe: Recipe, directory: Path) -> None:
 
 
 def _drop_old(current: Path) -> None:
-    """Keep this image and the newest of the others, so that going back one recipe is free."""
+    """Keep this image and the two newest of the others: there are two recipes, and going back is free."""
     others = sorted(
         (path for path in current.parent.glob("guest-*") if path.is_dir() and path != current),
         key=lambda path: path.stat().st_mtime,
     )
-    for path in others[:-1]:
+    for path in others[:-2]:
         shutil.rmtree(path, ignore_errors=True)
 
 

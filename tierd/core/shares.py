@@ -159,10 +159,17 @@ class _Work:
             return made
         left = self.limit - self.held
         exact = self.request.size is not None
+        if not self.limit and not self.slices and self.unsettled():
+            return [self.refuse(missing)]
         if left > self.block * len(self.slices) if exact else (left >= self.block and not self.slices):
             self.inventory, self.region, self.slices = before
             return [self.refuse(missing)]
         return made
+
+    def unsettled(self) -> bool:
+        """Whether something is in the region that no namespace shows: then nobody knows that all is gone."""
+        found = refusals.of_layout(self.region, capacity.free_extents(self.region))
+        return any(refusal.kind == "not-settled" for refusal in found)
 
     def release(self, number: int) -> ProvisionPlan:
         namespace = self.slices.pop(number)

@@ -136,8 +136,10 @@ def _read_namespace(
     root: Root, listed: ndctl.ListedNamespace, block_size: int, denied: list[Path] | None
 ) -> Namespace | None:
     """None for an idle one: each region keeps one without size, for the next that is made."""
+    _require_as_listed(root, listed)
     if not _optional(root, f"{listed.name}/size"):
         return None
+    span = _read_span(root, listed.name, denied)
     dax = None
     if listed.chardevs:
         try:
@@ -148,16 +150,41 @@ def _read_namespace(
             if denied is None:
                 raise
             denied.append(root.dax_devices / listed.chardevs[0] / "resource")
+    if (
+        dax is not None
+        and span is not None
+        and not (span.start <= dax.span.start and dax.span.end <= span.end)
+    ):
+        raise MalformedError(
+            f"ndctl names {dax.name} as the device of {listed.name}, and it lies elsewhere: nothing is done"
+            " upon that"
+        )
     return Namespace(
         name=listed.name,
         uuid=listed.uuid,
         label=listed.label,
         mode=listed.mode,
         enabled=listed.enabled,
-        span=_read_span(root, listed.name, denied),
+        span=span,
         dax=dax,
         label_uuid=listed.label_uuid,
     )
+
+
+def _require_as_listed(root: Root, listed: ndctl.ListedNamespace) -> None:
+    """Raises MalformedError where ndctl and the kernel tell a namespace apart by something else: names are
+    given anew, and what is done is done to a name."""
+    directory = root.nd_devices / listed.name
+    if listed.uuid and not directory.exists():
+        raise MalformedError(f"ndctl lists {listed.name}, which the kernel does not have")
+    # a namespace without a label (nstype 4) has neither file
+    for what, said in (("alt_name", listed.label), ("uuid", listed.label_uuid or "")):
+        with contextlib.suppress(GoneError):
+            found = read_text(directory / what).strip()
+            if said and found != said.strip():
+                raise MalformedError(
+                    f"ndctl says that {what} of {listed.name} is {said[:63]!r}, the kernel {found[:63]!r}"
+                )
 
 
 def _read_span(root: Root, name: str, denied: list[Path] | None) -> Span | None:

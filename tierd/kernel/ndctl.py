@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,6 +17,14 @@ LIST_WITH_HEALTH = ("ndctl", "list", "-RNDHvi")
 """The same, and what the DIMMs say of their health, which means asking their firmware."""
 
 _FLAG = "flag_"
+
+_NAMES = {
+    "region": re.compile(r"region\d{1,9}", re.ASCII),
+    "namespace": re.compile(r"namespace\d{1,9}\.\d{1,9}", re.ASCII),
+    "dax device": re.compile(r"dax\d{1,9}\.\d{1,9}", re.ASCII),
+    "DIMM": re.compile(r"nmem\d{1,9}", re.ASCII),
+}
+"""What the kernel calls them: a name becomes a path in sysfs, and an argument of a tool."""
 
 _UNSIGNED = (1 << 64) - 1
 _NO_UUID = "00000000-0000-0000-0000-000000000000"
@@ -80,7 +89,7 @@ def parse_listing(document: object) -> Listing:
     parsed = tuple(_region(item, f"regions[{i}]") for i, item in enumerate(regions))
     return Listing(
         tuple(region for region in parsed if region is not None),
-        frozenset(_text(_mapping(d, "dimms"), "dev", "dimms") for d in dimms if _locked(d)),
+        frozenset(_name(_mapping(d, "dimms"), "dev", "dimms", "DIMM") for d in dimms if _locked(d)),
         tuple(_dimm(item, f"dimms[{i}]", regions) for i, item in enumerate(dimms)),
     )
 
@@ -98,7 +107,7 @@ def _locked(item: object) -> bool:
 
 def _dimm(item: object, place: str, regions: list[object]) -> Dimm:
     found = _mapping(item, place)
-    name = _text(found, "dev", place)
+    name = _name(found, "dev", place, "DIMM")
     health = _mapping(found.get("health", {}), f"{place}.health")
     mapped: dict[str, int] = {}
     for region in (_mapping(item, "regions") for item in regions):
@@ -127,16 +136,16 @@ def _dimm(item: object, place: str, regions: list[object]) -> Dimm:
 def _region(item: object, place: str) -> ListedRegion | None:
     """None for a region that is not persistent memory (``blk``, or volatile)."""
     found = _mapping(item, place)
-    name = _text(found, "dev", place)
     if _optional_text(found, "type", place) not in (None, "pmem"):
         return None
+    name = _name(found, "dev", place, "region")
     iset_id = _optional_number(found, "iset_id", place)
     return ListedRegion(
         name=name,
         iset_id=None if not iset_id else iset_id & _UNSIGNED,
         enabled=_optional_text(found, "state", place) != "disabled",
         dimms=tuple(
-            _text(_mapping(m, f"{place}.mappings"), "dimm", f"{place}.mappings")
+            _name(_mapping(m, f"{place}.mappings"), "dimm", f"{place}.mappings", "DIMM")
             for m in _items(found, "mappings", place)
         ),
         namespaces=tuple(
@@ -153,11 +162,12 @@ def _namespace(item: object, place: str) -> ListedNamespace:
     if "daxregion" in found:
         region = _mapping(found["daxregion"], f"{place}.daxregion")
         for device in _items(region, "devices", f"{place}.daxregion"):
-            chardevs.append(_text(_mapping(device, f"{place}.devices"), "chardev", f"{place}.devices"))
-    elif chardev := _optional_text(found, "chardev", place):
-        chardevs.append(chardev)
+            within = f"{place}.devices"
+            chardevs.append(_name(_mapping(device, within), "chardev", within, "dax device"))
+    elif _optional_text(found, "chardev", place):
+        chardevs.append(_name(found, "chardev", place, "dax device"))
     return ListedNamespace(
-        name=_text(found, "dev", place),
+        name=_name(found, "dev", place, "namespace"),
         mode=_text(found, "mode", place),
         uuid=uuid,
         label=_optional_text(found, "name", place) or "",
@@ -191,6 +201,13 @@ def _text(mapping: dict[str, object], key: str, place: str) -> str:
     value = _optional_text(mapping, key, place)
     if not value:
         raise MalformedError(f"ndctl: {place}.{key}: missing")
+    return value
+
+
+def _name(mapping: dict[str, object], key: str, place: str, kind: str) -> str:
+    value = _text(mapping, key, place)
+    if not _NAMES[kind].fullmatch(value):
+        raise MalformedError(f"ndctl: {place}.{key}: {value[:40]!r} is no name of a {kind}")
     return value
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from tierd.core import provision
 from tierd.core.capacity import whole_blocks
-from tierd.core.inventory import DaxDevice, Inventory
+from tierd.core.inventory import DaxDevice, Inventory, Namespace
 from tierd.core.policy import ProvisionRequest
 from tierd.core.provision import (
     MEMORY_POLICY,
@@ -46,7 +46,7 @@ from tierd.kernel.memory_blocks import (
 from tierd.kernel.paths import Root
 from tierd.kernel.tools import ToolError, Tools
 from tierd.service.draining import deadline_of, drain
-from tierd.service.ownership import require_ours
+from tierd.service.ownership import require_ours, require_unused
 
 ROLL_BACK = "roll-back"
 COMMAND_DEADLINE = 120.0
@@ -135,13 +135,8 @@ class Converter:
             "size": None if plan.numbers is None else plan.numbers.namespace,
             "online_policy": inventory.online_policy,
         }
-        if plan.namespace is not None and step.action in (Action.FINISH_NAMESPACE, Action.DESTROY_NAMESPACE):
-            self._require_unused(plan.namespace.name)
-            if step.action is Action.DESTROY_NAMESPACE:
-                try:
-                    require_ours(self.root, plan.namespace)
-                except TierdError as error:
-                    raise ConversionError(f"{request.name}: {error}") from error
+        if plan.namespace is not None:
+            self._require_free(plan.namespace, step, request.name)
         acts = tuple(self._act_text(act) for act in step.acts)
         saved = {ONLINE_POLICY: inventory.online_policy} if _changes_policy(step) else {}
         intent = self.intents.begin(request.name, step.action.value, acts, facts, saved)
@@ -354,6 +349,19 @@ class Converter:
         if read_text(self.root.sys / path).strip() != value:
             raise ConversionError(f"{path} cannot be put back to {value}")
         return True
+
+    def _require_free(self, namespace: Namespace, step: Step, request: str) -> None:
+        """The last look before a step that takes a namespace from whoever uses it. Raises
+        ConversionError."""
+        if step.action in (Action.FINISH_NAMESPACE, Action.DESTROY_NAMESPACE):
+            self._require_unused(namespace.name)
+        try:
+            if step.action is Action.DESTROY_NAMESPACE:
+                require_ours(self.root, namespace)
+            elif step.action is Action.SYSTEM_RAM and namespace.dax is not None:
+                require_unused(self.root, namespace.dax.name, (namespace.dax.name,))
+        except TierdError as error:
+            raise ConversionError(f"{request}: {error}") from error
 
     def _require_unused(self, namespace: str) -> None:
         """Open the namespace's block device for itself alone, as a mount or a volume would hold it."""

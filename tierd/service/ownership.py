@@ -1,10 +1,13 @@
-"""The last look before a namespace is given back: it is the one that was planned for, and nobody uses it.
+"""The last look before a namespace becomes memory or is given back: it is the one that was planned for, and
+nobody uses it.
 
-`ndctl destroy-namespace -f` asks nobody: it ends processes that map the device, and takes what is not
-mounted.
+`ndctl destroy-namespace -f` asks nobody, and `daxctl reconfigure-device` neither: they end processes that
+map the device, and take what is not mounted.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from tierd.core.inventory import Namespace
 from tierd.errors import TierdError
@@ -29,6 +32,12 @@ def require_ours(root: Root, namespace: Namespace) -> None:
     devices = block_devices(root, namespace.name)
     if namespace.dax is not None:
         devices = (namespace.dax.name, *devices)
+    require_unused(root, namespace.name, devices)
+
+
+def require_unused(root: Root, what: str, devices: Iterable[str]) -> None:
+    """Raises InUseError, which names `what`, and what the readers raise, when somebody uses one of
+    `devices`."""
     found = [use.words for uses in uses_of(root, devices).values() for use in uses]
     if found:
-        raise InUseError(f"{namespace.name} is in use, and left alone: {'; '.join(found[:5])}")
+        raise InUseError(f"{what} is in use, and left alone: {'; '.join(found[:5])}")

@@ -1,0 +1,172 @@
+"""SIGKILL of tierd-convert, ndctl and daxctl, at every step and at random instants, while a share comes and
+while it goes."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from tests.verify.provisioning_rows.server import RUN, Held, Witnessed, ready
+from tests.verify.table import Figure, Row, Stage
+from tests.vm.test_provision import RECORD
+
+BLOCKS = 4
+SIZES = {BLOCKS: f"{BLOCKS * 128}MiB", 0: "none"}
+MOST_WRITES = 20
+"""More writes to sysfs than any command makes; a command that got through ends the search before."""
+INSTANTS, MANY_INSTANTS = 10, 100
+SEED = 4
+LONGEST = 12.0
+"""Seconds that a conversion takes under emulation, about; an instant is drawn from it."""
+
+COMMANDS = {
+    BLOCKS: (("ndctl", "create-namespace"), ("daxctl", "system-ram")),
+    0: (("daxctl", "devdax"), ("ndctl", "destroy-namespace")),
+}
+
+_KILLED_TOOL = (
+    '\ncase " $* " in *" {word} "*) strace -f -o /dev/null -e trace=write'
+    ' -e inject=write:signal=SIGKILL:when={write} /usr/bin/{tool}.real "$@"; code=$?;'
+    " echo $code > /run/ended; exit $code;; esac\n"
+    'exec /usr/bin/{tool}.real "$@"\n'
+)
+_KILLED_CONVERT = (
+    "strace --seccomp-bpf -f -o /dev/null -e trace=fsync -e inject=fsync:signal=SIGKILL:when={write} " + RUN
+)
+_KILLED_AT = (
+    "systemctl reset-failed tierd-convert@test 2>/dev/null; systemctl restart --no-block tierd-convert@test;"
+    " sleep {instant:.2f}; systemctl kill --kill-whom={whom} -s KILL tierd-convert@test 2>/dev/null;"
+    ' for i in $(seq 600); do [ "$(systemctl show -P ActiveState tierd-convert@test)" = activating ] ||'
+    " break; sleep 0.1; done; systemctl stop tierd-convert@test"
+)
+
+
+@dataclass
+class Tally:
+    """What the kills came to. killed: runs that did not get to their end. faults: what was not got over."""
+
+    server: Witnessed
+    others: Held
+    sums: dict[str, str]
+    kills: int = 0
+    killed: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    def recover(self, name: str, blocks: int, code: int) -> None:
+        """The next run must get over it, by what sysfs says."""
+        self.kills += 1
+        self.killed += code != 0
+        again = self.server.converted(SIZES[blocks])
+        found = self.server.state().faults(blocks)
+        if again:
+            found.append(f"the next run: exit status {again}")
+        held = self.server.held()
+        ours = [label for label in held if label.startswith("tierd:")]
+        if len(ours) != (blocks > 0):
+            found.append(f"namespaces of tierd: {', '.join(ours) or 'none'}")
+        if held.get("data") != self.others:
+            found.append(f"what others have is {held.get('data')}, and was {self.others}")
+        self.faults += [f"{name}: {words}" for words in found]
+
+    def figure(self, kernel: str, least: int) -> Figure:
+        """Checksums are compared once, at the end: nothing here writes to what others have."""
+        if self.server.checksums({"data": self.others}) != self.sums:
+            self.faults.append("what others have has changed")
+        records = self.server.guest.output(f"grep -c interrupted {RECORD} || true")
+        text = (
+            f"{self.kills} kills, {self.killed} of them in the middle of a run, {records} found by the next;"
+            f" {len(self.faults)} not got over"
+        )
+        if self.faults:
+            text += ": " + "; ".join(self.faults[:3])
+        values = {"kernel": kernel, "faults": self.faults, "kills": self.kills, "killed": self.killed}
+        return Figure(not self.faults and self.kills >= least and self.killed > 0, text, values)
+
+
+def _begin(stage: Stage, kernel: str) -> Tally:
+    server = ready(stage, kernel)
+    others = server.sentinel()
+    return Tally(server, others, server.checksums({"data": others}))
+
+
+def _ready_for(tally: Tally, blocks: int) -> None:
+    """The share as it is before it comes or goes."""
+    if tally.server.state().faults(BLOCKS - blocks):
+        tally.server.converted(SIZES[BLOCKS - blocks])
+
+
+def tools(kernel: str, blocks: int) -> Row:
+    def measure(stage: Stage) -> Figure:
+        tally = _begin(stage, kernel)
+        ended: dict[str, int] = {}
+        for tool, word in COMMANDS[blocks]:
+            for write in range(1, MOST_WRITES):
+                _ready_for(tally, blocks)
+                tally.server.replace_tool(tool, _KILLED_TOOL.format(tool=tool, word=word, write=write))
+                code = tally.server.converted(SIZES[blocks])
+                tally.server.restore_tool(tool)
+                if tally.server.guest.output("cat /run/ended; rm -f /run/ended") == "0":
+                    ended[word] = write - 1
+                    break
+                tally.recover(f"{word}, write {write}", blocks, code)
+        figure = tally.figure(kernel, 4)
+        values = {**figure.values, "writes": ended}
+        counts = ", ".join(f"{word} has {count} writes" for word, count in ended.items())
+        text = f"{figure.text} ({counts})"
+        # each command got through in the end: no step is left out
+        return Figure(figure.holds and len(ended) == len(COMMANDS[blocks]), text, values)
+
+    return Row(
+        f"kill-tools-{'making' if blocks else 'releasing'}-{kernel}",
+        f"SIGKILL of ndctl and daxctl at each of their writes, while a share {'comes' if blocks else 'goes'}"
+        f", Linux {kernel}",
+        "all recovered or undone by the next run",
+        measure,
+    )
+
+
+def convert(kernel: str) -> Row:
+    def measure(stage: Stage) -> Figure:
+        tally = _begin(stage, kernel)
+        ended = 0
+        for blocks in (BLOCKS, 0):
+            for write in range(1, MOST_WRITES):
+                _ready_for(tally, blocks)
+                tally.server.want(SIZES[blocks])
+                done = tally.server.guest.run(_KILLED_CONVERT.format(write=write), check=False, timeout=300)
+                if not done.returncode:
+                    ended += 1
+                    break
+                tally.recover(f"record {write} to {blocks} blocks", blocks, done.returncode)
+        figure = tally.figure(kernel, 8)
+        return Figure(figure.holds and ended == 2, figure.text, figure.values)
+
+    return Row(
+        f"kill-tierd-{kernel}",
+        "SIGKILL of tierd-convert at each line of its record, before it is on the disk, while a share comes"
+        f" and goes, Linux {kernel}",
+        "all recovered or undone by the next run",
+        measure,
+    )
+
+
+def instants(kernel: str, count: int) -> Row:
+    def measure(stage: Stage) -> Figure:
+        tally = _begin(stage, kernel)
+        chance = random.Random(SEED)
+        for number in range(count):
+            blocks = 0 if number % 2 else BLOCKS
+            instant, whom = chance.uniform(0.2, LONGEST), chance.choice(("all", "main"))
+            tally.server.want(SIZES[blocks])
+            tally.server.guest.run(_KILLED_AT.format(instant=instant, whom=whom), check=False, timeout=300)
+            done = not tally.server.state().faults(blocks)
+            tally.recover(f"{whom} at {instant:.2f} s to {blocks} blocks", blocks, 0 if done else 1)
+        return tally.figure(kernel, count)
+
+    return Row(
+        f"kill-{count}-{kernel}",
+        f"SIGKILL of tierd-convert, alone or with its tools, at {count} random instants, Linux {kernel}",
+        "all recovered or undone by the next run",
+        measure,
+        long=count > INSTANTS,
+    )
