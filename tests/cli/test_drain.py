@@ -167,7 +167,7 @@ def test_an_interrupt_stops_the_unit(
         raise KeyboardInterrupt
 
     bench.result = "exit-code"
-    monkeypatch.setattr(drain.time, "sleep", interrupt)
+    monkeypatch.setattr(drain, "sleep", interrupt)
     monkeypatch.setattr(bench, "systemctl", waiting(bench))
     assert run("region0", "--yes") == 1
     assert "stopped: what was being emptied is online again" in capsys.readouterr().err

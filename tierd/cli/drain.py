@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
+from time import monotonic, sleep
 from typing import Any
 
 from tierd.cli import Exit
@@ -187,10 +187,10 @@ class _Command:
     def _carry_out(self, unit: str, *, quiet: bool) -> None:
         """Start a unit and say how far it is until it ends. A keyboard's interrupt stops it cleanly."""
         self._tools.run(("systemctl", "start", "--no-block", unit))
-        until = time.monotonic() + CARRY_OUT_DEADLINE
+        until = monotonic() + CARRY_OUT_DEADLINE
         said = ""
         try:
-            while time.monotonic() < until:
+            while monotonic() < until:
                 # one call, so that the two belong together
                 shown = self._tools.run(("systemctl", "show", "-p", "ActiveState,Job,StatusText", unit))
                 facts = dict(
@@ -205,7 +205,7 @@ class _Command:
                 waiting = facts.get("Job", "0") not in ("", "0")
                 if not waiting and facts.get("ActiveState") in ("inactive", "failed"):
                     break
-                time.sleep(POLL_SECONDS)
+                sleep(POLL_SECONDS)
         except KeyboardInterrupt:
             self._tools.run(("systemctl", "stop", unit), deadline=CARRY_OUT_DEADLINE)
             raise TierdError(
