@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierd.errors import DeniedError
-from tierd.kernel.intents import Intent, Intents
+from tierd.core.inventory import Span, Taken
+from tierd.errors import DeniedError, MalformedError
+from tierd.kernel.intents import Intent, Intents, Value
 from tierd.kernel.paths import Root
 
 SIZE = 1152 << 20
@@ -130,3 +132,34 @@ def test_what_was_begun_to_be_given_back(record: Intents) -> None:
     give_back("l-2")
     begin(record, "create-namespace")
     assert record.condemned() == frozenset()
+
+
+def test_what_was_begun_to_be_given_up_with_consent(record: Intents) -> None:
+    facts: dict[str, Value] = {
+        **{"taken_uuid": "u-1", "taken_label_uuid": "l-1", "iset_id": "0x10", "size": SIZE, "memory": 1},
+        **{"found": "ext4", "data_start": 2, "data_size": 3, "kept": "u-1-abcd"},
+    }
+    assert record.taken() == ()
+    failed = record.begin("pmem0", "take-namespace", ("do it",), facts, {})
+    expected = Taken("pmem0", "u-1", "l-1", 16, SIZE, 1, "ext4", Span(2, 3), "u-1-abcd", done=False)
+    assert record.taken() == (expected,)
+    record.conclude(failed, "failed", "it is still there", {})
+    assert record.taken() == (expected,), "what was kept serves the next run"
+    again = record.begin("pmem0", "take-namespace", ("do it",), {**facts, "kept": "u-1-ef"}, {})
+    record.conclude(again, "interrupted", "stopped", {})
+    assert record.taken() == (replace(expected, kept="u-1-ef"),)
+    last = record.begin("pmem0", "take-namespace", ("do it",), facts, {})
+    record.conclude(last, "done", "it is gone", {})
+    assert record.taken() == (replace(expected, done=True),)
+    assert record.made() == record.unfinished() == record.condemned() == frozenset()
+
+
+@pytest.mark.parametrize("wrong", [{"size": "many"}, {"iset_id": 5}, {"iset_id": "r0"}, {"memory": None}])
+def test_facts_of_the_wrong_shape_stop_everything(record: Intents, wrong: dict[str, Value]) -> None:
+    facts: dict[str, Value] = {
+        **{"taken_uuid": "u-1", "taken_label_uuid": "l-1", "iset_id": "0x10", "size": SIZE, "memory": 1},
+        **{"found": "ext4", "data_start": 2, "data_size": 3, "kept": "u-1-abcd"},
+    }
+    record.begin("pmem0", "take-namespace", ("do it",), {**facts, **wrong}, {})
+    with pytest.raises(MalformedError, match="facts have the wrong shape"):
+        record.taken()
