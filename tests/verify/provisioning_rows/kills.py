@@ -30,9 +30,7 @@ _KILLED_TOOL = (
     " echo $code > /run/ended; exit $code;; esac\n"
     'exec /usr/bin/{tool}.real "$@"\n'
 )
-_KILLED_CONVERT = (
-    "strace --seccomp-bpf -f -o /dev/null -e trace=fsync -e inject=fsync:signal=SIGKILL:when={write} " + RUN
-)
+_KILLED_CONVERT = "strace -f -o /dev/null -e trace=fsync -e inject=fsync:signal=SIGKILL:when={write} " + RUN
 _KILLED_AT = (
     "systemctl reset-failed tierd-convert@test 2>/dev/null; systemctl restart --no-block tierd-convert@test;"
     " sleep {instant:.2f}; systemctl kill --kill-whom={whom} -s KILL tierd-convert@test 2>/dev/null;"
