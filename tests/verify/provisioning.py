@@ -26,8 +26,8 @@ def _rows(kernel: str) -> Iterator[Row]:
     yield changes.growth(kernel)
     yield changes.reboots(kernel, changes.REBOOTS)
     yield changes.reboots(kernel, changes.MANY_REBOOTS)
-    yield kills.tools(kernel, kills.BLOCKS)
-    yield kills.tools(kernel, 0)
+    for command in kills.COMMANDS:
+        yield kills.tools(kernel, *command)
     yield kills.convert(kernel)
     yield kills.instants(kernel, kills.INSTANTS)
     yield kills.instants(kernel, kills.MANY_INSTANTS)
