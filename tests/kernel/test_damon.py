@@ -1,14 +1,18 @@
-"""DAMON: who uses it."""
+"""DAMON: who uses it, and tierd's own part of it."""
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
 from tests.kernel.fixtures import fail_reading
-from tierd.kernel.damon import MODULES, damon_trouble
+from tierd.errors import GoneError, TierdError
+from tierd.kernel import damon
+from tierd.kernel.damon import MODULES, MONITORS, damon_trouble, give_back, monitor_doors, set_up_monitors
 from tierd.kernel.paths import Root
+from tierd.kernel.settings import Ledger, Outcome
 
 
 @pytest.fixture
@@ -55,3 +59,86 @@ def test_modules_that_a_kernel_lacks(root: Root) -> None:
 def test_what_cannot_be_read_counts_as_in_use(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     fail_reading(monkeypatch, root.damon / "nr_kdamonds", 13)
     assert "permission denied" in damon_trouble(root)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "run/settings.json")
+
+
+def plant(root: Root, count: int = MONITORS) -> None:
+    """The files that the kernel makes with the number of monitors."""
+    for number in range(count):
+        for path, value in (*damon._settings(), ("state", "off"), ("contexts/0/targets/0/pid_target", "0")):
+            file = root.damon / str(number) / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("off\n" if value == "off" else "0\n")
+
+
+def state(root: Root, number: int) -> Path:
+    return root.damon / str(number) / "state"
+
+
+def test_monitors_are_made_and_taken_away(root: Root, ledger: Ledger) -> None:
+    plant(root)
+    set_up_monitors(root, ledger)
+    context = root.damon / "15/contexts/0"
+    assert (root.damon / "nr_kdamonds").read_text() == "16\n"
+    assert (context / "operations").read_text() == "vaddr\n"
+    assert [
+        (context / "monitoring_attrs" / path).read_text().strip()
+        for path in ("intervals/sample_us", "intervals/aggr_us", "nr_regions/min", "nr_regions/max")
+    ] == ["100000", "2000000", "100", "1000"]
+    assert state(root, 15).read_text() == "off\n", "the daemon's to start"
+    doors = monitor_doors(root)
+    assert len(doors) == 2 * MONITORS and all(path.is_file() for path in doors.values())
+    state(root, 3).write_text("on\n")
+    again = Ledger(ledger.path)  # as after a crash
+    give_back(again)
+    assert state(root, 3).read_text() == "off\n" and damon_trouble(root) == ""
+    assert [result.outcome for result in again.restore_all()] == [Outcome.UNCHANGED]
+    assert not ledger.path.exists()
+
+
+def test_a_tree_that_somebody_made_since_is_left_alone(root: Root, ledger: Ledger) -> None:
+    plant(root)
+    set_up_monitors(root, ledger)
+    (root.damon / "nr_kdamonds").write_text("1\n")
+    state(root, 0).write_text("on\n")
+    give_back(ledger)
+    assert state(root, 0).read_text() == "on\n" and (root.damon / "nr_kdamonds").read_text() == "1\n"
+    assert [result.outcome for result in ledger.restore_all()] == [Outcome.FOREIGN]
+
+
+def test_without_monitors_of_ours_nothing_is_written(root: Root, ledger: Ledger) -> None:
+    plant(root, 1)
+    (root.damon / "nr_kdamonds").write_text("1\n")
+    state(root, 0).write_text("on\n")
+    give_back(ledger)
+    assert state(root, 0).read_text() == "on\n" and (root.damon / "nr_kdamonds").read_text() == "1\n"
+
+
+def test_a_busy_tree_is_tried_again(root: Root, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(root)
+    busy, write = [True, True, False], damon.write_setting
+    waited: list[float] = []
+
+    def refuse(path: Path, value: str) -> None:
+        if path.name == "operations" and busy.pop(0):
+            raise TierdError(f"{path}: busy") from OSError(errno.EBUSY, "busy")
+        busy.append(False)
+        write(path, value)
+
+    monkeypatch.setattr(damon, "write_setting", refuse)
+    monkeypatch.setattr(damon.time, "sleep", waited.append)
+    set_up_monitors(root, ledger)
+    assert len(waited) == 2 and (root.damon / "0/contexts/0/operations").read_text() == "vaddr\n"
+
+
+def test_what_cannot_be_made_raises_and_can_be_given_back(root: Root, ledger: Ledger) -> None:
+    plant(root)
+    (root.damon / "7/contexts/0/operations").unlink()
+    with pytest.raises(GoneError):
+        set_up_monitors(root, ledger)
+    give_back(ledger)
+    assert damon_trouble(root) == ""

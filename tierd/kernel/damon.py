@@ -1,22 +1,57 @@
-"""DAMON as it stands on this machine: whether the kernel has it, and who uses it.
+"""DAMON as it stands on this machine: whether the kernel has it, who uses it, and tierd's own part of it.
 
 There is one DAMON for all: its modules and its sysfs tree exclude each other, and a second writer of the
 tree destroys the first one's work. Whoever uses it is named and left alone.
+
+tierd's own part is a row of monitors (kdamonds), each for one process, made by the helper and started and
+stopped by the daemon through two doors for each. One for all would have to be told of each process that
+comes or goes, at which 6.12 forgets the regions of all, and stops for good if one has ended meanwhile. They
+only watch: a monitor without schemes changes nothing. The files are explained in the kernel's documentation
+(admin-guide/mm/damon/usage.rst), the numbers in mm/damon/design.rst.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
 from tierd.errors import GoneError, TierdError
-from tierd.kernel.files import read_text
+from tierd.kernel.files import read_int, read_text
 from tierd.kernel.paths import Root
+from tierd.kernel.settings import Ledger, read_setting_or_none, write_setting
 
 MODULES = ("damon_stat", "damon_reclaim", "damon_lru_sort")
 """Start contexts that exclude others (damon_start, mm/damon/core.c). 7.2 and later have the first one on."""
 
+EVENT_PREFIX: Final = "DAMON."
+STATE_PREFIX: Final = "damon_state."
+TARGET_PREFIX: Final = "damon_target."
+"""Of the names of doors; tierd.kernel.doors explains them."""
+
+MONITORS: Final = 16
+"""Processes watched at most. Each costs up to REGIONS looks, of about a microsecond each, in INTERVAL."""
+INTERVAL: Final = 0.1
+"""Seconds between two looks at a region."""
+LOOKS: Final = 20
+"""Looks of each report. With INTERVAL, the 2 s that design.rst says to begin with: the kernel's own default,
+0.1 s, is too short in many cases."""
+REGIONS: Final = (100, 1000)
+"""Fewest and most of each process. The most are the kernel's default. The fewest are ten times that, since
+they are what it begins with: it has found what is hot three reports sooner."""
+
+_BUSY_TRIES: Final = 50
+_BUSY_SECONDS: Final = 0.02
+"""Every file of the tree only tries for its lock, and fails with EBUSY where another is read or written."""
+
 
 def damon_trouble(root: Root) -> str:
     """Why DAMON cannot be used here, in words; empty when nobody uses it. Reads only. Called by the daemon,
-    whose CAP_DAC_READ_SEARCH reads what belongs to root."""
+    whose CAP_DAC_READ_SEARCH reads what belongs to root, and by the helper."""
     try:
         tree = read_text(root.damon / "nr_kdamonds").strip()
     except GoneError:
@@ -24,7 +59,7 @@ def damon_trouble(root: Root) -> str:
     except TierdError as error:
         return str(error)
     users = [module for module in MODULES if _enabled(root, module)]
-    if tree != "0":  # tierd sets up none
+    if tree != "0":
         users.append(f"somebody's {tree} kdamonds" if tree != "1" else "somebody's kdamond")
     return f"in use by {' and '.join(users)}" if users else ""
 
@@ -34,3 +69,120 @@ def _enabled(root: Root, module: str) -> bool:
         return read_text(root.modules / module / "parameters/enabled").strip() in ("Y", "y", "1")
     except TierdError:
         return False
+
+
+def set_up_monitors(root: Root, ledger: Ledger) -> None:
+    """Make the monitors, none of them running. Called by the helper, when `damon_trouble` has none. Raises
+    TierdError; what was made is then in the ledger, for `give_back`."""
+    ledger.set(root.damon / "nr_kdamonds", str(MONITORS))
+    for path, value in _settings():
+        for number in range(MONITORS):
+            _retry_write(root.damon / str(number) / path, value)
+
+
+def _settings() -> Iterator[tuple[str, str]]:
+    """Files of each monitor, in the order in which they come to be."""
+    context = "contexts/0"
+    yield "contexts/nr_contexts", "1"
+    yield f"{context}/operations", "vaddr"
+    intervals = f"{context}/monitoring_attrs/intervals"
+    yield f"{intervals}/sample_us", str(round(INTERVAL * 1e6))
+    yield f"{intervals}/aggr_us", str(round(INTERVAL * 1e6) * LOOKS)
+    # new memory is found as soon as there is a report
+    yield f"{intervals}/update_us", str(round(INTERVAL * 1e6) * LOOKS)
+    least, most = REGIONS
+    # as it is now, the fewest must not exceed the most, nor the most fall below the fewest
+    yield f"{context}/monitoring_attrs/nr_regions/max", str(most)
+    yield f"{context}/monitoring_attrs/nr_regions/min", str(least)
+    yield f"{context}/targets/nr_targets", "1"
+
+
+def monitor_doors(root: Root) -> dict[str, Path]:
+    """What the daemon writes to, by the names of the doors."""
+    return {
+        f"{prefix}{number}": root.damon / str(number) / path
+        for number in range(MONITORS)
+        for prefix, path in ((STATE_PREFIX, "state"), (TARGET_PREFIX, "contexts/0/targets/0/pid_target"))
+    }
+
+
+def give_back(ledger: Ledger) -> None:
+    """Stop what runs of ours, without which the kernel does not let go of it, and take it away. Called by
+    the helper at start, for what a crash left, and before settings are put back. Raises nothing: what stays
+    shows when its number is put back.
+
+    Only when the number of monitors is still the one that tierd has set: else they are somebody's by now.
+    """
+    for record in ledger.records:
+        path = Path(record.path)
+        if path.name != "nr_kdamonds" or read_setting_or_none(path) != record.value:
+            continue
+        with contextlib.suppress(TierdError):
+            for state in sorted(path.parent.glob("[0-9]*/state")):
+                if read_setting_or_none(state) != "off":
+                    _retry_write(state, "off")
+            _retry_write(path, record.before)
+
+
+def _retry_write(path: Path, value: str) -> None:
+    """As write_setting, again for a second while DAMON is busy. Raises TierdError."""
+    for _ in range(_BUSY_TRIES - 1):
+        try:
+            return write_setting(path, value)
+        except TierdError as error:
+            if getattr(error.__cause__, "errno", None) != errno.EBUSY:
+                raise
+        time.sleep(_BUSY_SECONDS)
+    write_setting(path, value)
+
+
+class Monitor:
+    """One of the monitors, through its doors. Used by kernel/damon_regions.py."""
+
+    def __init__(self, root: Root, number: int, state: int, target: int) -> None:
+        self._pid = root.damon / str(number) / "pid"
+        self._state = state
+        self._target = target
+
+    def start(self, process: int) -> None:
+        """Watch `process`. Raises OSError: ESRCH when there is no such process, EBUSY when somebody else has
+        taken DAMON."""
+        self._write(self._target, str(process))
+        try:
+            self._write(self._state, "on")
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from error
+            raise
+
+    def stop(self) -> None:
+        """Also when it has stopped by itself, as it does when its process ends."""
+        try:
+            self._write(self._state, "off")
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EINVAL, errno.ENODEV):
+                raise
+
+    @property
+    def thread(self) -> int:
+        """The process number under which it reports; 0 when it does not run, or does not say."""
+        for _ in range(_BUSY_TRIES):
+            try:
+                return max(0, read_int(self._pid))
+            except GoneError:
+                return 0
+            except TierdError as error:
+                if getattr(error.__cause__, "errno", None) != errno.EBUSY:
+                    return 0
+            time.sleep(_BUSY_SECONDS)
+        return 0
+
+    def _write(self, descriptor: int, value: str) -> None:
+        for left in reversed(range(_BUSY_TRIES)):
+            try:
+                os.pwrite(descriptor, f"{value}\n".encode("ascii"), 0)
+                return
+            except OSError as error:
+                if error.errno != errno.EBUSY or not left:
+                    raise OSError(error.errno, error.strerror, "DAMON") from None
+            time.sleep(_BUSY_SECONDS)

@@ -28,6 +28,7 @@ from tierd.core.model import Topology
 from tierd.core.state import MissingFeature
 from tierd.errors import GoneError, MalformedError, TierdError, in_words
 from tierd.kernel import doors as doors_module
+from tierd.kernel.damon import give_back
 from tierd.kernel.paths import Root
 from tierd.kernel.scanning import SCAN_DOORS
 from tierd.kernel.settings import (
@@ -200,14 +201,15 @@ def open_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
     """`helper open`: debugfs, settings, doors, descriptor store, report, in that order."""
     missing: list[MissingFeature] = []
     previous = read_report(report_path).doors
-    written_down = None
+    ledger = None
     doors_module.mount_debugfs(root)  # before the old values in there are read; `open_doors` names a failure
     try:
-        ledger = Ledger(ledger_path)
-        settings, lacking = apply_settings(root, ledger)
+        written = Ledger(ledger_path)
+        give_back(written)  # what a crash left
+        settings, lacking = apply_settings(root, written)
         missing += lacking
         if settings is Settings.APPLIED:
-            written_down = ledger.holds
+            ledger = written
     except (TierdError, OSError) as error:
         settings = Settings.FAILED
         missing.append(
@@ -217,8 +219,11 @@ def open_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
                 getattr(error, "hint", "") or "remove the cause and restart tierd.service",
             )
         )
-    doors, closed = doors_module.open_doors(root, written_down=written_down)
+    doors, closed = doors_module.open_doors(root, written_down=ledger.holds if ledger else None)
     missing += closed
+    if ledger:
+        closed_too = doors_module.open_monitors(root, doors, ledger)
+        missing += [closed_too] if closed_too else []
     if not store_descriptors(doors, previous):
         missing.append(
             MissingFeature(
@@ -265,7 +270,9 @@ def restore_command(ledger_path: Path, report_path: Path) -> Exit:
     The settings first: nothing that fails after them leaves the kernel changed.
     """
     try:
-        results = Ledger(ledger_path).restore_all()
+        ledger = Ledger(ledger_path)
+        give_back(ledger)
+        results = ledger.restore_all()
     finally:
         _forget_doors(report_path)
     for result in results:

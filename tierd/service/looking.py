@@ -24,8 +24,8 @@ seen since the last round."""
 
 
 class Looking:
-    """Used by the engine only, in its thread. accesses: of placed processes, seen since the last round; the
-    engine adds to it."""
+    """Used by the engine only, in its thread. accesses: of placed processes, seen since the last round.
+    reports: of all that the source watches, since then. The engine adds to both."""
 
     def __init__(self, root: Root) -> None:
         self._root = root
@@ -35,7 +35,7 @@ class Looking:
         self._total: int | None = None
         self._unmapped = self._quick = 0
         self._slow_pages = 0
-        self.accesses = 0
+        self.accesses = self.reports = 0
 
     @property
     def resting(self) -> bool:
@@ -70,8 +70,8 @@ class Looking:
         before, self._total = self._total, read_unmapped(self._root)
         self._unmapped = 0 if before is None else max(0, self._total - before)
         self._slow_pages = slow_bytes // PAGE_SIZE
-        self._silent = self._silence.update(self.accesses, self._unmapped, self._slow_pages)
-        self.accesses = 0
+        self._silent = self._silence.update(self.accesses, self._unmapped, self._slow_pages, self.reports)
+        self.accesses = self.reports = 0
         self._quick = heat.update(
             now, self._unmapped, resting=self.resting, measured=self._governor.measured
         )

@@ -12,20 +12,24 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tierd.core.access import Accesses, AccessSource
+from tierd.core.model import ProcessView
 from tierd.core.state import MissingFeature
 from tierd.errors import TierdError, UnsupportedError
-from tierd.kernel.damon import damon_trouble
+from tierd.kernel.damon import EVENT_PREFIX, INTERVAL, LOOKS, damon_trouble
+from tierd.kernel.damon_regions import DamonRegions
 from tierd.kernel.doors import PERF_PREFIX
 from tierd.kernel.hardware_samples import HardwareSamples
 from tierd.kernel.hint_faults import HintFaults
 from tierd.kernel.paths import Root
 from tierd.kernel.perf_event import FINDERS
 from tierd.kernel.scanning import ScanRate
-from tierd.kernel.self_test import CacheMisses, FreshPages, Pages, see_touch
+from tierd.kernel.self_test import DEADLINE, CacheMisses, FreshPages, Pages, see_touch
 from tierd.kernel.topology import read_topology
 
 log = logging.getLogger(__name__)
 
+REPORTS = 3
+"""Of DAMON, within which it must see tierd touch memory: one may have begun before, and one be lost."""
 NO_SOURCE = "no access to slow memory can be seen"
 
 
@@ -35,13 +39,14 @@ class Candidate:
 
     touch: makes what `touches` returns the touch that the self-test looks for. look: as the source's read,
     with nothing left out. lacking: what keeps the engine from placing by it, in words; empty when nothing
-    does.
+    does. deadline: seconds within which it must see.
     """
 
     source: AccessSource
     touches: Callable[[], Callable[[], Pages]]
     look: Callable[[], Accesses]
     lacking: str = ""
+    deadline: float = DEADLINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +73,11 @@ class NoSource:
     name = "none"
     reason = NO_SOURCE
     period = None
+    looks = None
 
     def start(self) -> None: ...
+
+    def watch(self, processes: Sequence[ProcessView]) -> None: ...
 
     def read(self) -> Accesses:
         nothing = np.empty(0, np.int32)
@@ -105,15 +113,20 @@ def find_sources(root: Root, doors: Mapping[str, int]) -> Found:
             continue
         samples = HardwareSamples(name, rings, root, fast)
         candidates.append(Candidate(samples, CacheMisses, samples.read_everything, lacking))
-    absent["DAMON"] = damon_trouble(root) or "free, but tierd does not stream it"
+    rings = _events(doors, EVENT_PREFIX)
+    if rings:
+        regions = DamonRegions(root, rings, doors)
+        candidates.append(Candidate(regions, CacheMisses, regions.read, lacking, REPORTS * INTERVAL * LOOKS))
+    else:
+        absent[DamonRegions.name] = damon_trouble(root) or "free, and better sources are there"
     # faults that nobody causes are worth less than any samples
     candidates.sort(key=lambda candidate: bool(candidate.lacking))
     return Found(candidates, absent)
 
 
 def select(found: Found, test: Callable[..., str] = see_touch) -> Selection:
-    """Start the first candidate that sees tierd touch memory of its own. Lasts less than a second; called in
-    the engine thread. Raises nothing.
+    """Start the first candidate that sees tierd touch memory of its own. Lasts less than a second, a few of
+    them where DAMON is tried; called in the engine thread. Raises nothing.
 
     test: tierd.kernel.self_test.see_touch, or what stands for it in tests.
     """
@@ -149,7 +162,7 @@ def _try(candidate: Candidate, test: Callable[..., str]) -> str:
     source = candidate.source
     try:
         source.start()
-        trouble = test(candidate.look, candidate.touches())
+        trouble = test(candidate.look, candidate.touches(), candidate.deadline)
         if not trouble:
             return ""
     except (TierdError, OSError) as error:
