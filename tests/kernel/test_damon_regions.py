@@ -107,8 +107,9 @@ def test_a_monitor_that_has_stopped_by_itself_is_used_again(
     source.watch([view(7), view(8)])
     for number in (0, 1):
         (monitors.root.damon / str(number) / "pid").write_text("-1\n")
-    source.watch([view(8), view(9)])
-    assert monitors.watched == {"8", "9"}
+        os.pwrite(monitors.doors[f"{damon.STATE_PREFIX}{number}"], b"off\n", 0)
+    source.watch([view(7), view(8)])
+    assert monitors.watched == {"7", "8"}
 
 
 def test_a_process_that_has_ended_meanwhile_leaves_its_monitor_to_others(

@@ -73,6 +73,23 @@ def test_open_then_restore_leaves_the_machine_as_it_was(
     assert helper.restore_command(ledger_path, report_path) == 0
 
 
+def test_monitors_that_a_crash_left_are_stopped_at_start_and_at_stop(
+    root: Root, ledger_path: Path, manager: ServiceManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helper.doors_module, "open_doors", lambda root, written_down: ({}, ()))
+    number, state = root.damon / "nr_kdamonds", root.damon / "0/state"
+    state.parent.mkdir(parents=True)
+    number.write_text("0\n")
+    for act in (
+        lambda: helper.open_command(root, ledger_path, ledger_path.with_name("doors.json")),
+        lambda: helper.restore_command(ledger_path, ledger_path.with_name("doors.json")),
+    ):
+        Ledger(ledger_path).set(number, "16")
+        state.write_text("on\n")
+        assert act() == 0
+        assert (number.read_text(), state.read_text()) == ("0\n", "off\n")
+
+
 @pytest.mark.parametrize(
     "error", [ConnectionRefusedError(errno.ECONNREFUSED, "refused"), ImportError("systemd")]
 )
