@@ -37,7 +37,7 @@ PERF_PREFIX = "perf."
 _LACKING = (errno.ENOSYS, errno.ENOENT, errno.EOPNOTSUPP)
 """Errors of perf_event_open(2) for an event that the kernel or the CPU does not have."""
 
-_NO_HINT_FAULTS = "who touches slow memory cannot be seen, so nothing is promoted"
+_NO_HINT_FAULTS = "hint faults cannot be seen: tierd places by a lesser source, or not at all"
 _NO_AGING = "cold pages cannot be told from warm ones, so no room is made in DRAM"
 _NO_SPLIT = "huge pages are moved whole or not at all"
 

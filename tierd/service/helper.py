@@ -50,7 +50,7 @@ TIERING_CONFLICT = "kernel tiering is on and not ours"
 """MissingFeature.feature when somebody else uses kernel.numa_balancing=2: the daemon then only observes."""
 
 _WITHOUT = {
-    "numa_balancing": "accesses to slow memory cause no hint faults, so nothing is promoted",
+    "numa_balancing": "there are no hint faults: tierd places by a lesser source, or not at all",
     "promote_rate_limit": "the kernel promotes by itself beside tierd",
     "generations_enabled": "cold pages cannot be told from warm ones, so no room is made in DRAM",
 }
@@ -140,7 +140,8 @@ def apply_settings(root: Root, ledger: Ledger) -> tuple[Settings, tuple[MissingF
     # What the daemon sets through its doors: how hard to look, and demotion, in the mode that moves pages.
     for path in (*(root.scan_settings / name for name in SCAN_DOORS), root.demotion_enabled):
         _attempt(ledger.remember, path)
-    wanted = [("promote_rate_limit", root.promote_rate_limit, "0")]
+    # without the mode the kernel promotes nothing, and has no limit either
+    wanted = [] if mode is None else [("promote_rate_limit", root.promote_rate_limit, "0")]
     if _number(read_setting_or_none(root.generations_enabled)) == 0:
         wanted.append(("generations_enabled", root.generations_enabled, "0x0007"))
     for name, path, value in wanted:
