@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,15 @@ import pytest
 from tests.kernel.fixtures import fail_reading
 from tierd.errors import GoneError, TierdError
 from tierd.kernel import damon
-from tierd.kernel.damon import MODULES, MONITORS, damon_trouble, give_back, monitor_doors, set_up_monitors
+from tierd.kernel.damon import (
+    MODULES,
+    MONITORS,
+    damon_trouble,
+    give_back,
+    in_service,
+    monitor_doors,
+    set_up_monitors,
+)
 from tierd.kernel.paths import Root
 from tierd.kernel.settings import Ledger, Outcome
 
@@ -94,9 +101,8 @@ def test_monitors_are_made_and_taken_away(root: Root, ledger: Ledger) -> None:
     assert len(doors) == 2 * MONITORS and all(path.is_file() for path in doors.values())
     state(root, 3).write_text("on\n")
     again = Ledger(ledger.path)  # as after a crash
-    give_back(again)
+    assert [result.outcome for result in give_back(again)] == [Outcome.RESTORED]
     assert state(root, 3).read_text() == "off\n" and damon_trouble(root) == ""
-    assert [result.outcome for result in again.restore_all()] == [Outcome.UNCHANGED]
     assert not ledger.path.exists()
 
 
@@ -105,9 +111,9 @@ def test_a_tree_that_somebody_made_since_is_left_alone(root: Root, ledger: Ledge
     set_up_monitors(root, ledger)
     (root.damon / "nr_kdamonds").write_text("1\n")
     state(root, 0).write_text("on\n")
-    give_back(ledger)
+    assert [result.outcome for result in give_back(ledger)] == [Outcome.FOREIGN]
     assert state(root, 0).read_text() == "on\n" and (root.damon / "nr_kdamonds").read_text() == "1\n"
-    assert [result.outcome for result in ledger.restore_all()] == [Outcome.FOREIGN]
+    assert not ledger.records
 
 
 def test_without_monitors_of_ours_nothing_is_written(root: Root, ledger: Ledger) -> None:
@@ -118,21 +124,37 @@ def test_without_monitors_of_ours_nothing_is_written(root: Root, ledger: Ledger)
     assert state(root, 0).read_text() == "on\n" and (root.damon / "nr_kdamonds").read_text() == "1\n"
 
 
-def test_a_busy_tree_is_tried_again(root: Root, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_monitor_that_does_not_stop_keeps_no_other_running(
+    root: Root, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plant(root)
-    busy, write = [True, True, False], damon.write_setting
-    waited: list[float] = []
+    set_up_monitors(root, ledger)
+    write = damon.write_setting
 
     def refuse(path: Path, value: str) -> None:
-        if path.name == "operations" and busy.pop(0):
-            raise TierdError(f"{path}: busy") from OSError(errno.EBUSY, "busy")
-        busy.append(False)
+        if path == state(root, 3):
+            raise TierdError("it has stopped by itself")
         write(path, value)
 
     monkeypatch.setattr(damon, "write_setting", refuse)
-    monkeypatch.setattr(damon.time, "sleep", waited.append)
+    for number in (3, 4):
+        state(root, number).write_text("on\n")
+    give_back(ledger)
+    assert state(root, 4).read_text() == "off\n"
+
+
+def test_in_service_once_a_monitor_has_been_told_of_a_process(root: Root, ledger: Ledger) -> None:
+    plant(root)
+    target = monitor_doors(root)["damon_target.4"]
+    target.write_text("77\n")
+    assert not in_service(ledger), "somebody else's"
+    target.write_text("0\n")
     set_up_monitors(root, ledger)
-    assert len(waited) == 2 and (root.damon / "0/contexts/0/operations").read_text() == "vaddr\n"
+    assert not in_service(ledger)
+    target.write_text("77\n")
+    assert in_service(Ledger(ledger.path))
+    (root.damon / "nr_kdamonds").write_text("1\n")
+    assert not in_service(ledger), "somebody else's by now"
 
 
 def test_what_cannot_be_made_raises_and_can_be_given_back(root: Root, ledger: Ledger) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.kernel.fixtures.rings import FakeKernel, lost, region
 from tierd.core.model import ProcessId, ProcessView
 from tierd.errors import MalformedError
-from tierd.kernel import damon, damon_regions, perf
+from tierd.kernel import damon, damon_regions, perf, settings
 from tierd.kernel.damon_regions import DamonRegions
 from tierd.kernel.paths import Root
 from tierd.kernel.perf import RING_PAGES
@@ -140,7 +140,7 @@ def test_damon_that_somebody_has_taken_is_an_error(
 
     with monkeypatch.context() as patched:
         patched.setattr(damon.os, "pwrite", pwrite)
-        patched.setattr(damon.time, "sleep", lambda seconds: None)
+        patched.setattr(settings, "_PATIENCE", 0.0)
         with pytest.raises(OSError, match="taken.*DAMON"):
             source.watch([view(7)])
 

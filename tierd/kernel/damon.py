@@ -15,15 +15,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from tierd.errors import GoneError, TierdError
-from tierd.kernel.files import read_int, read_text
+from tierd.kernel.files import read_text
 from tierd.kernel.paths import Root
-from tierd.kernel.settings import Ledger, read_setting_or_none, write_setting
+from tierd.kernel.settings import (
+    Ledger,
+    Restored,
+    patiently,
+    read_setting,
+    read_setting_or_none,
+    write_setting,
+)
 
 MODULES = ("damon_stat", "damon_reclaim", "damon_lru_sort")
 """Start contexts that exclude others (damon_start, mm/damon/core.c). 7.2 and later have the first one on."""
@@ -44,16 +50,15 @@ REGIONS: Final = (100, 1000)
 """Fewest and most of each process. The most are the kernel's default. The fewest are ten times that, since
 they are what it begins with: it has found what is hot three reports sooner."""
 
-_BUSY_TRIES: Final = 50
-_BUSY_SECONDS: Final = 0.02
-"""Every file of the tree only tries for its lock, and fails with EBUSY where another is read or written."""
+_NUMBER: Final = "nr_kdamonds"
+_TARGET: Final = "contexts/0/targets/0/pid_target"
 
 
 def damon_trouble(root: Root) -> str:
     """Why DAMON cannot be used here, in words; empty when nobody uses it. Reads only. Called by the daemon,
     whose CAP_DAC_READ_SEARCH reads what belongs to root, and by the helper."""
     try:
-        tree = read_text(root.damon / "nr_kdamonds").strip()
+        tree = read_text(root.damon / _NUMBER).strip()
     except GoneError:
         return "this kernel has no DAMON"
     except TierdError as error:
@@ -74,10 +79,10 @@ def _enabled(root: Root, module: str) -> bool:
 def set_up_monitors(root: Root, ledger: Ledger) -> None:
     """Make the monitors, none of them running. Called by the helper, when `damon_trouble` has none. Raises
     TierdError; what was made is then in the ledger, for `give_back`."""
-    ledger.set(root.damon / "nr_kdamonds", str(MONITORS))
+    ledger.set(root.damon / _NUMBER, str(MONITORS))
     for path, value in _settings():
         for number in range(MONITORS):
-            _retry_write(root.damon / str(number) / path, value)
+            write_setting(root.damon / str(number) / path, value)
 
 
 def _settings() -> Iterator[tuple[str, str]]:
@@ -102,38 +107,42 @@ def monitor_doors(root: Root) -> dict[str, Path]:
     return {
         f"{prefix}{number}": root.damon / str(number) / path
         for number in range(MONITORS)
-        for prefix, path in ((STATE_PREFIX, "state"), (TARGET_PREFIX, "contexts/0/targets/0/pid_target"))
+        for prefix, path in ((STATE_PREFIX, "state"), (TARGET_PREFIX, _TARGET))
     }
 
 
-def give_back(ledger: Ledger) -> None:
+def in_service(ledger: Ledger) -> bool:
+    """Whether the daemon looks through monitors of ours: one of them has been told of a process. Called by
+    the helper once the daemon is ready."""
+    return any(
+        read_setting_or_none(target) not in (None, "0")
+        for tree in _trees(ledger)
+        for target in tree.glob(f"[0-9]*/{_TARGET}")
+    )
+
+
+def give_back(ledger: Ledger) -> tuple[Restored, ...]:
     """Stop what runs of ours, without which the kernel does not let go of it, and take it away. Called by
-    the helper at start, for what a crash left, and before settings are put back. Raises nothing: what stays
-    shows when its number is put back.
+    the helper at start, for what a crash left; when the daemon is ready and has chosen another source; and
+    before settings are put back. Raises OSError for the ledger.
 
     Only when the number of monitors is still the one that tierd has set: else they are somebody's by now.
     """
+    for tree in _trees(ledger):
+        for state in sorted(tree.glob("[0-9]*/state")):
+            if read_setting_or_none(state) != "off":
+                with contextlib.suppress(TierdError):
+                    write_setting(state, "off")
+    numbers = [Path(record.path) for record in ledger.records if Path(record.path).name == _NUMBER]
+    return tuple(result for number in numbers for result in ledger.restore_all(number))
+
+
+def _trees(ledger: Ledger) -> Iterator[Path]:
+    """The directory of our monitors, where it is still ours."""
     for record in ledger.records:
         path = Path(record.path)
-        if path.name != "nr_kdamonds" or read_setting_or_none(path) != record.value:
-            continue
-        with contextlib.suppress(TierdError):
-            for state in sorted(path.parent.glob("[0-9]*/state")):
-                if read_setting_or_none(state) != "off":
-                    _retry_write(state, "off")
-            _retry_write(path, record.before)
-
-
-def _retry_write(path: Path, value: str) -> None:
-    """As write_setting, again for a second while DAMON is busy. Raises TierdError."""
-    for _ in range(_BUSY_TRIES - 1):
-        try:
-            return write_setting(path, value)
-        except TierdError as error:
-            if getattr(error.__cause__, "errno", None) != errno.EBUSY:
-                raise
-        time.sleep(_BUSY_SECONDS)
-    write_setting(path, value)
+        if path.name == _NUMBER and read_setting_or_none(path) == record.value:
+            yield path.parent
 
 
 class Monitor:
@@ -157,32 +166,29 @@ class Monitor:
 
     def stop(self) -> None:
         """Also when it has stopped by itself, as it does when its process ends."""
-        try:
-            self._write(self._state, "off")
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EINVAL, errno.ENODEV):
-                raise
+        self._write_if_there(self._state, "off")
+
+    def release(self) -> None:
+        """Watch nobody any more, after `stop`: `in_service` goes by it."""
+        self._write_if_there(self._target, "0")
 
     @property
     def thread(self) -> int:
         """The process number under which it reports; 0 when it does not run, or does not say."""
-        for _ in range(_BUSY_TRIES):
-            try:
-                return max(0, read_int(self._pid))
-            except GoneError:
-                return 0
-            except TierdError as error:
-                if getattr(error.__cause__, "errno", None) != errno.EBUSY:
-                    return 0
-            time.sleep(_BUSY_SECONDS)
-        return 0
+        try:
+            return max(0, int(read_setting(self._pid)))
+        except (TierdError, ValueError):
+            return 0
+
+    def _write_if_there(self, descriptor: int, value: str) -> None:
+        try:
+            self._write(descriptor, value)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EINVAL, errno.ENODEV):
+                raise
 
     def _write(self, descriptor: int, value: str) -> None:
-        for left in reversed(range(_BUSY_TRIES)):
-            try:
-                os.pwrite(descriptor, f"{value}\n".encode("ascii"), 0)
-                return
-            except OSError as error:
-                if error.errno != errno.EBUSY or not left:
-                    raise OSError(error.errno, error.strerror, "DAMON") from None
-            time.sleep(_BUSY_SECONDS)
+        try:
+            patiently(lambda: os.pwrite(descriptor, f"{value}\n".encode("ascii"), 0))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, "DAMON") from None

@@ -272,8 +272,7 @@ def restore_command(ledger_path: Path, report_path: Path) -> Exit:
     """
     try:
         ledger = Ledger(ledger_path)
-        give_back(ledger)
-        results = ledger.restore_all()
+        results = (*give_back(ledger), *ledger.restore_all())
     finally:
         _forget_doors(report_path)
     for result in results:
