@@ -13,7 +13,7 @@ from tests.kernel.fixtures.rings import FakeKernel, lost, region
 from tierd.core.model import ProcessId, ProcessView
 from tierd.errors import MalformedError
 from tierd.kernel import damon, damon_regions, perf, settings
-from tierd.kernel.damon_regions import DamonRegions
+from tierd.kernel.damon_regions import BELIEVED, PAUSE_SECONDS, SETTLING, DamonRegions
 from tierd.kernel.paths import Root
 from tierd.kernel.perf import RING_PAGES
 
@@ -73,9 +73,21 @@ def ring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKernel
     os.close(made.descriptor)
 
 
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture
-def source(monitors: Monitors, ring: FakeKernel) -> Iterator[DamonRegions]:
-    made = DamonRegions(monitors.root, [ring.descriptor], monitors.doors)
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def source(monitors: Monitors, ring: FakeKernel, clock: Clock) -> Iterator[DamonRegions]:
+    made = DamonRegions(monitors.root, [ring.descriptor], monitors.doors, clock)
     made.start()
     yield made
     made.stop()
@@ -205,3 +217,50 @@ def test_a_tracepoint_of_another_shape(monitors: Monitors, ring: FakeKernel) -> 
         source.start()
     source.stop()
     assert monitors.watched == set()
+
+
+def report(source: DamonRegions, ring: FakeKernel) -> tuple[int, int]:
+    """One report of process 7, all of it used: blocks seen, and passes."""
+    ring.write(region(100 * MIB2, 101 * MIB2, 20, thread=thread_of(source, 7), of=1))
+    seen = source.read()
+    return len(seen), seen.passes
+
+
+def test_at_rest_the_monitors_pause(
+    source: DamonRegions, ring: FakeKernel, monitors: Monitors, clock: Clock
+) -> None:
+    source.watch([view(7)])
+    assert [report(source, ring) for _ in range(5)] == [(1, 1)] * 5, "no pause at full effort"
+    source.steer(1 / 32)
+    assert [report(source, ring) for _ in range(BELIEVED)] == [(1, 1)] * BELIEVED
+    assert monitors.watched == set()
+    source.steer(1 / 32)
+    source.watch([view(7), view(8)])
+    clock.now += PAUSE_SECONDS - 1
+    assert not source.read().passes and monitors.watched == set()
+    clock.now += 1
+    source.read()
+    assert monitors.watched == {"7", "8"}
+    source.watch([view(7)])
+    assert [report(source, ring) for _ in range(SETTLING)] == [(0, 0)] * SETTLING
+    assert [report(source, ring) for _ in range(BELIEVED)] == [(1, 1)] * BELIEVED
+    assert monitors.watched == set()
+
+
+def test_a_pause_ends_when_it_has_to_look_hard(
+    source: DamonRegions, ring: FakeKernel, monitors: Monitors
+) -> None:
+    source.watch([view(7)])
+    source.steer(1 / 32)
+    for _ in range(BELIEVED):
+        report(source, ring)
+    assert monitors.watched == set()
+    source.steer(1.0)
+    source.read()
+    assert monitors.watched == {"7"} and report(source, ring) == (1, 1)
+
+
+def test_a_source_that_is_not_used_leaves_no_trace(source: DamonRegions, monitors: Monitors) -> None:
+    """By which the helper knows that DAMON is not needed."""
+    source.stop()
+    assert {target for _, target in map(monitors.said, (0, 1))} == {"0"}

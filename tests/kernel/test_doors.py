@@ -325,7 +325,7 @@ def test_monitors_where_the_kernel_has_no_numa_balancing(
         assert number == 734
         return os.dup(event(opened, cpu))
 
-    assert open_monitors(with_damon, doors, ledger, open_event) is None
+    assert open_monitors(with_damon, doors, ledger, open_event=open_event) is None
     assert {f"DAMON.{cpu}" for cpu in (0, 1, 3)} <= doors.keys()
     assert len(doors) == 1 + 3 + 2 * damon.MONITORS
     assert ledger.holds(with_damon.damon / "nr_kdamonds")
@@ -336,13 +336,32 @@ def test_monitors_where_the_kernel_has_no_numa_balancing(
 
 
 @pytest.mark.parametrize("doors", [HINT_FAULTS, {"PEBS.0": 12}, {"IBS.0": 13, "perf.0": 10}])
-def test_no_monitors_where_there_is_better(with_damon: Root, ledger: Ledger, doors: dict[str, int]) -> None:
+def test_monitors_in_reserve_where_there_is_better(
+    with_damon: Root, ledger: Ledger, opened: dict[int, int], doors: dict[str, int]
+) -> None:
     with_damon.numa_balancing.parent.mkdir(parents=True)
     with_damon.numa_balancing.write_text("0\n")
     there = dict(doors)
-    assert open_monitors(with_damon, there, ledger, no_event) is None
-    assert there == doors and (with_damon.damon / "nr_kdamonds").read_text() == "0\n"
-    assert not ledger.records
+    assert (
+        open_monitors(with_damon, there, ledger, open_event=lambda number, cpu: os.dup(event(opened, cpu)))
+        is None
+    )
+    assert there.keys() > doors.keys() and ledger.holds(with_damon.damon / "nr_kdamonds")
+    close({name: descriptor for name, descriptor in there.items() if name not in doors})
+    ledger.restore_all()
+    stat = with_damon.modules / "damon_stat/parameters/enabled"
+    stat.parent.mkdir(parents=True)
+    stat.write_text("Y\n")
+    there = dict(doors)
+    assert open_monitors(with_damon, there, ledger, open_event=no_event) is None, "nothing is missed"
+    assert there == doors and not ledger.records
+    missing = open_monitors(with_damon, there, ledger, "DAMON", open_event=no_event)
+    assert missing is not None and "in use by damon_stat" in missing.feature
+
+
+def test_no_monitors_where_another_source_is_named(with_damon: Root, ledger: Ledger) -> None:
+    assert open_monitors(with_damon, {}, ledger, "hint faults", open_event=no_event) is None
+    assert (with_damon.damon / "nr_kdamonds").read_text() == "0\n" and not ledger.records
 
 
 @pytest.mark.parametrize("doors", [{}, {"perf.0": 10}, {"scan_size_mb": 11}])
@@ -354,7 +373,7 @@ def test_damon_in_use_is_left_alone_and_named(
     stat = with_damon.modules / "damon_stat/parameters/enabled"
     stat.parent.mkdir(parents=True)
     stat.write_text("Y\n")
-    missing = open_monitors(with_damon, dict(doors), ledger, no_event)
+    missing = open_monitors(with_damon, dict(doors), ledger, open_event=no_event)
     assert missing is not None and "in use by damon_stat" in missing.feature
     assert missing.remedy == (
         "echo N > /sys/module/damon_stat/parameters/enabled, then systemctl restart tierd"
@@ -362,7 +381,7 @@ def test_damon_in_use_is_left_alone_and_named(
     assert stat.read_text() == "Y\n" and not ledger.records
     stat.write_text("N\n")
     (with_damon.damon / "nr_kdamonds").write_text("2\n")
-    missing = open_monitors(with_damon, dict(doors), ledger, no_event)
+    missing = open_monitors(with_damon, dict(doors), ledger, open_event=no_event)
     assert missing is not None and "somebody's 2 kdamonds" in missing.feature
     assert (with_damon.damon / "nr_kdamonds").read_text() == "2\n" and not ledger.records
 
@@ -373,7 +392,7 @@ def test_monitors_without_their_tracepoint_are_taken_away_again(with_damon: Root
 
     doors: dict[str, int] = {}
     before = len(os.listdir("/proc/self/fd"))
-    missing = open_monitors(with_damon, doors, ledger, refuse)
+    missing = open_monitors(with_damon, doors, ledger, open_event=refuse)
     assert missing is not None and "refused" in missing.feature and not doors
     assert (with_damon.damon / "nr_kdamonds").read_text() == "0\n"
     assert len(os.listdir("/proc/self/fd")) == before

@@ -13,6 +13,7 @@ from tierd.core.access import NO_CPU, Accesses, Looks
 from tierd.core.model import PAGE_SIZE
 from tierd.core.silence import NOTHING_SEEN
 from tierd.core.state import EngineState
+from tierd.kernel.soft_dirty import PASS_SECONDS, SoftDirty
 from tierd.service.sources import NoSource, Selection
 
 fake = engine_bench.fake
@@ -36,6 +37,23 @@ class Regions(SourceDoor):
         time, weight = np.full(len(page), kernel.now), np.full(len(page), 15.0)
         pid, cpu = (np.full(len(page), number, dtype=np.int32) for number in (PID, NO_CPU))
         return Accesses(pid, page, time, cpu, 0, weight, passes=1)
+
+
+class Written(SourceDoor):
+    """Once in two seconds, each page that was written since the last time."""
+
+    name = "soft-dirty bits"
+    period = SoftDirty.period
+    next_pass = 0.0
+
+    def read(self) -> Accesses:
+        kernel = self._kernel
+        if kernel.now < self.next_pass:
+            return NoSource().read()
+        self.next_pass = kernel.now + PASS_SECONDS
+        page = np.array(sorted(kernel.hot), dtype=np.uint64)
+        pid, cpu = (np.full(len(page), number, dtype=np.int32) for number in (PID, NO_CPU))
+        return Accesses(pid, page, np.full(len(page), kernel.now), cpu, passes=1)
 
 
 @pytest.fixture
@@ -107,3 +125,28 @@ def test_a_source_that_never_sees_moves_nothing(fake: SimulatedKernel, regions: 
     engine = bench(regions)
     engine.run(10)
     assert engine.idle and engine.state.counters.samples == 0
+
+
+def test_it_rests_when_the_picture_is_right_and_looks_again_when_it_is_not(
+    fake: SimulatedKernel, regions: Regions
+) -> None:
+    engine = bench(regions)
+    engine.run(90)
+    assert regions.efforts[0] == 1.0 and engine.on_dram > 0.95 * HOT
+    assert engine.state.engine is EngineState.STEADY and regions.efforts[-1] < 1
+    first = max(fake.hot) // 512 * 512 + 512
+    old, fake.hot = set(fake.hot), set(range(first, first + 4096))
+    assert not old & fake.hot
+    fake.where.update(dict.fromkeys(fake.hot, SLOW))
+    engine.run(10)
+    assert 1.0 in regions.efforts[regions.efforts.index(min(regions.efforts)) :]
+    assert engine.on_dram > 0.9 * len(fake.hot)
+
+
+def test_soft_dirty_bits_rest_as_well_and_find_what_is_hot(fake: SimulatedKernel) -> None:
+    written = Written(fake)
+    made = Bench(fake)
+    made.selection = Selection(written, "tested")
+    made.run(150)
+    assert made.on_dram > 0.95 * HOT and fake.least_free >= made.floor
+    assert written.efforts[-1] < 1 and made.state.engine is EngineState.STEADY

@@ -34,10 +34,12 @@ from tierd.kernel.settings import (
 MODULES = ("damon_stat", "damon_reclaim", "damon_lru_sort")
 """Start contexts that exclude others (damon_start, mm/damon/core.c). 7.2 and later have the first one on."""
 
-EVENT_PREFIX: Final = "DAMON."
+NAME: Final = "DAMON"
+EVENT_PREFIX: Final = f"{NAME}."
 STATE_PREFIX: Final = "damon_state."
 TARGET_PREFIX: Final = "damon_target."
-"""Of the names of doors; tierd.kernel.doors explains them."""
+"""The source, as operators know it, and what the names of its doors begin with; tierd.kernel.doors explains
+them."""
 
 MONITORS: Final = 16
 """Processes watched at most. Each costs up to REGIONS looks, of about a microsecond each, in INTERVAL."""

@@ -10,7 +10,7 @@ policy says place.
 perf.N: the page-fault event of CPU N, not yet enabled; opening it takes CAP_SYS_ADMIN on Debian.
 PEBS.N, IBS.N: the memory sampling event of CPU N, likewise, where the CPU has one.
 DAMON.N: the tracepoint through which DAMON reports, on CPU N. damon_state.N, damon_target.N: whether tierd's
-own monitor N runs, and which process it watches. Only where there is no better source (`open_monitors`).
+own monitor N runs, and which process it watches. Where nobody else uses DAMON, in case nothing better sees.
 
 kernel.numa_balancing is not among them: the kernel checks who writes, not who opened, so the helper does.
 """
@@ -22,6 +22,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Final
 
 from tierd.core.state import MissingFeature
 from tierd.errors import TierdError, UnsupportedError, in_words
@@ -33,6 +34,10 @@ from tierd.kernel.scanning import SCAN_DOORS
 from tierd.kernel.settings import Ledger
 
 PERF_PREFIX = "perf."
+SOURCE_VARIABLE: Final = "TIERD_SOURCE"
+"""Environment variable of tierd.service, for a drop-in: the name of the one source that may be used, as
+operators know it. Read by the helper and by the daemon."""
+HINT_FAULTS: Final = "hint faults"
 
 _LACKING = (errno.ENOSYS, errno.ENOENT, errno.EOPNOTSUPP)
 """Errors of perf_event_open(2) for an event that the kernel or the CPU does not have."""
@@ -213,24 +218,24 @@ def open_monitors(
     root: Root,
     doors: dict[str, int],
     ledger: Ledger,
+    only: str = "",
     open_event: Callable[[int, int], int] = perf_event.open_trace_event,
 ) -> MissingFeature | None:
-    """Set DAMON up and add its doors to `doors`, unless these suffice to see who uses slow memory. What is
-    missing when they do not, and DAMON cannot be had. Called by the helper, as root. Raises OSError for the
-    ledger.
+    """Set DAMON up and add its doors to `doors`; `helper begin` takes it away when the daemon has chosen
+    another source. What is missing when DAMON cannot be had, and `doors` do not suffice to see who uses slow
+    memory. Called by the helper, as root. Raises OSError for the ledger.
 
-    open_event: opens a tracepoint on a CPU; raises OSError.
+    only: the one source that may be used, empty when all may. open_event: opens a tracepoint on a CPU;
+    raises OSError.
     """
-    hint_faults = SCAN_DOORS[-1] in doors and root.numa_balancing.exists()
-    if (hint_faults and any(name.startswith(PERF_PREFIX) for name in doors)) or any(
-        name.startswith(f"{event}.") for event in perf_event.FINDERS for name in doors
-    ):
+    if only not in ("", damon.NAME):
         return None
+    needed = bool(only) or not _others_suffice(root, doors)
     opened: dict[str, int] = {}
     try:
         trouble = damon.damon_trouble(root)
         if trouble:
-            return _without_damon(trouble)
+            return _without_damon(trouble) if needed else None
         number = read_int(root.trace_events / "damon/damon_aggregated/id")
         damon.set_up_monitors(root, ledger)
         for name, path in damon.monitor_doors(root).items():
@@ -241,9 +246,16 @@ def open_monitors(
         for descriptor in opened.values():
             os.close(descriptor)
         damon.give_back(ledger)
-        return _without_damon(in_words(error))
+        return _without_damon(in_words(error)) if needed else None
     doors.update(opened)
     return None
+
+
+def _others_suffice(root: Root, doors: dict[str, int]) -> bool:
+    hint_faults = SCAN_DOORS[-1] in doors and root.numa_balancing.exists()
+    return (hint_faults and any(name.startswith(PERF_PREFIX) for name in doors)) or any(
+        name.startswith(f"{event}.") for event in perf_event.FINDERS for name in doors
+    )
 
 
 def _without_damon(trouble: str) -> MissingFeature:

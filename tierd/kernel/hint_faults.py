@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from tierd.core.access import Accesses
 from tierd.core.model import ProcessView
 from tierd.core.sampling import FULL_SIZE
+from tierd.kernel.doors import HINT_FAULTS
 from tierd.kernel.perf import SampleStream, accesses
 from tierd.kernel.scanning import ScanRate
 
@@ -18,7 +19,7 @@ from tierd.kernel.scanning import ScanRate
 class HintFaults:
     """Satisfies core.access.AccessSource. The descriptors stay the caller's."""
 
-    name = "hint faults"
+    name = HINT_FAULTS
     reason = "page-exact, and every kernel from 6.1 on has them"
     period = None
     looks = None

@@ -28,7 +28,7 @@ from tierd.core.model import Topology
 from tierd.core.state import MissingFeature
 from tierd.errors import GoneError, MalformedError, TierdError, in_words
 from tierd.kernel import doors as doors_module
-from tierd.kernel.damon import give_back
+from tierd.kernel.damon import give_back, in_service
 from tierd.kernel.paths import Root
 from tierd.kernel.scanning import SCAN_DOORS
 from tierd.kernel.settings import (
@@ -162,16 +162,22 @@ def _read_topology(root: Root) -> Topology:
     return read_topology(root)
 
 
-def begin(root: Root, ledger: Ledger) -> MissingFeature | None:
-    """Have the kernel unmap slow pages, to see who comes. What is missing when it does not, unless `open`
-    has named that already. Raises OSError for the ledger.
+def begin(root: Root, ledger: Ledger, only: str = "") -> MissingFeature | None:
+    """Have the kernel unmap slow pages, to see who comes, and give DAMON back, unless the daemon looks
+    through DAMON. What is missing when the kernel does not, unless `open` has named that already. Raises
+    OSError for the ledger.
+
+    only: the one source that may be used, empty when all may.
 
     After all else, and only when the daemon reads the rings: what is unmapped before faults unseen, and the
     cold pages that fault later then seem to be the first ones, which are the hottest.
     """
+    if in_service(ledger):
+        return None
+    give_back(ledger)
     mode = _number(read_setting_or_none(root.numa_balancing))
-    if mode is None:
-        return None  # named by `open`
+    if mode is None or only not in ("", doors_module.HINT_FAULTS):
+        return None  # named by `open`, or of no use
     if _is_foreign(mode, root, ledger):  # somebody else was quicker, and keeps it
         return _conflict(mode, "whoever set it promotes pages beside tierd, until the next start of tierd")
     error = _attempt(ledger.set, root.numa_balancing, str(mode | TIERING_BIT))
@@ -223,7 +229,8 @@ def open_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
     doors, closed = doors_module.open_doors(root, written_down=ledger.holds if ledger else None)
     missing += closed
     if ledger:
-        closed_too = doors_module.open_monitors(root, doors, ledger)
+        only = os.environ.get(doors_module.SOURCE_VARIABLE, "")
+        closed_too = doors_module.open_monitors(root, doors, ledger, only)
         missing += [closed_too] if closed_too else []
     if not store_descriptors(doors, previous):
         missing.append(
@@ -241,7 +248,7 @@ def open_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
 
 
 def begin_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
-    """`helper begin`: the balancing mode, where `open` has set up the rest.
+    """`helper begin`: the balancing mode or DAMON, where `open` has set up the rest.
 
     Never fails: systemd would take that for a failure of the unit, and start it again and again.
     """
@@ -249,7 +256,7 @@ def begin_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
     if report.settings is not Settings.APPLIED:
         return Exit.OK
     try:
-        missing = begin(root, Ledger(ledger_path))
+        missing = begin(root, Ledger(ledger_path), os.environ.get(doors_module.SOURCE_VARIABLE, ""))
     except (TierdError, OSError) as error:
         missing = MissingFeature(
             f"kernel.numa_balancing ({in_words(error)})",

@@ -22,6 +22,10 @@ ROOMY: Final = 4096
 """Base pages of room in DRAM from which on all that is known to be hot is looked through, not just what was
 seen since the last round."""
 
+REPORTS_OF_PASS: Final = 8
+"""Reports of a source that looks by itself which count as one pass over the slow nodes: 16 s of DAMON's, in
+which it has told hot regions from cold ones, and what is cold in DRAM has begun to show."""
+
 
 class Looking:
     """Used by the engine only, in its thread. accesses: of placed processes, seen since the last round.
@@ -33,7 +37,7 @@ class Looking:
         self._silence = Silence()
         self._silent = True
         self._total: int | None = None
-        self._unmapped = self._quick = 0
+        self._unmapped = self._reported = self._quick = 0
         self._slow_pages = 0
         self.accesses = self.reports = 0
 
@@ -71,6 +75,7 @@ class Looking:
         self._unmapped = 0 if before is None else max(0, self._total - before)
         self._slow_pages = slow_bytes // PAGE_SIZE
         self._silent = self._silence.update(self.accesses, self._unmapped, self._slow_pages, self.reports)
+        self._reported = self.reports * self._slow_pages // REPORTS_OF_PASS
         self.accesses = self.reports = 0
         self._quick = heat.update(
             now, self._unmapped, resting=self.resting, measured=self._governor.measured
@@ -97,7 +102,7 @@ class Looking:
             plan.urgent,
             min(plan.urgent, plan.promote - deferred if moved else 0),
             sum(node.total for node in topology.dram) // PAGE_SIZE,
-            self._unmapped,
+            self._unmapped + self._reported,
             self._slow_pages,
             self._quick,
             limited=plan.limited or 2 * deferred > plan.promote,
