@@ -10,10 +10,11 @@ Sources in the order in which they are tried, the first one that passes its self
    thousands of cache misses, so that a lukewarm page looks like a cold one. Virtual machines lack both. They
    come first only where the kernel's unmapping is not ours to steer.
 3. DAMON, where neither can be had. It knows regions, not pages, so that scattered hot pages are lost in
-   them, and it watches a few processes only. The helper sets it up where it finds no better source and
-   nobody else uses DAMON, for there is one DAMON for all.
-4. Soft-dirty bits are not used at all: they show writes only, exist on x86 only, and clearing them holds the
-   process's mmap lock for writing.
+   them, and it watches a few processes only. There is one DAMON for all: the helper sets it up where nobody
+   else uses it, and takes it away again when another source is chosen.
+4. Soft-dirty bits. They show writes only, exist on x86 only, and clearing them holds the process's mmap lock
+   for writing and makes each page that is written fault. Clearing takes CAP_DAC_OVERRIDE, with which a
+   process may write every file, so the unit does not give it; an administrator who does has decided.
 """
 
 from __future__ import annotations

@@ -178,7 +178,8 @@ class RegionHeat:
         """Uses a second of a page: at r, a look finds one with probability 1 - exp(-r x interval)."""
         first, last = self._column("first")[place], self._column("last")[place]
         found = self._column("sum")[place] * self._decay(np.maximum(0.0, now - last))
-        # what all looks since the first one would come to, had each found use
+        # what all looks since the first one would come to, had each found use; where the source pauses at
+        # rest there were fewer, so that all rates seem lower, and by the same factor
         looks = (
             (1 - self._decay(np.maximum(0.0, now - first))) * self.half_life / math.log(2) / self._interval
         )

@@ -91,7 +91,7 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
         demotion: Demotion | None = None,
     ) -> None:
-        """select_source: called in the first step, and takes less than a second. lacking: what keeps this
+        """select_source: called in the first step, and takes a few seconds at most. lacking: what keeps this
         engine from placing anything, in words; empty when nothing does. demotion: None where the kernel
         demotes without being told to."""
         self._root = root
