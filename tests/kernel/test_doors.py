@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tierd.kernel import damon
 from tierd.kernel import doors as doors_module
-from tierd.kernel.doors import online_cpus, open_doors
+from tierd.kernel.doors import online_cpus, open_doors, open_monitors
 from tierd.kernel.paths import Root
 from tierd.kernel.perf_event import HardwareEvent
 from tierd.kernel.scanning import SCAN_DOORS
+from tierd.kernel.settings import Ledger
 
 
 @pytest.fixture
@@ -287,3 +289,110 @@ def test_sampling_that_root_may_not_open_is_named(root: Root, opened: dict[int, 
     )
     assert len(missing) == 1 and "let root open" in missing[0].remedy
     close(doors)
+
+
+@pytest.fixture
+def with_damon(root: Root) -> Root:
+    """DAMON that nobody uses, with the files of the monitors as they come to be."""
+    files = {root.damon / "nr_kdamonds": "0", root.trace_events / "damon/damon_aggregated/id": "734"}
+    for number in range(damon.MONITORS):
+        files |= {root.damon / str(number) / path: "0" for path, _ in damon._settings()}
+    files |= dict.fromkeys(damon.monitor_doors(root).values(), "off")
+    for path, value in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{value}\n")
+    return root
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "run/settings.json")
+
+
+def no_event(number: int, cpu: int) -> int:
+    raise AssertionError("opened for nothing")
+
+
+HINT_FAULTS = {"perf.0": 10, "scan_size_mb": 11}
+
+
+def test_monitors_where_the_kernel_has_no_numa_balancing(
+    with_damon: Root, ledger: Ledger, opened: dict[int, int]
+) -> None:
+    doors = {"perf.0": 10}
+
+    def open_event(number: int, cpu: int) -> int:
+        assert number == 734
+        return os.dup(event(opened, cpu))
+
+    assert open_monitors(with_damon, doors, ledger, open_event=open_event) is None
+    assert {f"DAMON.{cpu}" for cpu in (0, 1, 3)} <= doors.keys()
+    assert len(doors) == 1 + 3 + 2 * damon.MONITORS
+    assert ledger.holds(with_damon.damon / "nr_kdamonds")
+    os.pwrite(doors["damon_target.2"], b"77\n", 0)
+    assert (with_damon.damon / "2/contexts/0/targets/0/pid_target").read_text().startswith("77\n")
+    del doors["perf.0"]
+    close(doors)
+
+
+@pytest.mark.parametrize("doors", [HINT_FAULTS, {"PEBS.0": 12}, {"IBS.0": 13, "perf.0": 10}])
+def test_monitors_in_reserve_where_there_is_better(
+    with_damon: Root, ledger: Ledger, opened: dict[int, int], doors: dict[str, int]
+) -> None:
+    with_damon.numa_balancing.parent.mkdir(parents=True)
+    with_damon.numa_balancing.write_text("0\n")
+    there = dict(doors)
+    assert (
+        open_monitors(with_damon, there, ledger, open_event=lambda number, cpu: os.dup(event(opened, cpu)))
+        is None
+    )
+    assert there.keys() > doors.keys() and ledger.holds(with_damon.damon / "nr_kdamonds")
+    close({name: descriptor for name, descriptor in there.items() if name not in doors})
+    ledger.restore_all()
+    stat = with_damon.modules / "damon_stat/parameters/enabled"
+    stat.parent.mkdir(parents=True)
+    stat.write_text("Y\n")
+    there = dict(doors)
+    assert open_monitors(with_damon, there, ledger, open_event=no_event) is None, "nothing is missed"
+    assert there == doors and not ledger.records
+    missing = open_monitors(with_damon, there, ledger, "DAMON", open_event=no_event)
+    assert missing is not None and "in use by damon_stat" in missing.feature
+
+
+def test_no_monitors_where_another_source_is_named(with_damon: Root, ledger: Ledger) -> None:
+    assert open_monitors(with_damon, {}, ledger, "hint faults", open_event=no_event) is None
+    assert (with_damon.damon / "nr_kdamonds").read_text() == "0\n" and not ledger.records
+
+
+@pytest.mark.parametrize("doors", [{}, {"perf.0": 10}, {"scan_size_mb": 11}])
+def test_damon_in_use_is_left_alone_and_named(
+    with_damon: Root, ledger: Ledger, doors: dict[str, int]
+) -> None:
+    with_damon.numa_balancing.parent.mkdir(parents=True)
+    with_damon.numa_balancing.write_text("0\n")
+    stat = with_damon.modules / "damon_stat/parameters/enabled"
+    stat.parent.mkdir(parents=True)
+    stat.write_text("Y\n")
+    missing = open_monitors(with_damon, dict(doors), ledger, open_event=no_event)
+    assert missing is not None and "in use by damon_stat" in missing.feature
+    assert missing.remedy == (
+        "echo N > /sys/module/damon_stat/parameters/enabled, then systemctl restart tierd"
+    )
+    assert stat.read_text() == "Y\n" and not ledger.records
+    stat.write_text("N\n")
+    (with_damon.damon / "nr_kdamonds").write_text("2\n")
+    missing = open_monitors(with_damon, dict(doors), ledger, open_event=no_event)
+    assert missing is not None and "somebody's 2 kdamonds" in missing.feature
+    assert (with_damon.damon / "nr_kdamonds").read_text() == "2\n" and not ledger.records
+
+
+def test_monitors_without_their_tracepoint_are_taken_away_again(with_damon: Root, ledger: Ledger) -> None:
+    def refuse(number: int, cpu: int) -> int:
+        raise OSError(errno.EACCES, "refused")
+
+    doors: dict[str, int] = {}
+    before = len(os.listdir("/proc/self/fd"))
+    missing = open_monitors(with_damon, doors, ledger, open_event=refuse)
+    assert missing is not None and "refused" in missing.feature and not doors
+    assert (with_damon.damon / "nr_kdamonds").read_text() == "0\n"
+    assert len(os.listdir("/proc/self/fd")) == before

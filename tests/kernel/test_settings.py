@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -157,6 +158,46 @@ def test_the_kernel_may_print_a_value_otherwise(tree: Path, monkeypatch: pytest.
     assert ledger.records[0].value == "0x0003"
     assert reopened(tree).restore_all()[0].outcome is Outcome.RESTORED
     assert read_setting(tree / "lru") == "0x0000"
+
+
+def test_a_part_is_put_back_and_the_rest_stays(tree: Path) -> None:
+    (tree / "part").mkdir()
+    (tree / "part/one").write_text("1\n")
+    ledger = reopened(tree)
+    ledger.set(tree / "limit", "0")
+    ledger.set(tree / "part/one", "2")
+    assert [result.path for result in ledger.restore_all(tree / "part")] == [str(tree / "part/one")]
+    assert read_setting(tree / "part/one") == "1" and read_setting(tree / "limit") == "0"
+    assert [Path(record.path).name for record in reopened(tree).records] == ["limit"]
+    assert ledger.restore_all(tree / "part") == ()
+
+
+@pytest.mark.parametrize("attempts", [3, 1 << 30])
+def test_a_busy_setting_is_tried_again_for_a_while(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, attempts: int
+) -> None:
+    calls: list[int] = []
+    write, now = os.write, [0.0]
+
+    def busy(descriptor: int, data: bytes) -> int:
+        calls.append(descriptor)
+        if len(calls) <= attempts:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return write(descriptor, data)
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(settings.os, "write", busy)
+    monkeypatch.setattr(settings.time, "sleep", sleep)
+    monkeypatch.setattr(settings.time, "monotonic", lambda: now[0])
+    if attempts == 3:
+        settings.write_setting(tree / "limit", "7")
+        assert read_setting(tree / "limit") == "7" and len(calls) == 4
+    else:
+        with pytest.raises(TierdError, match="busy"):
+            settings.write_setting(tree / "limit", "7")
+        assert 10 < len(calls) < 40
 
 
 class Killed(BaseException):

@@ -58,9 +58,12 @@ def test_open_then_restore_leaves_the_machine_as_it_was(
         lambda root, written_down: (pipe_doors("lru_gen"), (MissingFeature("perf", "blind", "buy one"),)),
     )
     assert helper.open_command(root, ledger_path, report_path) == 0
-    assert read_report(report_path) == Report(
-        ("lru_gen",), Settings.APPLIED, (MissingFeature("perf", "blind", "buy one"),)
-    )
+    report = read_report(report_path)
+    assert (report.doors, report.settings) == (("lru_gen",), Settings.APPLIED)
+    assert [feature.feature for feature in report.missing] == [
+        "perf",
+        "DAMON, in the place of hint faults (this kernel has no DAMON)",
+    ]
     assert report_path.stat().st_mode & 0o777 == 0o644
     assert set(manager.store) == {"lru_gen"}
 
@@ -68,6 +71,23 @@ def test_open_then_restore_leaves_the_machine_as_it_was(
     assert facts(root) == before
     assert manager.store == {} and not report_path.exists() and not ledger_path.exists()
     assert helper.restore_command(ledger_path, report_path) == 0
+
+
+def test_monitors_that_a_crash_left_are_stopped_at_start_and_at_stop(
+    root: Root, ledger_path: Path, manager: ServiceManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helper.doors_module, "open_doors", lambda root, written_down: ({}, ()))
+    number, state = root.damon / "nr_kdamonds", root.damon / "0/state"
+    state.parent.mkdir(parents=True)
+    number.write_text("0\n")
+    for act in (
+        lambda: helper.open_command(root, ledger_path, ledger_path.with_name("doors.json")),
+        lambda: helper.restore_command(ledger_path, ledger_path.with_name("doors.json")),
+    ):
+        Ledger(ledger_path).set(number, "16")
+        state.write_text("on\n")
+        assert act() == 0
+        assert (number.read_text(), state.read_text()) == ("0\n", "off\n")
 
 
 @pytest.mark.parametrize(

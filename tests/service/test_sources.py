@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.kernel.fixtures import Machine
 from tierd.core.access import Accesses
+from tierd.core.model import ProcessView
 from tierd.errors import TierdError
+from tierd.kernel.damon_regions import DamonRegions
 from tierd.kernel.hardware_samples import HardwareSamples
 from tierd.kernel.hint_faults import HintFaults
 from tierd.kernel.self_test import FreshPages
@@ -24,6 +26,7 @@ PEBS = {"PEBS.0": 30}
 
 class Source:
     period = None
+    looks = None
     reason = "made up"
 
     def __init__(self, name: str, error: Exception | None = None) -> None:
@@ -35,6 +38,9 @@ class Source:
         self.log.append("start")
         if self.error is not None:
             raise self.error
+
+    def watch(self, processes: Sequence[ProcessView]) -> None:
+        pass
 
     def read(self) -> Accesses:
         return NoSource().read()
@@ -53,7 +59,7 @@ def candidate(source: Source, lacking: str = "") -> Candidate:
 def verdicts(*texts: str) -> Callable[..., str]:
     """Stands for the self-test."""
     waiting = list(texts)
-    return lambda look, touch: waiting.pop(0)
+    return lambda look, touch, deadline: waiting.pop(0)
 
 
 def test_the_first_that_sees_is_used_and_stays_started() -> None:
@@ -62,7 +68,9 @@ def test_the_first_that_sees_is_used_and_stays_started() -> None:
     chosen = select(found, verdicts(""))
     assert chosen.source is first and first.log == ["start"] and second.log == []
     assert chosen.lacking == "not ours" and chosen.missing == ()
-    assert chosen.reason == "made up; it saw tierd touch memory of its own; not used: third (no such thing)"
+    assert chosen.reason == (
+        "made up; it saw tierd touch memory of its own; not used: second (not needed), third (no such thing)"
+    )
 
 
 def test_one_that_does_not_see_is_stopped_and_named() -> None:
@@ -135,7 +143,9 @@ def test_a_virtual_machine(machine: Machine) -> None:
         "PEBS": "not in this CPU, or hidden",
         "IBS": "not in this CPU, or hidden",
         "DAMON": "this kernel has no DAMON",
+        "soft-dirty bits": found.absent["soft-dirty bits"],
     }
+    assert "capabilities cannot be read" in found.absent["soft-dirty bits"]
 
 
 def test_hint_faults_come_before_hardware(machine: Machine) -> None:
@@ -182,11 +192,79 @@ def test_without_descriptors(machine: Machine) -> None:
     assert not found.candidates and found.absent["hint faults"] == "its events are not open"
 
 
-def test_damon_is_never_used_and_its_user_is_named(machine: Machine) -> None:
+def test_damon_that_the_helper_has_set_up_comes_after_all_that_can_place(machine: Machine) -> None:
+    """As on a kernel without NUMA balancing: page faults are seen, but no hint faults come."""
+    doors = {"DAMON.0": 40, "DAMON.1": 41, "damon_state.0": 42, "damon_target.0": 43, "demotion_enabled": 21}
+    found = find_sources(machine.root, {**FAULTS, **doors})
+    assert [candidate.source.name for candidate in found.candidates] == ["DAMON", "hint faults"]
+    chosen = found.candidates[0]
+    assert isinstance(chosen.source, DamonRegions) and not chosen.lacking and "DAMON" not in found.absent
+    assert round(chosen.deadline, 3) == 6.0, "three reports of two seconds"
+    pebs(machine)
+    found = find_sources(machine.root, {**FAULTS, **PEBS, **doors})
+    assert [candidate.source.name for candidate in found.candidates] == ["PEBS", "DAMON", "hint faults"]
+
+
+def test_the_self_test_has_the_candidate_s_time() -> None:
+    given: list[float] = []
+    source = Source("slow")
+
+    def test(look: object, touch: object, deadline: float) -> str:
+        given.append(deadline)
+        return "it is blind"
+
+    select(Found([Candidate(source, FreshPages, source.read, deadline=6.0)]), test)
+    assert given == [6.0]
+
+
+def test_damon_that_is_not_set_up_is_not_used_and_its_user_is_named(machine: Machine) -> None:
     machine.put(machine.root.damon / "nr_kdamonds", "0\n")
     free = find_sources(machine.root, {**FAULTS, **OURS})
-    assert free.absent["DAMON"] == "free, but tierd does not stream it"
+    assert free.absent["DAMON"] == "it is not set up"
     machine.put(machine.root.modules / "damon_stat/parameters/enabled", "Y\n")
     taken = find_sources(machine.root, {**FAULTS, **OURS})
     assert taken.absent["DAMON"] == "in use by damon_stat"
     assert [candidate.source.name for candidate in taken.candidates] == ["hint faults"]
+
+
+DAMON = {"DAMON.0": 40, "DAMON.1": 41, "damon_state.0": 42, "damon_target.0": 43}
+
+
+def test_soft_dirty_bits_come_last_and_only_with_the_capability(machine: Machine) -> None:
+    machine.put(machine.root.proc / "self/status", "CapEff:\t0000000000880006\n")
+    found = find_sources(machine.root, {**FAULTS, **OURS, **DAMON})
+    names = ["hint faults", "DAMON", "soft-dirty bits"]
+    assert [candidate.source.name for candidate in found.candidates] == names
+    machine.put(machine.root.proc / "self/status", "CapEff:\t0000000000880004\n")
+    found = find_sources(machine.root, {**FAULTS, **OURS})
+    assert "takes CAP_DAC_OVERRIDE" in found.absent["soft-dirty bits"]
+    assert [candidate.source.name for candidate in found.candidates] == ["hint faults"]
+
+
+def test_hint_faults_that_do_not_see_leave_the_place_to_damon(machine: Machine) -> None:
+    found = find_sources(machine.root, {**FAULTS, **OURS, **DAMON})
+    behind = Source("DAMON")
+    found = Found([found.candidates[0], candidate(behind)], found.absent)
+    chosen = select(found, verdicts(""))  # the descriptors are no events, so they do not even start
+    assert chosen.source is behind and chosen.reason.startswith("instead of hint faults (")
+
+
+def test_the_one_source_that_may_be_used(machine: Machine) -> None:
+    found = find_sources(machine.root, {**FAULTS, **OURS, **DAMON}, "DAMON")
+    assert [candidate.source.name for candidate in found.candidates] == ["DAMON"]
+    assert found.absent["hint faults"] == "TIERD_SOURCE names another"
+
+
+@pytest.mark.parametrize(
+    ("only", "words"),
+    [
+        ("DAMON", "DAMON (this kernel has no DAMON)"),
+        ("damon", '"damon" (TIERD_SOURCE says so, and there is'),
+    ],
+)
+def test_the_one_that_may_be_used_and_cannot(machine: Machine, only: str, words: str) -> None:
+    chosen = select(find_sources(machine.root, {**FAULTS, **OURS}, only), verdicts())
+    assert isinstance(chosen.source, NoSource) and chosen.lacking == NO_SOURCE
+    assert words in chosen.reason and "hint faults (TIERD_SOURCE names another)" in chosen.reason
+    (missing,) = chosen.missing
+    assert words in missing.feature and "TIERD_SOURCE" in missing.remedy

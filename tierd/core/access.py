@@ -9,35 +9,45 @@ Sources in the order in which they are tried, the first one that passes its self
 2. PEBS, then IBS. Page-exact as well, and nobody is interrupted by a fault, but a page shows up only after
    thousands of cache misses, so that a lukewarm page looks like a cold one. Virtual machines lack both. They
    come first only where the kernel's unmapping is not ours to steer.
-3. DAMON is probed and not used. It knows regions, not pages, so that scattered hot pages are lost in them,
-   and its targets would have to be set as processes come and go, by root, which the daemon is not.
-4. Soft-dirty bits are not used at all: they show writes only, exist on x86 only, and clearing them holds the
-   process's mmap lock for writing.
+3. DAMON, where neither can be had. It knows regions, not pages, so that scattered hot pages are lost in
+   them, and it watches a few processes only. There is one DAMON for all: the helper sets it up where nobody
+   else uses it, and takes it away again when another source is chosen.
+4. Soft-dirty bits. They show writes only, exist on x86 only, and clearing them holds the process's mmap lock
+   for writing and makes each page that is written fault. Clearing takes CAP_DAC_OVERRIDE, with which a
+   process may write every file, so the unit does not give it; an administrator who does has decided.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from tierd.core.heat import HotPages, Movable, Nodes
-from tierd.core.model import Topology
+from tierd.core.model import ProcessView, Topology
+
+NO_CPU: Final = int(np.iinfo(np.int32).max)
+"""In the place of the number of a CPU; more than any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accesses:
     """Observations in order of time, arrays of one length. pid: int32; page: uint64 virtual page number;
-    time: float64 seconds, CLOCK_MONOTONIC; cpu: int32, where the thread ran. `lost` counts records that the
-    source had no room for."""
+    time: float64 seconds, CLOCK_MONOTONIC; cpu: int32, where the thread ran, NO_CPU where that is not known.
+    `lost` counts records that the source had no room for. weight: float64, None where each is one access;
+    `AccessSource.looks` says what it counts. passes: how often the source has looked at all memory that it
+    watches since the last reading; 0 where others look for it."""
 
     pid: npt.NDArray[np.int32]
     page: npt.NDArray[np.uint64]
     time: npt.NDArray[np.float64]
     cpu: npt.NDArray[np.int32]
     lost: int = 0
+    weight: npt.NDArray[np.float64] | None = None
+    passes: int = 0
 
     def __len__(self) -> int:
         return len(self.pid)
@@ -47,6 +57,15 @@ class Accesses:
         topology was read."""
         near: Nodes = np.array([*topology.near, -1], dtype=np.int16)
         return near.take(np.minimum(self.cpu, len(topology.near)))
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """How a source looks at regions: at a page of each every `interval` seconds, `number` times for each
+    report."""
+
+    interval: float
+    number: int
 
 
 class AccessSource(Protocol):
@@ -66,8 +85,16 @@ class AccessSource(Protocol):
         and how soon that was is heat. A number: one of so many accesses was sampled, and how many samples
         come in a time is heat."""
 
+    @property
+    def looks(self) -> Looks | None:
+        """None: an observation is of its page. Else it is of the 2 MiB around it, and its weight is how many
+        looks found them in use."""
+
     def start(self) -> None:
         """Begin to observe. Raises OSError, TierdError."""
+
+    def watch(self, processes: Sequence[ProcessView]) -> None:
+        """These are the processes placed now. Raises OSError, TierdError."""
 
     def read(self) -> Accesses:
         """What was observed since the last call. Raises OSError, TierdError."""
@@ -81,7 +108,8 @@ class AccessSource(Protocol):
 
 class Heat(Protocol):
     """The heat of pages, whatever the evidence. core.heat has one for first uses, core.sampled_heat one for
-    samples; both explain the methods."""
+    samples, core.region_heat one for looks at regions; they explain the methods. The weight counts for the
+    last of them alone."""
 
     def observe(
         self,
@@ -89,6 +117,7 @@ class Heat(Protocol):
         page: npt.NDArray[np.uint64],
         time: npt.NDArray[np.float64],
         near: Nodes,
+        weight: npt.NDArray[np.float64] | None = None,
     ) -> None: ...
 
     def update(self, now: float, unmapped: int, *, resting: bool, measured: bool) -> int: ...

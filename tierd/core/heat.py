@@ -126,7 +126,12 @@ class HeatMap:
         return cast("Floats", self._regions.columns[name])
 
     def observe(
-        self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64], time: Floats, near: Nodes
+        self,
+        slot: npt.NDArray[np.int64],
+        page: npt.NDArray[np.uint64],
+        time: Floats,
+        near: Nodes,
+        weight: Floats | None = None,
     ) -> None:
         """Take faults in, in order of time: arrays of one length. near: as in HotPages, of the thread that
         faulted."""

@@ -46,7 +46,12 @@ class SampledHeat:
         return cast("Floats", self._pages.columns[name])
 
     def observe(
-        self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64], time: Floats, near: Nodes
+        self,
+        slot: npt.NDArray[np.int64],
+        page: npt.NDArray[np.uint64],
+        time: Floats,
+        near: Nodes,
+        weight: Floats | None = None,
     ) -> None:
         """Take samples in: arrays of one length. Samples of a page in one call count as of its latest.
         near: as core.heat has it."""

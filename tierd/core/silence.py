@@ -27,15 +27,15 @@ class Silence:
     _heard: bool = False
     _unmapped: int = 0
 
-    def update(self, accesses: int, unmapped: int, slow_pages: int) -> bool:
+    def update(self, accesses: int, unmapped: int, slow_pages: int, passes: int = 0) -> bool:
         """accesses: of placed processes, seen since the last call. unmapped: pages that the kernel unmapped
         since then, to see them used. slow_pages: pages placed on slow nodes, which is what a pass unmaps.
-        Returns whether nothing was heard from a whole pass."""
+        passes: those that the source made by itself. Returns whether nothing was heard from a whole pass."""
         if accesses:
             self._heard, self._unmapped = True, 0
         else:
             self._unmapped += unmapped
-            if self._unmapped >= slow_pages > 0:
+            if passes or self._unmapped >= slow_pages > 0:
                 self._heard = False
         return not self._heard
 

@@ -9,6 +9,8 @@ demotion_enabled: sysfs; whether reclaim moves pages to the slow tier instead of
 policy says place.
 perf.N: the page-fault event of CPU N, not yet enabled; opening it takes CAP_SYS_ADMIN on Debian.
 PEBS.N, IBS.N: the memory sampling event of CPU N, likewise, where the CPU has one.
+DAMON.N: the tracepoint through which DAMON reports, on CPU N. damon_state.N, damon_target.N: whether tierd's
+own monitor N runs, and which process it watches. Where nobody else uses DAMON, in case nothing better sees.
 
 kernel.numa_balancing is not among them: the kernel checks who writes, not who opened, so the helper does.
 """
@@ -20,21 +22,27 @@ import errno
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Final
 
 from tierd.core.state import MissingFeature
-from tierd.errors import TierdError, UnsupportedError
-from tierd.kernel import perf_event
-from tierd.kernel.files import parse_list, read_text
+from tierd.errors import TierdError, UnsupportedError, in_words
+from tierd.kernel import damon, perf_event
+from tierd.kernel.files import parse_list, read_int, read_text
 from tierd.kernel.paths import Root
 from tierd.kernel.perf_event import HardwareEvent
 from tierd.kernel.scanning import SCAN_DOORS
+from tierd.kernel.settings import Ledger
 
 PERF_PREFIX = "perf."
+SOURCE_VARIABLE: Final = "TIERD_SOURCE"
+"""Environment variable of tierd.service, for a drop-in: the name of the one source that may be used, as
+operators know it. Read by the helper and by the daemon."""
+HINT_FAULTS: Final = "hint faults"
 
 _LACKING = (errno.ENOSYS, errno.ENOENT, errno.EOPNOTSUPP)
 """Errors of perf_event_open(2) for an event that the kernel or the CPU does not have."""
 
-_NO_HINT_FAULTS = "who touches slow memory cannot be seen, so nothing is promoted"
+_NO_HINT_FAULTS = "hint faults cannot be seen: tierd places by a lesser source, or not at all"
 _NO_AGING = "cold pages cannot be told from warm ones, so no room is made in DRAM"
 _NO_SPLIT = "huge pages are moved whole or not at all"
 
@@ -204,6 +212,61 @@ def _open_hardware_events(
                 opened = {}
                 break
         doors.update(opened)
+
+
+def open_monitors(
+    root: Root,
+    doors: dict[str, int],
+    ledger: Ledger,
+    only: str = "",
+    open_event: Callable[[int, int], int] = perf_event.open_trace_event,
+) -> MissingFeature | None:
+    """Set DAMON up and add its doors to `doors`; `helper begin` takes it away when the daemon has chosen
+    another source. What is missing when DAMON cannot be had, and `doors` do not suffice to see who uses slow
+    memory. Called by the helper, as root. Raises OSError for the ledger.
+
+    only: the one source that may be used, empty when all may. open_event: opens a tracepoint on a CPU;
+    raises OSError.
+    """
+    if only not in ("", damon.NAME):
+        return None
+    needed = bool(only) or not _others_suffice(root, doors)
+    opened: dict[str, int] = {}
+    try:
+        trouble = damon.damon_trouble(root)
+        if trouble:
+            return _without_damon(trouble) if needed else None
+        number = read_int(root.trace_events / "damon/damon_aggregated/id")
+        damon.set_up_monitors(root, ledger)
+        for name, path in damon.monitor_doors(root).items():
+            opened[name] = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        for cpu in online_cpus(root):
+            opened[f"{damon.EVENT_PREFIX}{cpu}"] = open_event(number, cpu)
+    except (TierdError, OSError) as error:
+        for descriptor in opened.values():
+            os.close(descriptor)
+        damon.give_back(ledger)
+        return _without_damon(in_words(error)) if needed else None
+    doors.update(opened)
+    return None
+
+
+def _others_suffice(root: Root, doors: dict[str, int]) -> bool:
+    hint_faults = SCAN_DOORS[-1] in doors and root.numa_balancing.exists()
+    return (hint_faults and any(name.startswith(PERF_PREFIX) for name in doors)) or any(
+        name.startswith(f"{event}.") for event in perf_event.FINDERS for name in doors
+    )
+
+
+def _without_damon(trouble: str) -> MissingFeature:
+    remedy = "boot a kernel built with CONFIG_NUMA_BALANCING, which is better, or with CONFIG_DAMON_SYSFS"
+    if trouble == "in use by damon_stat":
+        remedy = "echo N > /sys/module/damon_stat/parameters/enabled, then systemctl restart tierd"
+    elif trouble.startswith("in use"):
+        remedy = "end that use of DAMON, then systemctl restart tierd"
+    return MissingFeature(
+        f"DAMON, in the place of hint faults ({trouble})", "nothing is known of who uses slow memory", remedy
+    )
 
 
 def _event_remedy(error: OSError) -> str:

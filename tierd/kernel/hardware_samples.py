@@ -6,13 +6,14 @@ kernel's headers say; that a CPU fills them so is not shown.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from tierd.core.access import Accesses
+from tierd.core.model import ProcessView
 from tierd.errors import TierdError
 from tierd.kernel.memory_blocks import read_block_size
 from tierd.kernel.paths import Root
@@ -31,6 +32,8 @@ physical address."""
 
 class HardwareSamples:
     """Satisfies core.access.AccessSource. The descriptors stay the caller's."""
+
+    looks = None
 
     def __init__(self, name: str, descriptors: Iterable[int], root: Root, fast: frozenset[int]) -> None:
         """name: PEBS or IBS. descriptors: of the event of each CPU. fast: the nodes of DRAM; what lies on
@@ -51,6 +54,9 @@ class HardwareSamples:
         self._read_blocks()
         self._stream = SampleStream(self._descriptors, MEMORY_LAYOUT)
         self._stream.enable(True)
+
+    def watch(self, processes: Sequence[ProcessView]) -> None:
+        """All processes are seen."""
 
     def read(self) -> Accesses:
         """Samples of user memory on slow nodes that no cache served. Raises TierdError."""

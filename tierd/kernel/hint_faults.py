@@ -6,10 +6,12 @@ one faults, and that fault is a sample of perf's software page-fault event.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tierd.core.access import Accesses
+from tierd.core.model import ProcessView
 from tierd.core.sampling import FULL_SIZE
+from tierd.kernel.doors import HINT_FAULTS
 from tierd.kernel.perf import SampleStream, accesses
 from tierd.kernel.scanning import ScanRate
 
@@ -17,9 +19,10 @@ from tierd.kernel.scanning import ScanRate
 class HintFaults:
     """Satisfies core.access.AccessSource. The descriptors stay the caller's."""
 
-    name = "hint faults"
+    name = HINT_FAULTS
     reason = "page-exact, and every kernel from 6.1 on has them"
     period = None
+    looks = None
 
     def __init__(self, descriptors: Iterable[int], scanning: ScanRate) -> None:
         """descriptors: of the page-fault event of each CPU (kernel/perf_event.py). scanning: what `steer`
@@ -32,6 +35,9 @@ class HintFaults:
         self._stream = SampleStream(self._descriptors)
         self._scanning.prepare()
         self._stream.enable(True)
+
+    def watch(self, processes: Sequence[ProcessView]) -> None:
+        """All processes are seen."""
 
     def read(self) -> Accesses:
         """Page faults of every kind: those that are no hint faults are first uses as well."""

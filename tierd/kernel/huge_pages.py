@@ -80,7 +80,7 @@ def huge_ranges(root: Root, pid: int, within: Iterable[Range] | None = None) -> 
     Raises UnsupportedError where the kernel has no such ioctl, GoneError, DeniedError.
     """
     path = root.proc / str(pid) / "pagemap"
-    with _pagemap(root, pid) as descriptor:
+    with open_pagemap(root, pid) as descriptor:
         try:
             looked_at = private_mappings(root, pid) if within is None else within
             return tuple(found for part in looked_at for found in _scan(descriptor, part))
@@ -93,7 +93,8 @@ def huge_ranges(root: Root, pid: int, within: Iterable[Range] | None = None) -> 
 
 
 @contextmanager
-def _pagemap(root: Root, pid: int) -> Iterator[int]:
+def open_pagemap(root: Root, pid: int) -> Iterator[int]:
+    """Its descriptor, for a `with` block. Raises GoneError, DeniedError."""
     path = root.proc / str(pid) / "pagemap"
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -200,7 +201,7 @@ def split(descriptor: int, pid: int, target: Range) -> None:
 def is_private(root: Root, pid: int, start: int) -> bool:
     """Whether all of the 2 MiB at `start` is there, anonymous, and mapped by this process alone (pagemap).
     Raises GoneError, DeniedError."""
-    with _pagemap(root, pid) as descriptor:
+    with open_pagemap(root, pid) as descriptor:
         try:
             data = os.pread(descriptor, 8 * PAGES_PER_HUGE_PAGE, start >> 12 << 3)
         except OSError as error:

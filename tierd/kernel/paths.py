@@ -95,3 +95,7 @@ class Root:
     @property
     def modules(self) -> Path:
         return self.sys / "module"
+
+    @property
+    def trace_events(self) -> Path:
+        return self.sys / "kernel/tracing/events"

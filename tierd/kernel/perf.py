@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import mmap
+import re
 import struct
 from collections.abc import Iterable
 from typing import Final
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tierd.core.access import Accesses
+from tierd.errors import MalformedError
 
 # include/uapi/linux/perf_event.h
 _IOC_ENABLE: Final = 0x2400
@@ -47,6 +49,35 @@ MEMORY_LAYOUT: Final[Layout] = np.dtype(
     [*FAULT_LAYOUT.descr, ("data_source", "<u8"), ("physical_address", "<u8")]
 )
 """With DATA_SRC and PHYS_ADDR behind those."""
+
+
+_RAW: Final = 28
+"""Where the bytes of a tracepoint begin: behind the header, TID, TIME and their own 4-byte length."""
+
+
+def trace_layout(text: str, names: Iterable[str]) -> Layout:
+    """PERF_RECORD_SAMPLE with TID, TIME and RAW. text: the tracepoint's `format` in tracefs, which says
+    where in RAW each of `names` lies; they are unsigned numbers. Raises MalformedError."""
+    fields = re.findall(r"field:[^;]*?(\w+);\s*offset:(\d+);\s*size:(\d+);", text)
+    known = {name: (int(offset), int(size)) for name, offset, size in fields}
+    places = dict(zip(("type", "misc", "size", "pid", "tid", "time"), (0, 4, 6, 8, 12, 16), strict=True))
+    kinds = {"type": "<u4", "misc": "<u2", "size": "<u2", "pid": "<u4", "tid": "<u4", "time": "<u8"}
+    for name in names:
+        offset, size = known.get(name, (0, 0))
+        if size not in (4, 8):
+            raise MalformedError(f"the tracepoint has no {name} that is a number")
+        places[name], kinds[name] = _RAW + offset, f"<u{size}"
+    # what a tracepoint records is padded so that it ends, with its length in front, at a multiple of 8
+    end = _RAW + max(offset + size for offset, size in known.values())
+    layout: Layout = np.dtype(
+        {
+            "names": list(places),
+            "formats": list(kinds.values()),
+            "offsets": list(places.values()),
+            "itemsize": (end + 7) // 8 * 8,
+        }
+    )
+    return layout
 
 
 def parse_records(data: bytes, layout: Layout = FAULT_LAYOUT) -> tuple[Records, int]:

@@ -19,8 +19,10 @@ from tierd.kernel.paths import Root
 
 # include/uapi/linux/perf_event.h
 _TYPE_SOFTWARE: Final = 1
+_TYPE_TRACEPOINT: Final = 2
 _COUNT_PAGE_FAULTS: Final = 2
 _SAMPLE_TID_TIME_ADDR_CPU: Final = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 7
+_SAMPLE_TID_TIME_RAW: Final = 1 << 1 | 1 << 2 | 1 << 10
 _SAMPLE_DATA_SRC: Final = 1 << 15
 _SAMPLE_PHYS_ADDR: Final = 1 << 19
 _FLAG_DISABLED: Final = 1 << 0
@@ -69,6 +71,15 @@ def open_hardware_event(event: HardwareEvent, cpu: int) -> int:
     sample = _SAMPLE_TID_TIME_ADDR_CPU | _SAMPLE_DATA_SRC | _SAMPLE_PHYS_ADDR
     attributes = _attributes(event.type, event.config, event.config1, event.period, sample, event.flags)
     return syscalls.perf_event_open(attributes, -1, cpu)
+
+
+def open_trace_event(number: int, cpu: int) -> int:
+    """The tracepoint that tracefs calls `number`, whenever it is passed on `cpu`, not yet enabled. Its
+    samples carry what it records (kernel/perf.py: trace_layout). Called by the helper, as root. Raises
+    OSError."""
+    return syscalls.perf_event_open(
+        _attributes(_TYPE_TRACEPOINT, number, 0, 1, _SAMPLE_TID_TIME_RAW, 0), -1, cpu
+    )
 
 
 def _attributes(kind: int, config: int, config1: int, period: int, sample: int, flags: int) -> bytes:

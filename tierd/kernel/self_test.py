@@ -1,7 +1,8 @@
 """Whether a source sees: tierd touches memory of its own and waits for the source to say so.
 
-A source that does not see a touch would make everything look idle. Called in the engine thread at start,
-for a fraction of a second, so that neither the main loop nor the watchdog waits.
+A source that does not see a touch would make everything look idle. Called in the engine thread at start, so
+that the main loop does not wait: for a fraction of a second, or, where reports take seconds, for a few of
+them, which the watchdog does not mind.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from tierd.core.access import Accesses
 Pages = npt.NDArray[np.uint64]
 
 DEADLINE: Final = 0.3
-"""Seconds for each source, so that three that stay silent take less than one. A fault is in the ring before
-the access that caused it returns."""
-_PAUSE: Final = 0.01
+"""Seconds for each source that tells of a touch as it happens, so that three that stay silent take less than
+one. A fault is in the ring before the access that caused it returns."""
+_TOUCHES: Final = 30
+"""In that time."""
 _CLOCK_TOLERANCE: Final = 0.05
 """Seconds. A time is taken between the touch and the reading; another clock is off by far more, at the
 latest after a suspend (CLOCK_BOOTTIME) or by the whole of the epoch (CLOCK_REALTIME)."""
@@ -34,6 +36,7 @@ _READS: Final = 1 << 18
 def see_touch(
     read: Callable[[], Accesses],
     touch: Callable[[], Pages],
+    deadline: float = DEADLINE,
     *,
     clock: Callable[[], float] = time.monotonic,
     wait: Callable[[float], object] = time.sleep,
@@ -42,8 +45,8 @@ def see_touch(
     """Why the source cannot be used, in words; empty when it saw `touch`.
 
     read: what the source observed since the last call. touch: touches memory of this process and returns its
-    page numbers; called several times, because a full ring loses records. process: this one's number.
-    Raises what `read` raises.
+    page numbers; called several times, because a full ring loses records. deadline: seconds. process: this
+    one's number. Raises what `read` raises.
     """
     own = os.getpid() if process is None else process
     begun = clock()
@@ -58,9 +61,9 @@ def see_touch(
             if not failure:
                 return ""
             trouble = failure
-        if now >= begun + DEADLINE:
+        if now >= begun + deadline:
             return trouble
-        wait(_PAUSE)
+        wait(deadline / _TOUCHES)
 
 
 def _examine(seen: Accesses, touched: Pages, own: int, begun: float, now: float) -> str:
@@ -92,7 +95,8 @@ class FreshPages:
 
 
 class CacheMisses:
-    """Reads at random from more memory than the caches hold: what hardware samples."""
+    """Reads at random from more memory than the caches hold: what hardware samples. It is more than the TLB
+    maps as well, which has to look up what it is to mark as accessed again for DAMON."""
 
     def __init__(self) -> None:
         self._buffer = np.ones(_BUFFER, dtype=np.uint8)

@@ -14,15 +14,22 @@ import errno
 import json
 import os
 import stat
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Final, TypeVar
 
 from tierd.errors import DeniedError, GoneError, MalformedError, TierdError
 
 DEFAULT_PATH = Path("/run/tierd/settings.json")
 VERSION = 1
 _LARGEST = 1 << 20
+_PATIENCE: Final = 1.0
+"""Seconds for which a setting that is busy is tried again: DAMON's refuse whoever does not get their lock at
+once (mutex_trylock in mm/damon/sysfs.c)."""
+_T = TypeVar("_T")
 
 
 class Outcome(StrEnum):
@@ -85,7 +92,7 @@ def read_setting(path: Path) -> str:
     Raises GoneError when there is no such file, DeniedError when it may not be read, TierdError otherwise.
     """
     try:
-        text = path.read_text(encoding="ascii", errors="replace").strip()
+        text = patiently(lambda: path.read_text(encoding="ascii", errors="replace")).strip()
     except OSError as error:
         raise _explain(error, path, "read") from error
     chosen = [word[1:-1] for word in text.split() if word.startswith("[") and word.endswith("]")]
@@ -97,11 +104,23 @@ def write_setting(path: Path, value: str) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
         try:
-            os.write(descriptor, f"{value}\n".encode("ascii"))
+            patiently(lambda: os.write(descriptor, f"{value}\n".encode("ascii")))
         finally:
             os.close(descriptor)
     except OSError as error:
         raise _explain(error, path, f"set to {value}") from error
+
+
+def patiently(action: Callable[[], _T]) -> _T:
+    """`action`, again for a second while it is busy. Also called for the doors of DAMON. Raises OSError."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return action()
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() >= deadline:
+                raise
+        time.sleep(_PATIENCE / 20)
 
 
 def _explain(error: OSError, path: Path, attempt: str) -> TierdError:
@@ -168,14 +187,18 @@ class Ledger:
         if not self.holds(path):
             self._put(Record(os.fspath(path), read_setting(path), None, settled=False))
 
-    def restore_all(self) -> tuple[Restored, ...]:
-        """Put every setting back, the last one first, and forget it unless that failed.
+    def restore_all(self, below: Path | None = None) -> tuple[Restored, ...]:
+        """Put every setting back, or those of `below`, a file or a directory, the last one first, and forget
+        it unless that failed.
 
         Never raises for a setting; OSError when the ledger itself cannot be written.
         """
-        results = tuple(_restore(record) for record in reversed(self.records))
-        failed = {result.path for result in results if result.outcome is Outcome.FAILED}
-        self._records = {path: record for path, record in self._records.items() if path in failed}
+        chosen = [
+            record for record in self.records if below is None or Path(record.path).is_relative_to(below)
+        ]
+        results = tuple(_restore(record) for record in reversed(chosen))
+        done = {result.path for result in results if result.outcome is not Outcome.FAILED}
+        self._records = {path: record for path, record in self._records.items() if path not in done}
         self._save()
         return results
 

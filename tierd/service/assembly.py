@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from tierd.core.policy import Policy
 from tierd.core.state import MissingFeature
 from tierd.kernel.demotion import Demotion
+from tierd.kernel.doors import SOURCE_VARIABLE
 from tierd.kernel.generations import Generations
 from tierd.kernel.paths import Root
 from tierd.service.engine import Engine
@@ -19,7 +21,7 @@ def create_engine(policy: Policy, doors: Mapping[str, int], missing: tuple[Missi
     root = Root()
     return Engine(
         policy,
-        lambda: select(find_sources(root, doors)),
+        lambda: select(find_sources(root, doors, os.environ.get(SOURCE_VARIABLE, ""))),
         Generations(doors.get("lru_gen", -1)),
         Splitter(root, doors.get("split_huge_pages")),
         root,

@@ -18,6 +18,7 @@ from tierd.core.model import PAGE_SIZE, Topology
 from tierd.core.plan_text import plan_lines
 from tierd.core.planner import ColdStock, Observation, Plan
 from tierd.core.policy import EngineMode, EnginePolicy, Policy
+from tierd.core.region_heat import RegionHeat
 from tierd.core.sampled_heat import SampledHeat
 from tierd.core.silence import NOTHING_SEEN, proves_nothing
 from tierd.core.state import Counters, EngineState, MissingFeature, State
@@ -84,7 +85,7 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
         demotion: Demotion | None = None,
     ) -> None:
-        """select_source: called in the first step, and takes less than a second. lacking: what keeps this
+        """select_source: called in the first step, and takes a few seconds at most. lacking: what keeps this
         engine from placing anything, in words; empty when nothing does. demotion: None where the kernel
         demotes without being told to."""
         self._root = root
@@ -137,6 +138,7 @@ class Engine:
         try:
             if self._pace.processes.due(now):
                 self._placed.refresh(self._policy.processes, self._policy.engine.minimum_process)
+                self._source.watch(self._placed.views)
                 self._pace.processes.done(now, self._looking.resting)
             if due and not glancing:
                 self._topology = self._observe_topology(now)
@@ -183,9 +185,11 @@ class Engine:
         slots = self._placed.slots_of(seen.pid)
         ours = slots > 0
         self._looking.accesses += int(np.count_nonzero(ours))
+        self._looking.reports += seen.passes
         near = seen.near(self._topology)
-        self._heat.observe(slots[ours], seen.page[ours], seen.time[ours], near[ours])
-        if self._source.period is None:
+        weight = None if seen.weight is None else seen.weight[ours]
+        self._heat.observe(slots[ours], seen.page[ours], seen.time[ours], near[ours], weight)
+        if self._source.period is None and not self._source.looks:
             self._rebuilder.observe(slots[ours], seen.page[ours])
 
     def _round(self, now: float, topology: Topology) -> None:
@@ -349,12 +353,9 @@ class Engine:
         now = self._clock()
         cgroups = {view.cgroup for view in self._placed.views}
         dram_bytes, slow_bytes = self._occupancy(topology, cgroups)
-        moved = (
-            self._counters.promoted_pages
-            + self._counters.demoted_pages
-            - self._state.counters.promoted_pages
-            - self._state.counters.demoted_pages
-        )
+        before = self._state.counters
+        moved = self._counters.promoted_pages + self._counters.demoted_pages
+        moved -= before.promoted_pages + before.demoted_pages
         cost = read_own_cost()
         elapsed = now - self._state.monotonic if self._state.monotonic else 0.0
         self._state = replace(
@@ -388,6 +389,8 @@ class Engine:
 
 
 def _heat(engine: EnginePolicy, source: AccessSource) -> Heat:
+    if looks := source.looks:
+        return RegionHeat(engine.heat_half_life, looks.interval, looks.number, engine.cooldown)
     if source.period is None:
         return HeatMap(engine.heat_half_life, engine.cooldown)
     return SampledHeat(engine.heat_half_life, source.period, engine.cooldown)

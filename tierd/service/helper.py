@@ -28,6 +28,7 @@ from tierd.core.model import Topology
 from tierd.core.state import MissingFeature
 from tierd.errors import GoneError, MalformedError, TierdError, in_words
 from tierd.kernel import doors as doors_module
+from tierd.kernel.damon import give_back, in_service
 from tierd.kernel.paths import Root
 from tierd.kernel.scanning import SCAN_DOORS
 from tierd.kernel.settings import (
@@ -49,7 +50,7 @@ TIERING_CONFLICT = "kernel tiering is on and not ours"
 """MissingFeature.feature when somebody else uses kernel.numa_balancing=2: the daemon then only observes."""
 
 _WITHOUT = {
-    "numa_balancing": "accesses to slow memory cause no hint faults, so nothing is promoted",
+    "numa_balancing": "there are no hint faults: tierd places by a lesser source, or not at all",
     "promote_rate_limit": "the kernel promotes by itself beside tierd",
     "generations_enabled": "cold pages cannot be told from warm ones, so no room is made in DRAM",
 }
@@ -139,7 +140,8 @@ def apply_settings(root: Root, ledger: Ledger) -> tuple[Settings, tuple[MissingF
     # What the daemon sets through its doors: how hard to look, and demotion, in the mode that moves pages.
     for path in (*(root.scan_settings / name for name in SCAN_DOORS), root.demotion_enabled):
         _attempt(ledger.remember, path)
-    wanted = [("promote_rate_limit", root.promote_rate_limit, "0")]
+    # without the mode the kernel promotes nothing, and has no limit either
+    wanted = [] if mode is None else [("promote_rate_limit", root.promote_rate_limit, "0")]
     if _number(read_setting_or_none(root.generations_enabled)) == 0:
         wanted.append(("generations_enabled", root.generations_enabled, "0x0007"))
     for name, path, value in wanted:
@@ -160,16 +162,22 @@ def _read_topology(root: Root) -> Topology:
     return read_topology(root)
 
 
-def begin(root: Root, ledger: Ledger) -> MissingFeature | None:
-    """Have the kernel unmap slow pages, to see who comes. What is missing when it does not, unless `open`
-    has named that already. Raises OSError for the ledger.
+def begin(root: Root, ledger: Ledger, only: str = "") -> MissingFeature | None:
+    """Have the kernel unmap slow pages, to see who comes, and give DAMON back, unless the daemon looks
+    through DAMON. What is missing when the kernel does not, unless `open` has named that already. Raises
+    OSError for the ledger.
+
+    only: the one source that may be used, empty when all may.
 
     After all else, and only when the daemon reads the rings: what is unmapped before faults unseen, and the
     cold pages that fault later then seem to be the first ones, which are the hottest.
     """
+    if in_service(ledger):
+        return None
+    give_back(ledger)
     mode = _number(read_setting_or_none(root.numa_balancing))
-    if mode is None:
-        return None  # named by `open`
+    if mode is None or only not in ("", doors_module.HINT_FAULTS):
+        return None  # named by `open`, or of no use
     if _is_foreign(mode, root, ledger):  # somebody else was quicker, and keeps it
         return _conflict(mode, "whoever set it promotes pages beside tierd, until the next start of tierd")
     error = _attempt(ledger.set, root.numa_balancing, str(mode | TIERING_BIT))
@@ -200,14 +208,15 @@ def open_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
     """`helper open`: debugfs, settings, doors, descriptor store, report, in that order."""
     missing: list[MissingFeature] = []
     previous = read_report(report_path).doors
-    written_down = None
+    ledger = None
     doors_module.mount_debugfs(root)  # before the old values in there are read; `open_doors` names a failure
     try:
-        ledger = Ledger(ledger_path)
-        settings, lacking = apply_settings(root, ledger)
+        written = Ledger(ledger_path)
+        give_back(written)  # what a crash left
+        settings, lacking = apply_settings(root, written)
         missing += lacking
         if settings is Settings.APPLIED:
-            written_down = ledger.holds
+            ledger = written
     except (TierdError, OSError) as error:
         settings = Settings.FAILED
         missing.append(
@@ -217,8 +226,12 @@ def open_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
                 getattr(error, "hint", "") or "remove the cause and restart tierd.service",
             )
         )
-    doors, closed = doors_module.open_doors(root, written_down=written_down)
+    doors, closed = doors_module.open_doors(root, written_down=ledger.holds if ledger else None)
     missing += closed
+    if ledger:
+        only = os.environ.get(doors_module.SOURCE_VARIABLE, "")
+        closed_too = doors_module.open_monitors(root, doors, ledger, only)
+        missing += [closed_too] if closed_too else []
     if not store_descriptors(doors, previous):
         missing.append(
             MissingFeature(
@@ -235,7 +248,7 @@ def open_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
 
 
 def begin_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
-    """`helper begin`: the balancing mode, where `open` has set up the rest.
+    """`helper begin`: the balancing mode or DAMON, where `open` has set up the rest.
 
     Never fails: systemd would take that for a failure of the unit, and start it again and again.
     """
@@ -243,7 +256,7 @@ def begin_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
     if report.settings is not Settings.APPLIED:
         return Exit.OK
     try:
-        missing = begin(root, Ledger(ledger_path))
+        missing = begin(root, Ledger(ledger_path), os.environ.get(doors_module.SOURCE_VARIABLE, ""))
     except (TierdError, OSError) as error:
         missing = MissingFeature(
             f"kernel.numa_balancing ({in_words(error)})",
@@ -265,7 +278,8 @@ def restore_command(ledger_path: Path, report_path: Path) -> Exit:
     The settings first: nothing that fails after them leaves the kernel changed.
     """
     try:
-        results = Ledger(ledger_path).restore_all()
+        ledger = Ledger(ledger_path)
+        results = (*give_back(ledger), *ledger.restore_all())
     finally:
         _forget_doors(report_path)
     for result in results:

@@ -24,10 +24,14 @@ what was seen since the last round."""
 THROUGH_SECONDS: Final = 60.0
 """Between two times that this is done; it takes tens of milliseconds for a million pages."""
 
+REPORTS_OF_PASS: Final = 8
+"""Reports of a source that looks by itself which count as one pass over the slow nodes: 16 s of DAMON's, in
+which it has told hot regions from cold ones, and what is cold in DRAM has begun to show."""
+
 
 class Looking:
-    """Used by the engine only, in its thread. accesses: of placed processes, seen since the last round; the
-    engine adds to it."""
+    """Used by the engine only, in its thread. accesses: of placed processes, seen since the last round.
+    reports: of all that the source watches, since then. The engine adds to both."""
 
     def __init__(self, root: Root) -> None:
         self._root = root
@@ -35,11 +39,11 @@ class Looking:
         self._silence = Silence()
         self._silent = True
         self._total: int | None = None
-        self._unmapped = self._quick = 0
+        self._unmapped = self._reported = self._quick = 0
         self._slow_pages = 0
         self._passes = 0.0
         self._next_through = 0.0
-        self.accesses = 0
+        self.accesses = self.reports = 0
 
     @property
     def resting(self) -> bool:
@@ -74,8 +78,9 @@ class Looking:
         self._unmapped = 0 if before is None else max(0, self._total - before)
         self._slow_pages = slow_bytes // PAGE_SIZE
         self._passes += self._unmapped / self._slow_pages if self._slow_pages else 0.0
-        self._silent = self._silence.update(self.accesses, self._unmapped, self._slow_pages)
-        self.accesses = 0
+        self._silent = self._silence.update(self.accesses, self._unmapped, self._slow_pages, self.reports)
+        self._reported = self.reports * self._slow_pages // REPORTS_OF_PASS
+        self.accesses = self.reports = 0
         self._quick = heat.update(
             now, self._unmapped, resting=self.resting, measured=self._governor.measured
         )
@@ -101,7 +106,7 @@ class Looking:
             plan.urgent,
             min(plan.urgent, plan.promote - deferred if moved else 0),
             sum(node.total for node in topology.dram) // PAGE_SIZE,
-            self._unmapped,
+            self._unmapped + self._reported,
             self._slow_pages,
             self._quick,
             limited=plan.limited or 2 * deferred > plan.promote,

@@ -12,20 +12,25 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tierd.core.access import Accesses, AccessSource
+from tierd.core.model import ProcessView
 from tierd.core.state import MissingFeature
 from tierd.errors import TierdError, UnsupportedError
-from tierd.kernel.damon import damon_trouble
-from tierd.kernel.doors import PERF_PREFIX
+from tierd.kernel.damon import EVENT_PREFIX, INTERVAL, LOOKS, damon_trouble
+from tierd.kernel.damon_regions import DamonRegions
+from tierd.kernel.doors import PERF_PREFIX, SOURCE_VARIABLE
 from tierd.kernel.hardware_samples import HardwareSamples
 from tierd.kernel.hint_faults import HintFaults
 from tierd.kernel.paths import Root
 from tierd.kernel.perf_event import FINDERS
 from tierd.kernel.scanning import ScanRate
-from tierd.kernel.self_test import CacheMisses, FreshPages, Pages, see_touch
+from tierd.kernel.self_test import DEADLINE, CacheMisses, FreshPages, Pages, see_touch
+from tierd.kernel.soft_dirty import SoftDirty, find_soft_dirty
 from tierd.kernel.topology import read_topology
 
 log = logging.getLogger(__name__)
 
+REPORTS = 3
+"""Of DAMON, within which it must see tierd touch memory: one may have begun before, and one be lost."""
 NO_SOURCE = "no access to slow memory can be seen"
 
 
@@ -35,21 +40,24 @@ class Candidate:
 
     touch: makes what `touches` returns the touch that the self-test looks for. look: as the source's read,
     with nothing left out. lacking: what keeps the engine from placing by it, in words; empty when nothing
-    does.
+    does. deadline: seconds within which it must see.
     """
 
     source: AccessSource
     touches: Callable[[], Callable[[], Pages]]
     look: Callable[[], Accesses]
     lacking: str = ""
+    deadline: float = DEADLINE
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Candidates in order of rank, and why the other sources are none: reasons by name."""
+    """Candidates in order of rank, and why the other sources are none: reasons by name. only: the one that
+    the administrator allows, empty when all are."""
 
     candidates: Sequence[Candidate]
     absent: Mapping[str, str] = field(default_factory=dict)
+    only: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +76,11 @@ class NoSource:
     name = "none"
     reason = NO_SOURCE
     period = None
+    looks = None
 
     def start(self) -> None: ...
+
+    def watch(self, processes: Sequence[ProcessView]) -> None: ...
 
     def read(self) -> Accesses:
         nothing = np.empty(0, np.int32)
@@ -80,8 +91,11 @@ class NoSource:
     def stop(self) -> None: ...
 
 
-def find_sources(root: Root, doors: Mapping[str, int]) -> Found:
-    """What this machine has, from the descriptors that the helper opened. Raises nothing."""
+def find_sources(root: Root, doors: Mapping[str, int], only: str = "") -> Found:
+    """What this machine has, from the descriptors that the helper opened. Raises nothing.
+
+    only: the name of the one source that may be used (doors.SOURCE_VARIABLE), empty when all may.
+    """
     absent: dict[str, str] = {}
     candidates: list[Candidate] = []
     scanning = ScanRate(doors)
@@ -105,43 +119,60 @@ def find_sources(root: Root, doors: Mapping[str, int]) -> Found:
             continue
         samples = HardwareSamples(name, rings, root, fast)
         candidates.append(Candidate(samples, CacheMisses, samples.read_everything, lacking))
-    absent["DAMON"] = damon_trouble(root) or "free, but tierd does not stream it"
+    rings = _events(doors, EVENT_PREFIX)
+    if rings:
+        regions = DamonRegions(root, rings, doors)
+        candidates.append(Candidate(regions, CacheMisses, regions.read, lacking, REPORTS * INTERVAL * LOOKS))
+    else:
+        absent[DamonRegions.name] = damon_trouble(root) or "it is not set up"
+    try:
+        find_soft_dirty(root)
+        written = SoftDirty(root)
+        candidates.append(Candidate(written, FreshPages, written.read, lacking))
+    except TierdError as error:
+        absent[SoftDirty.name] = str(error)
     # faults that nobody causes are worth less than any samples
     candidates.sort(key=lambda candidate: bool(candidate.lacking))
-    return Found(candidates, absent)
+    if only:
+        for candidate in candidates:
+            if candidate.source.name != only:
+                absent[candidate.source.name] = f"{SOURCE_VARIABLE} names another"
+        candidates = [candidate for candidate in candidates if candidate.source.name == only]
+        if not candidates and only not in absent:
+            absent[f'"{only}"'] = f"{SOURCE_VARIABLE} says so, and there is no such source"
+    return Found(candidates, absent, only)
 
 
 def select(found: Found, test: Callable[..., str] = see_touch) -> Selection:
-    """Start the first candidate that sees tierd touch memory of its own. Lasts less than a second; called in
-    the engine thread. Raises nothing.
+    """Start the first candidate that sees tierd touch memory of its own. Lasts less than a second, a few of
+    them where DAMON is tried; called in the engine thread. Raises nothing.
 
     test: tierd.kernel.self_test.see_touch, or what stands for it in tests.
     """
     failed: dict[str, str] = {}
-    for candidate in found.candidates:
+    for number, candidate in enumerate(found.candidates, 1):
         source = candidate.source
         trouble = _try(candidate, test)
         if not trouble:
             reason = f"{source.reason}; it saw tierd touch memory of its own"
             if failed:
                 reason = f"instead of {_list(failed)}; {reason}"
-            return Selection(source, f"{reason}; not used: {_list(found.absent)}", candidate.lacking)
+            others = {other.source.name: "not needed" for other in found.candidates[number:]}
+            not_used = _list({**others, **found.absent})
+            return Selection(source, f"{reason}; not used: {not_used}", candidate.lacking)
         log.info("%s cannot be used: %s", source.name, trouble)
         failed[source.name] = trouble
     reason = _list({**failed, **found.absent})
-    # what never was a candidate is missing already, and has been named where it was looked for
-    missing = (
-        (
-            MissingFeature(
-                f"a source of access information that sees a touch ({_list(failed)})",
-                f"{NO_SOURCE}, so nothing is moved",
-                "restart tierd.service; if it stays so, report it with the kernel's version",
-            ),
-        )
-        if failed
-        else ()
+    remedy = "restart tierd.service; if it stays so, report it with the kernel's version"
+    if found.only:
+        remedy = f"take {SOURCE_VARIABLE} out of the environment of tierd.service, and restart it"
+    missing = MissingFeature(
+        f"a source of access information that sees a touch ({reason if found.only else _list(failed)})",
+        f"{NO_SOURCE}, so nothing is moved",
+        remedy,
     )
-    return Selection(NoSource(), reason, NO_SOURCE, missing)
+    # what never was a candidate is missing already, and has been named where it was looked for
+    return Selection(NoSource(), reason, NO_SOURCE, (missing,) if failed or found.only else ())
 
 
 def _try(candidate: Candidate, test: Callable[..., str]) -> str:
@@ -149,7 +180,7 @@ def _try(candidate: Candidate, test: Callable[..., str]) -> str:
     source = candidate.source
     try:
         source.start()
-        trouble = test(candidate.look, candidate.touches())
+        trouble = test(candidate.look, candidate.touches(), candidate.deadline)
         if not trouble:
             return ""
     except (TierdError, OSError) as error:
