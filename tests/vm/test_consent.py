@@ -12,6 +12,8 @@ import pytest
 from tests.vm.guest import Guest
 from tests.vm.test_provision import CLEAN, MIB, POLICY_FILE, Server
 
+pytestmark = pytest.mark.one_kernel
+
 ALLOW = "/etc/tierd/allow-convert.d"
 KEPT = "/var/lib/tierd/kept"
 SIZE = 256 * MIB

@@ -12,6 +12,8 @@ from tests.vm.guest import Guest
 from tests.vm.scenario import CASES, Case, Load
 from tests.vm.test_settings import BALANCING, Server, differences
 
+pytestmark = pytest.mark.one_kernel
+
 # 400 of 2400 MiB in pieces that regions can tell apart
 REGIONS = Case("regions", 32 << 10)
 SECONDS = 90
@@ -83,6 +85,7 @@ def test_damon_in_use_is_left_alone_and_named(server: Server) -> None:
     assert differences(before, server.settings()) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [REGIONS, CASES["B"], CASES["A"]], ids=lambda case: case.name)
 def test_what_damon_brings_to_dram(free: Server, case: Case) -> None:
     """Figures; regions of 2 MiB and less among cold ones (cases B and A) are more than it can tell apart."""

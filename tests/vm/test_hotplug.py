@@ -15,6 +15,8 @@ from tests.vm.guest import Guest
 from tests.vm.qmp import LABEL_SIZE, Qmp
 from tierd.service.hotplug import APPEARED
 
+pytestmark = pytest.mark.one_kernel
+
 MIB = 1 << 20
 SERIAL = 0x123456
 """QEMU's serial number of the NVDIMM in slot 0; those in the next slots follow (hw/acpi/nvdimm.c)."""

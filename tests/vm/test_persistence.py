@@ -13,6 +13,8 @@ import pytest
 from tests.vm.guest import Guest
 from tests.vm.test_provision import CLEAN, MIB, POLICY_FILE, Server
 
+pytestmark = [pytest.mark.one_kernel, pytest.mark.slow]
+
 WAITER = """\
 [Unit]
 {unit}

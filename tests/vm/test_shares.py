@@ -82,6 +82,7 @@ def used(shares: Shares) -> int:
     return int(found) << 10
 
 
+@pytest.mark.one_kernel
 def test_it_grows_and_shrinks_under_a_workload(load: Shares, tmp_path: Path) -> None:
     guest = load.guest
     assert load.online() == 8
