@@ -24,7 +24,7 @@ from tests.service.lies import Lie
 from tierd.core.inventory import SYSTEM_RAM_DRIVER
 from tierd.kernel import intents, memory_blocks, tools
 from tierd.kernel.tools import ToolResult, Tools
-from tierd.service import conversion, convert
+from tierd.service import conversion, convert, one_shot
 from tierd.service.events import Event
 
 OURS = "tierd:pmem0"
@@ -156,7 +156,7 @@ def convert_once(machine: SimulatedRegion, given: Tools, blocks: int) -> tuple[i
             (convert, "Root", lambda: machine.root),
             (convert, "Tools", lambda: given),
             (convert, "LOCK", machine.directory / "lock"),
-            (convert, "default_sink", lambda: events.append),
+            (one_shot, "default_sink", lambda: events.append),
             (intents, "DEFAULT_PATH", machine.directory / "state/conversions.jsonl"),
             (os, "geteuid", lambda: 0),
             (conversion, "DRIVER_DEADLINE", 0.3),
