@@ -15,7 +15,7 @@ from tests.vm.guest import Guest
 from tests.vm.qmp import LABEL_SIZE, Qmp
 from tierd.service.hotplug import APPEARED
 
-pytestmark = pytest.mark.one_kernel
+pytestmark = [pytest.mark.one_kernel, pytest.mark.slow]
 
 MIB = 1 << 20
 SERIAL = 0x123456
