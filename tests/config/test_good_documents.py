@@ -19,6 +19,7 @@ from tierd.config.loader import parse
 from tierd.core.policy import (
     GIB,
     MIB,
+    CxlRequest,
     EngineMode,
     EnginePolicy,
     Policy,
@@ -55,6 +56,7 @@ provision:
     mode: apply
   - {name: pmem1, region: {iset_id: -5}, size: all, mode: plan}
   - {name: "1.x_y-z", region: {iset_id: 0x10}, size: 128MiB}
+  - {name: cxl0, cxl: {serials: ["0x1234"]}, size: all, mode: apply}
 """
 
 
@@ -84,6 +86,7 @@ def test_every_key_maps_to_its_field() -> None:
             ProvisionRequest("pmem1", (1 << 64) - 5, None, ProvisionMode.PLAN),
             ProvisionRequest("1.x_y-z", 16, 128 * MIB, ProvisionMode.PLAN),
         ),
+        cxl=(CxlRequest("cxl0", (0x1234,), None, ProvisionMode.APPLY),),
         origin="here",
         digest=hashlib.sha256(WHOLE.encode()).hexdigest(),
     )

@@ -99,7 +99,10 @@ def test_required_keys_are_called_so() -> None:
     required = [*schema()["required"]]
     request = schema()["properties"]["provision"]["items"]
     required += [f"provision[].{name}" for name in request["required"]]
-    required += [f"provision[].region.{name}" for name in request["properties"]["region"]["required"]]
+    ways = [set(way["required"]) for way in request["oneOf"]]
+    required += [f"provision[].{name}" for name in set.union(*ways)]
+    for kind in ("region", "cxl"):
+        required += [f"provision[].{kind}.{name}" for name in request["properties"][kind]["required"]]
     assert {name for name, entry in entries.items() if "Required" in entry} == set(required)
 
 

@@ -13,15 +13,18 @@ import os
 from tierd.cli import Exit
 from tierd.cli.arguments import add_draft, add_json
 from tierd.config import load_chosen
+from tierd.core.cxl import CxlMachine, CxlPlan, plan_cxl
+from tierd.core.cxl_text import cxl_document, cxl_lines
 from tierd.core.inventory import Inventory, Namespace, Region
 from tierd.core.picture import of_region
-from tierd.core.policy import Policy, ProvisionMode
+from tierd.core.policy import CxlRequest, Policy, ProvisionMode, ProvisionRequest
 from tierd.core.provision import Verdict
 from tierd.core.provision_text import plan_document, plan_lines
 from tierd.core.share_plan import SharePlan
 from tierd.core.shares import plan_share
 from tierd.core.text import clean, size
 from tierd.errors import DeniedError, GoneError
+from tierd.kernel.cxl import take_cxl
 from tierd.kernel.intents import DEFAULT_PATH, Intents
 from tierd.kernel.inventory import take_inventory
 from tierd.kernel.paths import Root
@@ -84,6 +87,12 @@ def look(root: Root) -> Inventory:
     return take_inventory(root, Tools(), Intents(DEFAULT_PATH, root))
 
 
+def look_cxl(root: Root) -> CxlMachine:
+    """What there is of CXL memory. Raises NotRootError, and what take_cxl raises."""
+    require_root()
+    return take_cxl(root, Tools(), Intents(DEFAULT_PATH, root))
+
+
 class NotRootError(DeniedError):
     """The command needs root."""
 
@@ -99,13 +108,17 @@ class NoRequestError(GoneError):
 def _plan(arguments: argparse.Namespace) -> int:
     root = Root()
     policy = load_chosen(arguments.policy)
-    requests = [r for r in policy.provision if arguments.name in (None, r.name)]
+    requests = [r for r in policy.requests if arguments.name in (None, r.name)]
     if not requests:
         return _nothing_asked(arguments, policy)
-    inventory = look(root)
-    plans = [plan_share(inventory, request) for request in requests]
+    shares = [r for r in requests if isinstance(r, ProvisionRequest)]
+    expanders = [r for r in requests if isinstance(r, CxlRequest)]
+    inventory = look(root) if shares else None
+    machine = look_cxl(root) if expanders else None
+    plans: list[SharePlan | CxlPlan] = [plan_share(inventory, r) for r in shares if inventory]
+    plans += [plan_cxl(machine, r) for r in expanders if machine]
     if arguments.json:
-        print(json.dumps({"requests": [plan_document(plan, str(root.sys)) for plan in plans]}, indent=2))
+        print(json.dumps({"requests": [plan_json(plan, root) for plan in plans]}, indent=2))
     else:
         print("\n\n".join(plan_text(plan, root) for plan in plans))
     return Exit.FAILED if any(plan.verdict is Verdict.REFUSED for plan in plans) else Exit.OK
@@ -113,7 +126,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _nothing_asked(arguments: argparse.Namespace, policy: Policy) -> int:
     if arguments.name is not None:
-        known = ", ".join(r.name for r in policy.provision) or "none"
+        known = ", ".join(r.name for r in policy.requests) or "none"
         raise NoRequestError(f"{policy.origin} has no request named {arguments.name}; there is {known}")
     if arguments.json:
         print(json.dumps({"requests": []}, indent=2))
@@ -122,9 +135,18 @@ def _nothing_asked(arguments: argparse.Namespace, policy: Policy) -> int:
     return Exit.OK
 
 
-def plan_text(plan: SharePlan, root: Root) -> str:
+def plan_json(plan: SharePlan | CxlPlan, root: Root) -> dict[str, object]:
+    """The plan as a JSON object."""
+    if isinstance(plan, CxlPlan):
+        return cxl_document(plan, str(root.sys))
+    return plan_document(plan, str(root.sys))
+
+
+def plan_text(plan: SharePlan | CxlPlan, root: Root) -> str:
     """The plan, and what an operator would do next."""
-    lines = [clean(line, None) for line in plan_lines(plan, str(root.sys))]
+    sysfs = str(root.sys)
+    found = cxl_lines(plan, sysfs) if isinstance(plan, CxlPlan) else plan_lines(plan, sysfs)
+    lines = [clean(line, None) for line in found]
     following = _NEXT.get((plan.verdict, plan.request.mode))
     return "\n".join([*lines, "  " + following.format(name=plan.request.name)] if following else lines)
 

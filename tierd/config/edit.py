@@ -30,7 +30,10 @@ def with_size(content: bytes, name: str, size: str, origin: str) -> tuple[bytes,
     except ValueError as error:
         raise ConfigError((str(error),)) from None
     index = names.index(name)
-    mark = read(content, Report()).values[("provision", index, "size")]
+    document = read(content, Report())
+    assert isinstance(document.data, dict)
+    entries = [entry.get("name") for entry in document.data["provision"]]
+    mark = document.values[("provision", entries.index(name), "size")]
     text = content.decode()
     start, end = _scalar(text, mark)
     changed = (text[:start] + size + text[end:]).encode()

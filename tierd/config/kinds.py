@@ -34,6 +34,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,55}")
 _HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]{1,16}")
 _DECIMAL = re.compile(r"-?[0-9]{1,20}")
 
+_HOW_TO_NAME_A_MEMDEV = 'write the serial that `cxl list -Mu` prints, for example "0x1a2b3c4d"'
 _HOW_TO_NAME_A_REGION = 'write the iset_id that `ndctl list -Ruv` prints, for example "0x9f2c51e3a4b0d678"'
 
 
@@ -158,6 +159,25 @@ def iset_id(value: str | int) -> int:
     return number % (1 << 64)
 
 
+def cxl_serial(value: str | int) -> int:
+    """The serial number of a CXL memory device as an unsigned 64-bit integer, from hexadecimal text or a
+    decimal number: `cxl list -Mu` prints the one, `cxl list -M` the other."""
+    shown = clean(str(value), 60)
+    if isinstance(value, int):
+        number = value
+    elif _HEXADECIMAL.fullmatch(value):
+        number = int(value, 16)
+    elif _DECIMAL.fullmatch(value):
+        number = int(value)
+    elif re.fullmatch(r"(?:mem|region|dax|decoder|endpoint)[0-9.]*", value) or value == "all":
+        raise ValueError(f"`{shown}` is a name, and names renumber over reboots; {_HOW_TO_NAME_A_MEMDEV}")
+    else:
+        raise ValueError(f"`{shown}` is not a serial number; {_HOW_TO_NAME_A_MEMDEV}")
+    if not 0 < number < 1 << 64:
+        raise ValueError(f"`{shown}` is no serial number of 64 bits; {_HOW_TO_NAME_A_MEMDEV}")
+    return number
+
+
 TEXT_KINDS: dict[str, tuple[Callable[[str], object], str]] = {
     # kind: (reader, an example of what to write)
     "size": (parse_size, "512MiB"),
@@ -177,6 +197,10 @@ def read(kind: str, value: object) -> object:
         if isinstance(value, bool) or not isinstance(value, (str, int)):
             raise ValueError(f"{described(value)} is not an interleave set; {_HOW_TO_NAME_A_REGION}")
         return iset_id(value)
+    if kind == "cxl_serial":
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise ValueError(f"{described(value)} is not a serial number; {_HOW_TO_NAME_A_MEMDEV}")
+        return cxl_serial(value)
     reader, example = TEXT_KINDS[kind]
     if isinstance(value, str):
         return reader(value)

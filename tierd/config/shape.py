@@ -62,9 +62,11 @@ def _validator() -> Any:
         "enum": _enum,
         "pattern": _editors_only,
         "required": _required,
+        "oneOf": _one_of,
         "additionalProperties": _unknown_keys,
         "minProperties": _one_key,
         "maxProperties": _one_key,
+        "minItems": _too_few,
         "maxItems": _too_many,
         "x-kind": _kind,
     }
@@ -121,6 +123,24 @@ def _required(validator: Any, keys: list[str], instance: Any, schema: Schema) ->
                 yield ValidationError(f"the key `{key}` is missing; {hint}")
 
 
+def _one_of(validator: Any, ways: list[Schema], instance: Any, schema: Schema) -> Errors:
+    """Each way requires keys and excludes (``KEY: false``) those of the others. The last one that was begun
+    is meant, else the first."""
+    if not validator.is_type(instance, "object"):
+        return
+    begun = (way for way in reversed(ways) if way["required"][0] in instance)
+    meant = next(begun, ways[0])
+    for error in _required(validator, meant["required"], instance, schema):
+        error.validator = "required"
+        yield error
+    excluded = [key for key, allowed in meant["properties"].items() if allowed is False and key in instance]
+    for key in excluded:
+        message = (
+            f"this key cannot stand beside `{meant['required'][0]}`: a request is for one kind of memory"
+        )
+        yield ValidationError(message, path=[key], validator="additionalProperties")
+
+
 def _unknown_keys(validator: Any, _allowed: Any, instance: Any, schema: Schema) -> Errors:
     if not validator.is_type(instance, "object"):
         return
@@ -163,6 +183,11 @@ def _one_key(validator: Any, _count: int, instance: Any, schema: Schema) -> Erro
         yield ValidationError(
             f"{' and '.join(known)} in one rule; {schema['x-hint']}, each in a rule of its own"
         )
+
+
+def _too_few(validator: Any, least: int, instance: Any, schema: Schema) -> Errors:
+    if validator.is_type(instance, "array") and len(instance) < least:
+        yield ValidationError(f"this list is empty; {schema['x-hint']}")
 
 
 def _too_many(validator: Any, most: int, instance: Any, _schema: Schema) -> Errors:

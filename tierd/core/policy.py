@@ -104,11 +104,32 @@ class ProvisionRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class CxlRequest:
+    """Volatile memory on CXL that is to be memory of the kernel.
+
+    name: the instance of tierd-convert@NAME.service, as of a ProvisionRequest.
+    serials: of the devices, in the order in which the region interleaves them; unsigned 64-bit integers.
+    size: bytes, rounded up to 256 MiB for each device; None for all that is free, 0 gives everything back.
+    """
+
+    name: str
+    serials: tuple[int, ...]
+    size: int | None
+    mode: ProvisionMode = ProvisionMode.PLAN
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """A whole policy. `digest` is the SHA-256 of the text it came from, `origin` the file."""
 
     processes: ProcessSelection = field(default_factory=ProcessSelection)
     engine: EnginePolicy = field(default_factory=EnginePolicy)
     provision: tuple[ProvisionRequest, ...] = ()
+    cxl: tuple[CxlRequest, ...] = ()
     origin: str = "built-in defaults"
     digest: str = ""
+
+    @property
+    def requests(self) -> tuple[ProvisionRequest | CxlRequest, ...]:
+        """All requests for memory."""
+        return (*self.provision, *self.cxl)

@@ -46,6 +46,8 @@ class Action(StrEnum):
     OFFLINE_BLOCKS = "offline-blocks"
     DEVDAX = "devdax"
     DESTROY_NAMESPACE = "destroy-namespace"
+    CREATE_CXL_REGION = "create-cxl-region"
+    DESTROY_CXL_REGION = "destroy-cxl-region"
 
 
 @dataclass(frozen=True, slots=True)

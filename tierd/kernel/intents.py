@@ -28,6 +28,9 @@ MADE = frozenset({Action.CREATE_NAMESPACE.value, Action.FINISH_NAMESPACE.value})
 MAKING = MADE | {Action.SIZE_NAMESPACE.value}
 """Actions that make a namespace."""
 
+CXL_MADE = Action.CREATE_CXL_REGION.value
+"""The action that makes a region of CXL memory, which does not outlive the boot."""
+
 GONE = Action.DESTROY_NAMESPACE.value
 """The action after which it is free capacity."""
 
@@ -161,6 +164,22 @@ class Intents:
             elif isinstance(uuid, str):
                 latest[str(record.get("request"))] = uuid
         return frozenset((request, uuid) for request, uuid in latest.items() if uuid)
+
+    def cxl_made(self) -> frozenset[str]:
+        """Requests whose CXL region tierd began to make in this boot, and did not take down since. Raises
+        DeniedError, MalformedError."""
+        found: set[str] = set()
+        for record in self._records():
+            request, action = str(record.get("request")), record.get("action")
+            facts = record.get("facts")
+            if action == CXL_MADE and record.get("record") == "intent":
+                found.discard(request)
+                if record.get("boot") == self._boot:
+                    found.add(request)
+            # known to be gone, or never to have come
+            elif isinstance(facts, dict) and facts.get("cxl_region") == "gone":
+                found.discard(request)
+        return frozenset(found)
 
     def _records(self) -> list[dict[str, object]]:
         try:

@@ -21,17 +21,21 @@ from pathlib import Path
 from types import FrameType
 
 import tierd.config
-from tierd.core.policy import ProvisionMode, ProvisionRequest
+from tierd.core.cxl import CxlPlan, plan_cxl
+from tierd.core.cxl_text import cxl_gist, cxl_lines
+from tierd.core.policy import CxlRequest, ProvisionMode, ProvisionRequest
 from tierd.core.provision import Verdict
 from tierd.core.provision_text import plan_lines
 from tierd.core.share_plan import SharePlan
 from tierd.core.shares import plan_share
 from tierd.errors import ConfigError, DeniedError, TierdError
 from tierd.kernel import intents
+from tierd.kernel.cxl import take_cxl
 from tierd.kernel.inventory import take_inventory
 from tierd.kernel.paths import Root
 from tierd.kernel.tools import Tools
 from tierd.service.conversion import Converter
+from tierd.service.cxl_conversion import CxlConverter
 from tierd.service.draining import DRAIN_DEADLINE, DRAIN_SECONDS_PER_GIB
 from tierd.service.events import Event, EventType, Priority
 from tierd.service.journal import default_sink, to_stderr
@@ -42,7 +46,9 @@ DEVICE_DEADLINE = 60.0
 """Seconds to wait for the region: early in the boot udev has not loaded its driver yet."""
 LOCK_DEADLINE = 120.0
 
-_TRANSIENT = frozenset({"region-not-found", "not-settled", "no-device", "region-disabled"})
+_TRANSIENT = frozenset(
+    {"region-not-found", "not-settled", "no-device", "region-disabled", "memdev-not-found"}
+)
 """Refusals that time may cure while the machine boots."""
 
 BEGUN = EventType("conversion-begun", "04f0bceeb4724e6593e56fb9d7d8cf84", Priority.NOTICE)
@@ -142,9 +148,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace) -> int:
     policy = tierd.config.load(arguments.policy)
-    request = next((r for r in policy.provision if r.name == arguments.name), None)
+    request = next((r for r in policy.requests if r.name == arguments.name), None)
     if request is None:
-        known = ", ".join(r.name for r in policy.provision) or "none"
+        known = ", ".join(r.name for r in policy.requests) or "none"
         raise ConfigError(
             (f"{arguments.policy}: no provision request is named {arguments.name}; there is {known}",)
         )
@@ -152,6 +158,8 @@ def _run(arguments: argparse.Namespace) -> int:
         raise DeniedError("only root can look at and convert persistent memory")
     root, tools = Root(), Tools()
     record = intents.Intents(intents.DEFAULT_PATH, root)
+    if isinstance(request, CxlRequest):
+        return _run_cxl(arguments, root, tools, record, request)
     if arguments.plan or request.mode is ProvisionMode.PLAN:
         plan = _wait(root, tools, record, request, arguments.wait)
         print("\n".join(plan_lines(plan, str(root.sys))))
@@ -197,6 +205,54 @@ def _run(arguments: argparse.Namespace) -> int:
         return Exit.REFUSED
     _say(DONE, f"{request.name}: {_gist(plan)}", request.name, fields)
     return Exit.OK
+
+
+def _run_cxl(
+    arguments: argparse.Namespace, root: Root, tools: Tools, record: intents.Intents, request: CxlRequest
+) -> int:
+    if arguments.plan or request.mode is ProvisionMode.PLAN:
+        plan = _wait_cxl(root, tools, record, request, arguments.wait)
+        print("\n".join(cxl_lines(plan, str(root.sys))))
+        words = f"{request.name}: {plan.verdict} ({cxl_gist(plan)}); the mode is plan, nothing is run"
+        _say(PLANNED, words, request.name, {})
+        return Exit.OK
+    with _stoppable(), _lock(LOCK) as descriptor:
+        if descriptor is None:
+            _say(FAILED, f"{request.name}: another conversion is running", request.name, {})
+            return Exit.BUSY
+        notifier = Notifier()
+
+        def report(kind: str, words: str, fields: Mapping[str, str]) -> None:
+            notifier.status(words)
+            _say(_KINDS[kind], words, request.name, fields)
+
+        tools = replace(tools, inherit=(descriptor,))
+        converter = CxlConverter(root, tools, record, report, drain_deadline=arguments.drain)
+        converter.recover()
+        _wait_cxl(root, tools, record, request, arguments.wait)
+        plan = converter.run_cxl(request)
+    for note in plan.notes:
+        _say(NOTED, f"{request.name}: {note}", request.name, {})
+    if plan.verdict is Verdict.REFUSED:
+        kinds = "\n".join(refusal.kind for refusal in plan.refusals)
+        _say(REFUSED, f"{request.name}: refused: {cxl_gist(plan)}", request.name, {"TIERD_REFUSALS": kinds})
+        return Exit.REFUSED
+    region = "" if plan.region is None else plan.region.name
+    _say(DONE, f"{request.name}: {cxl_gist(plan)}", request.name, {"TIERD_REGION": region, "TIERD_UUID": ""})
+    return Exit.OK
+
+
+def _wait_cxl(
+    root: Root, tools: Tools, record: intents.Intents, request: CxlRequest, seconds: float
+) -> CxlPlan:
+    """The first plan in which every device is there, or the last one before the deadline. Runs nothing."""
+    until = time.monotonic() + seconds
+    while True:
+        plan = plan_cxl(take_cxl(root, tools, record), request)
+        left = until - time.monotonic()
+        if left <= 0 or all(refusal.kind not in _TRANSIENT for refusal in plan.refusals):
+            return plan
+        time.sleep(min(1.0, left))
 
 
 def _gist(plan: SharePlan) -> str:
