@@ -52,6 +52,7 @@ def test_a_request_beside_others() -> None:
             "this key cannot stand beside `cxl`",
         ),
         ("size: all", "the key `region` is missing"),
+        ("region: {serial: 8680-56341200}, size: all", "one that has none has no labels, and is not taken"),
     ],
 )
 def test_what_is_said_of_bad_ones(text: str, expected: str) -> None:
@@ -76,3 +77,12 @@ def test_the_size_of_a_request_behind_one_for_cxl_is_changed_and_no_other() -> N
     changed, request = with_size(text.encode(), "b", "2GiB", "p")
     assert changed.decode() == text.replace("'0x1'}, size: 1GiB", "'0x1'}, size: 2GiB")
     assert request.size == 2 << 30
+
+
+def test_the_size_of_cxl_memory_is_changed() -> None:
+    text = f"{HEAD}  - {{name: a, cxl: {{serials: ['0x1']}}, size: 1GiB}}\n"
+    changed, request = with_size(text.encode(), "a", "none", "p")
+    assert changed.decode() == text.replace("1GiB", "none")
+    assert request == CxlRequest("a", (1,), 0)
+    with pytest.raises(ConfigError, match="cannot be had"):
+        with_size(text.encode(), "a", "40%", "p")

@@ -13,7 +13,7 @@ from tierd.core.inventory import Inventory, MemoryBlock, Span
 from tierd.errors import GoneError, MalformedError
 from tierd.kernel.dax import read_device
 from tierd.kernel.intents import Intents
-from tierd.kernel.inventory import take_inventory
+from tierd.kernel.inventory import read_nodes, take_inventory
 from tierd.kernel.memory_blocks import read_block_size, read_blocks, take_offline, write_setting
 from tierd.kernel.paths import Root
 
@@ -182,3 +182,15 @@ def test_the_deadline_ends_a_block_that_cannot_be_emptied(tmp_path: Path) -> Non
 def test_a_setting_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(GoneError):
         write_setting(Root(tmp_path), "devices/system/memory/memory1/state", "offline")
+
+
+def test_slow_memory_outside_the_movable_zone_makes_no_dram_of_its_node(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, "several")
+    machine.write("sys/devices/system/node/has_normal_memory", "0-1\n")
+    nodes = {node.number: node for node in read_nodes(machine.root)}
+    assert nodes[1].kernel_memory and nodes[1].slow and not nodes[1].dram
+    assert nodes[0].dram and not nodes[0].slow
+    machine.write("sys/devices/virtual/memory_tiering/memory_tier4/nodelist", "0-1\n")
+    machine.write("sys/devices/virtual/memory_tiering/memory_tier56/nodelist", "\n")
+    nodes = {node.number: node for node in read_nodes(machine.root)}
+    assert nodes[1].dram

@@ -93,6 +93,13 @@ def look_cxl(root: Root) -> CxlMachine:
     return take_cxl(root, Tools(), Intents(DEFAULT_PATH, root))
 
 
+def plan_request(root: Root, request: ProvisionRequest | CxlRequest) -> SharePlan | CxlPlan:
+    """What is to be done about one request now. Raises as `look` and `look_cxl` do."""
+    if isinstance(request, CxlRequest):
+        return plan_cxl(look_cxl(root), request)
+    return plan_share(look(root), request)
+
+
 class NotRootError(DeniedError):
     """The command needs root."""
 

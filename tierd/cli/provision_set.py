@@ -12,12 +12,11 @@ import sys
 from pathlib import Path
 
 from tierd.cli import Exit
-from tierd.cli.provision import NoRequestError, look, plan_text, require_root
+from tierd.cli.provision import NoRequestError, plan_request, plan_text, require_root
 from tierd.config import DEFAULT_PATH, source
 from tierd.config.edit import with_size
 from tierd.core.policy import ProvisionMode
 from tierd.core.provision import Verdict
-from tierd.core.shares import plan_share
 from tierd.errors import GoneError, TierdError
 from tierd.kernel.paths import Root
 from tierd.kernel.tools import Tools
@@ -58,7 +57,7 @@ def set_size(arguments: argparse.Namespace) -> int:
         changed, request = with_size(content, arguments.name, arguments.size, str(DEFAULT_PATH))
     except GoneError as error:
         raise NoRequestError(str(error)) from None
-    plan = plan_share(look(root), request)
+    plan = plan_request(root, request)
     print(plan_text(plan, root))
     if plan.verdict is Verdict.REFUSED:
         return Exit.FAILED
@@ -71,7 +70,7 @@ def set_size(arguments: argparse.Namespace) -> int:
         return Exit.OK
     unit = f"tierd-convert@{request.name}.service"
     done = tools.run(("systemctl", "restart", unit), deadline=CARRY_OUT_DEADLINE)
-    after = plan_share(look(root), request)
+    after = plan_request(root, request)
     if done.code or after.verdict is not Verdict.DONE:
         raise TierdError(f"{unit} did not do all of it", hint=f"journalctl -u {unit}")
     print(f"{request.name}: done")
