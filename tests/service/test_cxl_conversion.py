@@ -112,8 +112,12 @@ def test_several_devices_are_interleaved_in_the_order_of_the_policy(bench: Bench
     done = bench.converter.run_cxl(both)
     assert done.region is not None and done.region.memdevs == ("mem1", "mem0")
     assert bench.machine.acts() == [f"create-region -t ram -d decoder0.0 -m -w 2 -s {GIB} mem1 mem0"]
-    # each of them lies in a region that is not its own alone
-    assert kinds(bench.plan(ALL)) == ["capacity"] or bench.plan(ALL).verdict is Verdict.READY
+    # half of each is left, for a region of its own
+    alone = bench.plan(CxlRequest("other", (0x1234,), None))
+    assert alone.verdict is Verdict.READY and alone.numbers is not None
+    assert alone.numbers.memory == GIB // 2
+    assert kinds(bench.plan(CxlRequest("other", (0x1234,), GIB))) == ["capacity"]
+    assert "in region9" in bench.plan(CxlRequest("other", (0x1234,), GIB)).refusals[0].words
 
 
 @pytest.mark.parametrize(

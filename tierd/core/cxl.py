@@ -183,9 +183,12 @@ class _Work:
             self.refused.append(Refusal("no-tool", words))
         if not memory or size > most:
             asked = "all" if self.request.size is None else format_size(size)
-            words = (
-                f"not enough volatile capacity in {names}: {asked} is asked for, {format_size(most)} is free"
+            mine = {memdev.name for memdev in self.memdevs}
+            taken = [region.name for region in self.machine.regions if mine & set(region.memdevs)]
+            free_words = f"{format_size(most)} is free" + (
+                f", the rest is in {', '.join(taken)}" if taken else ""
             )
+            words = f"not enough volatile capacity in {names}: {asked} is asked for, {free_words}"
             self.refused.append(Refusal("capacity", words))
         else:
             self.refused += refusals.of_dram(self.inventory, memory, numbers.page_structures)
