@@ -281,3 +281,13 @@ def test_a_block_size_that_cuts_the_region(bench: Bench) -> None:
     (bench.machine.root.memory_blocks / "block_size_bytes").unlink()
     with pytest.raises(GoneError):
         bench.plan()
+
+
+def test_a_device_whose_way_is_not_found_yet_is_left_alone(bench: Bench) -> None:
+    """Early in the boot its regions cannot be told, and its capacity would look free."""
+    bench.by_others("Movable")
+    assert bench.plan().verdict is Verdict.DONE
+    (bench.machine.root.cxl_devices / "endpoint2").unlink()
+    assert kinds(bench.plan()) == ["not-settled"]
+    assert bench.converter.run_cxl(ALL).verdict is Verdict.REFUSED
+    assert bench.machine.acts() == []

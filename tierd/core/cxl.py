@@ -43,7 +43,8 @@ class CxlMemdev:
     """A memory device on CXL, ``mem0``; names renumber. Sizes in bytes.
 
     serial: what names it for good; None when it has none. volatile, persistent: what it offers of each kind.
-    free: volatile capacity that no region has. bridge: name of the host bridge that it is behind.
+    free: volatile capacity that no region has. bridge: number of the host bridge that it is behind.
+    settled: whether the kernel has found the way to it; until then nothing is known of its regions.
     """
 
     name: str
@@ -52,13 +53,14 @@ class CxlMemdev:
     persistent: int
     free: int
     bridge: str = ""
+    settled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class CxlWindow:
     """Physical addresses that the firmware has set aside for CXL: a root decoder, ``decoder0.0``.
 
-    bridges: names of the host bridges that it interleaves. volatile: whether the kernel makes regions of
+    bridges: numbers of the host bridges that it interleaves. volatile: whether the kernel makes regions of
     volatile memory in it. free: bytes that no region has, though perhaps not in one piece.
     """
 
@@ -143,6 +145,9 @@ class _Work:
             found = [memdev for memdev in self.machine.memdevs if memdev.serial == serial]
             if len(found) == 1:
                 self.memdevs += found
+                if not found[0].settled:
+                    words = f"{found[0].name} has no endpoint: the kernel has not found the way to it"
+                    self.refused.append(Refusal("not-settled", f"{words} yet, or cannot (dmesg says why)"))
             elif found:
                 names = ", ".join(memdev.name for memdev in found)
                 self.refused.append(Refusal("ambiguous-serial", f"{names} all have serial {serial:#x}"))

@@ -53,7 +53,7 @@ def take_cxl(
 
 def read_memdevs(root: Root) -> tuple[CxlMemdev, ...]:
     """The memory devices, by name. Everybody may read them. Raises MalformedError."""
-    used = _used(root)
+    used, owners = _used(root), set(_owners(root).values())
     bridges = {path: bridge for found in _bridges(root).values() for path, bridge in found.items()}
     memdevs = []
     for directory in _devices(root, _MEMDEV):
@@ -66,6 +66,7 @@ def read_memdevs(root: Root) -> tuple[CxlMemdev, ...]:
                     volatile=volatile,
                     persistent=_hexadecimal(directory / "pmem/size") or 0,
                     free=max(0, volatile - used.get(directory.name, 0)),
+                    settled=directory.name in owners,
                     bridge=next((bridges[p] for p in directory.resolve().parents if p in bridges), ""),
                 )
             )

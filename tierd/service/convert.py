@@ -47,7 +47,7 @@ DEVICE_DEADLINE = 60.0
 LOCK_DEADLINE = 120.0
 
 _TRANSIENT = frozenset(
-    {"region-not-found", "not-settled", "no-device", "region-disabled", "memdev-not-found"}
+    {"region-not-found", "not-settled", "no-device", "region-disabled", "memdev-not-found", "no-window"}
 )
 """Refusals that time may cure while the machine boots."""
 
@@ -247,11 +247,17 @@ def _wait_cxl(
 ) -> CxlPlan:
     """The first plan in which every device is there, or the last one before the deadline. Runs nothing."""
     until = time.monotonic() + seconds
+    settled = False
     while True:
         plan = plan_cxl(take_cxl(root, tools, record), request)
         left = until - time.monotonic()
         if left <= 0 or all(refusal.kind not in _TRANSIENT for refusal in plan.refusals):
             return plan
+        if not settled:
+            settled = True
+            with contextlib.suppress(TierdError):  # without udev, polling is all there is
+                tools.run(("udevadm", "settle", f"--timeout={max(1, int(left))}"), deadline=left + 5)
+            continue
         time.sleep(min(1.0, left))
 
 
