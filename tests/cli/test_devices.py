@@ -27,8 +27,8 @@ def test_a_free_region(tmp_path: Path) -> None:
         "DIMM      SIZE  SERIAL         HEALTH    REGIONS\n"
         "nmem0  4.0 GiB  8680-56341200  not told  region0\n"
         "\n"
-        "REGION      SIZE     FREE  NODE  ISET_ID           DIMMS\n"
-        "region0  4.0 GiB  4.0 GiB  1     0x2468ac00123456  nmem0\n"
+        "REGION   KIND        SIZE     FREE  NODE  ISET_ID           DIMMS\n"
+        "region0  unknown  4.0 GiB  4.0 GiB  1     0x2468ac00123456  nmem0\n"
         "  - region0: all of its free 4.0 GiB could become memory: 3.9 GiB in 31 blocks of"
         " node 1, 128 MiB lost to alignment, 66\n"
         "    MiB of DRAM for page structures\n"
@@ -53,7 +53,7 @@ def test_namespaces_with_who_uses_them_and_why_not(tmp_path: Path) -> None:
     assert "  - namespace0.1: used by btrfs at /srv" in lines
     assert any("namespace0.1: tierd would not make memory of it, because tierd did not" in x for x in lines)
     assert any("- region0: tierd would not make memory of" in x and "is read-only" in x for x in lines)
-    assert "dax0.0  1.1 GiB  system-ram  1     8 of 8 movable" in lines
+    assert "dax0.0  persistent memory  1.1 GiB  system-ram  1     8 of 8 movable" in lines
     assert "memory33-40  1.0 GiB  online Movable  1     dax0.0" in lines
     assert "1     slow  1.0 GiB    1.0 GiB  no    memory_tier56" in lines
 

@@ -19,6 +19,7 @@ from tierd.config.loader import parse
 from tierd.core.policy import (
     GIB,
     MIB,
+    CxlRequest,
     EngineMode,
     EnginePolicy,
     NamespaceRequest,
@@ -57,6 +58,7 @@ provision:
   - {name: pmem1, region: {iset_id: -5}, size: all, mode: plan}
   - {name: "1.x_y-z", region: {iset_id: 0x10}, size: 128MiB}
   - {name: old, namespace: {uuid: 3f2a6f1c-0b7d-4c1e-9a52-7d1f0c9be6a1}, consent: {destroy: ext4}}
+  - {name: cxl0, cxl: {serials: ["0x1234"]}, size: all, mode: apply}
 """
 
 
@@ -87,6 +89,7 @@ def test_every_key_maps_to_its_field() -> None:
             ProvisionRequest("1.x_y-z", 16, 128 * MIB, ProvisionMode.PLAN),
         ),
         namespaces=(NamespaceRequest("old", "3f2a6f1c-0b7d-4c1e-9a52-7d1f0c9be6a1", "ext4"),),
+        cxl=(CxlRequest("cxl0", (0x1234,), None, ProvisionMode.APPLY),),
         origin="here",
         digest=hashlib.sha256(WHOLE.encode()).hexdigest(),
     )

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.test_provision import BLOCK, ISET, MIB, START, device, holding, with_region
+from tierd.core.any_plan import any_plan_document, any_plan_lines
 from tierd.core.consent import (
     ROOM,
     UNKNOWN_DATA,
@@ -20,7 +21,6 @@ from tierd.core.consent import (
     finding,
     plan_namespace,
 )
-from tierd.core.consent_text import any_plan_document, any_plan_lines
 from tierd.core.inventory import Inventory, MemoryBlock, Namespace, Span, Taken, Use
 from tierd.core.policy import NamespaceRequest, ProvisionMode
 from tierd.core.provision import Action, Command, Verdict

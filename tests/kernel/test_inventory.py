@@ -13,7 +13,7 @@ from tierd.core.inventory import Inventory, MemoryBlock, Span
 from tierd.errors import GoneError, MalformedError
 from tierd.kernel.dax import read_device
 from tierd.kernel.intents import Intents
-from tierd.kernel.inventory import take_inventory
+from tierd.kernel.inventory import read_nodes, take_inventory
 from tierd.kernel.memory_blocks import read_block_size, read_blocks, take_offline, write_setting
 from tierd.kernel.paths import Root
 
@@ -206,3 +206,15 @@ def test_a_namespace_that_the_kernel_does_not_have(tmp_path: Path) -> None:
     (machine.root.nd_devices / "namespace0.0").rename(machine.root.nd_devices / "namespace0.7")
     with pytest.raises(MalformedError, match=r"namespace0\.0, which the kernel does not have"):
         look(machine)
+
+
+def test_slow_memory_outside_the_movable_zone_makes_no_dram_of_its_node(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, "several")
+    machine.write("sys/devices/system/node/has_normal_memory", "0-1\n")
+    nodes = {node.number: node for node in read_nodes(machine.root)}
+    assert nodes[1].kernel_memory and nodes[1].slow and not nodes[1].dram
+    assert nodes[0].dram and not nodes[0].slow
+    machine.write("sys/devices/virtual/memory_tiering/memory_tier4/nodelist", "0-1\n")
+    machine.write("sys/devices/virtual/memory_tiering/memory_tier56/nodelist", "\n")
+    nodes = {node.number: node for node in read_nodes(machine.root)}
+    assert nodes[1].dram

@@ -21,7 +21,8 @@ from tierd.kernel.inventory import take_inventory
 from tierd.kernel.paths import Root
 from tierd.kernel.regions import read_regions
 from tierd.kernel.tools import ToolResult, Tools
-from tierd.service import convert, hotplug
+from tierd.service import hotplug
+from tierd.service.conversion import Converter
 from tierd.service.devices import DeviceWatch
 
 UNIT = "tierd-convert@pmem0.service"
@@ -138,9 +139,7 @@ def test_what_a_namespace_holds_is_for_its_unit_to_find_out(
 def test_what_is_there_already_is_not_started_again(plug: Plug, capfd: pytest.CaptureFixture[str]) -> None:
     record = intents.Intents(intents.DEFAULT_PATH, plug.machine.root)
     policy = hotplug.tierd.config.load(Path())
-    convert.Converter(plug.machine.root, plug.machine.tools, record, lambda *_: None).run(
-        policy.provision[0]
-    )
+    Converter(plug.machine.root, plug.machine.tools, record, lambda *_: None).run(policy.provision[0])
     plug.machine.draw_nodes()
     assert "request pmem0 has what it asks for" in appear(capfd)
     assert plug.calls == []

@@ -19,9 +19,11 @@ def devices(found: Mapping[str, Any], style: Style) -> str:
     blocks = found["memory_blocks"]
     parts = [
         _section(_dimms(found["dimms"]), "lrlll", style),
-        _section(_regions(found["regions"]), "lrrlll", style, found["regions"]),
+        _section(_regions(found["regions"]), "llrrlll", style, found["regions"]),
         _section(_namespaces(found["namespaces"]), "lrllll", style, found["namespaces"]),
-        _section(_dax_devices(found["dax_devices"]), "lrlll", style, found["dax_devices"]),
+        _section(_memdevs(found["cxl_memdevs"]), "lrrrll", style, found["cxl_memdevs"]),
+        _section(_cxl_regions(found["cxl_regions"]), "lrlll", style, found["cxl_regions"]),
+        _section(_dax_devices(found["dax_devices"]), "llrlll", style, found["dax_devices"]),
         _section(_blocks(blocks), "lrlll", style),
         _section(_nodes(found["nodes"]), "llrrll", style, found["nodes"]),
         _section(_tiers(found["tiers"]), "lllrr", style),
@@ -49,6 +51,10 @@ def _says(part: Mapping[str, Any], style: Style) -> list[str]:
         because = [f"because {reason['words']}" for reason in part["could"]["reasons"]]
         lines += _item(", ".join([f"{part['name']}: {part['could']['words']}", *because[:1]]), style)
         lines += [line for words in because[1:] for line in _item(f"and {words}", style, 4)]
+    if part.get("words"):
+        lines += _item(part["words"], style)
+    for cache in part.get("memory_side_caches", ()):
+        lines += _item(cache["words"], style)
     if part.get("reason"):
         lines += _item(f"node {part['number']}: nothing can be promoted or demoted, {part['reason']}", style)
     return lines
@@ -73,11 +79,12 @@ def _dimms(rows: Rows) -> Table:
 
 
 def _regions(rows: Rows) -> Table:
-    found: Table = [("REGION", "SIZE", "FREE", "NODE", "ISET_ID", "DIMMS")]
+    found: Table = [("REGION", "KIND", "SIZE", "FREE", "NODE", "ISET_ID", "DIMMS")]
     for row in rows:
         found.append(
             (
                 row["name"],
+                row["kind"],
                 _size(row["size"]),
                 _size(row["available"]),
                 _number(row["target_node"]),
@@ -105,14 +112,31 @@ def _namespaces(rows: Rows) -> Table:
     return found
 
 
+def _memdevs(rows: Rows) -> Table:
+    found: Table = [("CXL", "VOLATILE", "FREE", "PERSISTENT", "SERIAL", "REGIONS")]
+    for row in rows:
+        sizes = (_size(row["volatile"]), _size(row["free"]), _size(row["persistent"]))
+        found.append((row["name"], *sizes, row["serial"] or "-", _names(row["regions"])))
+    return found
+
+
+def _cxl_regions(rows: Rows) -> Table:
+    found: Table = [("CXL REGION", "SIZE", "MODE", "CXL", "DAX")]
+    for row in rows:
+        mode = row["mode"] if row["enabled"] else f"{row['mode']}, disabled"
+        found.append((row["name"], _size(row["size"]), mode, _names(row["memdevs"]), _names(row["devices"])))
+    return found
+
+
 def _dax_devices(rows: Rows) -> Table:
-    found: Table = [("DAX", "SIZE", "MODE", "NODE", "BLOCKS")]
+    found: Table = [("DAX", "KIND", "SIZE", "MODE", "NODE", "BLOCKS")]
     for row in rows:
         blocks = "-"
         if row["blocks"] is not None and row["mode"] == "system-ram":
             blocks = f"{row['movable_blocks']} of {row['blocks']} movable"
         mode = row["mode"] or row["driver"] or "no driver"
-        found.append((row["name"], _size(row["size"]), mode, _number(row["target_node"]), blocks))
+        size_ = _size(row["size"])
+        found.append((row["name"], row["kind"], size_, mode, _number(row["target_node"]), blocks))
     return found
 
 

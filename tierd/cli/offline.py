@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tierd.core.memory_side_cache import cache_words
 from tierd.kernel.paths import Root
 from tierd.kernel.topology import read_topology
 
@@ -14,7 +15,8 @@ def read_tiers(root: Root | None = None) -> list[dict[str, Any]]:
     root: this machine by default.
     """
     found = []
-    for tier in read_topology(root or Root()).tiers:
+    topology = read_topology(root or Root())
+    for tier in topology.tiers:
         entry: dict[str, Any] = {
             "name": tier.name,
             "kind": tier.kind.value,
@@ -23,6 +25,9 @@ def read_tiers(root: Root | None = None) -> list[dict[str, Any]]:
             "free_bytes": tier.free,
             "used_bytes": max(tier.total - tier.free, 0),
         }
+        nodes = {node.number for node in tier.nodes}
+        if words := [cache_words(cache) for cache in topology.caches if cache.node in nodes]:
+            entry["memory_side_caches"] = words
         latencies = [node.read_latency for node in tier.nodes if node.read_latency is not None]
         if latencies:
             entry["read_latency_nanoseconds"] = max(latencies)

@@ -9,24 +9,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from functools import partial
 
 from tierd.cli import Exit
 from tierd.cli.arguments import add_draft, add_json
 from tierd.config import load_chosen
 from tierd.config.allow import allowance
-from tierd.core.consent import NamespacePlan
-from tierd.core.consent_text import any_plan_document, any_plan_lines
+from tierd.core.any_plan import AnyPlan, any_plan_document, any_plan_lines
 from tierd.core.inventory import Inventory, Namespace, Region
 from tierd.core.picture import of_region
-from tierd.core.policy import NamespaceRequest, Policy, ProvisionMode
+from tierd.core.policy import Policy, ProvisionMode
 from tierd.core.provision import Verdict
-from tierd.core.share_plan import SharePlan
-from tierd.core.shares import plan_share
 from tierd.core.text import clean, size
 from tierd.errors import DeniedError, GoneError
-from tierd.kernel.evidence import examine
 from tierd.kernel.intents import DEFAULT_PATH, Intents
-from tierd.kernel.inventory import take_inventory
+from tierd.kernel.look import Look
 from tierd.kernel.paths import Root
 from tierd.kernel.tools import Tools
 
@@ -81,10 +78,10 @@ def require_root() -> None:
         raise NotRootError("only root sees where persistent memory lies", hint="run it with sudo")
 
 
-def look(root: Root) -> Inventory:
-    """What there is. Raises NotRootError, and what take_inventory raises."""
+def look(root: Root) -> Look:
+    """What there is. Raises NotRootError; what it is asked raises what it says."""
     require_root()
-    return take_inventory(root, Tools(), Intents(DEFAULT_PATH, root))
+    return Look(root, Tools(), Intents(DEFAULT_PATH, root))
 
 
 class NotRootError(DeniedError):
@@ -105,14 +102,8 @@ def _plan(arguments: argparse.Namespace) -> int:
     requests = [r for r in policy.requests if arguments.name in (None, r.name)]
     if not requests:
         return _nothing_asked(arguments, policy)
-    inventory = look(root)
-    plans: list[SharePlan | NamespacePlan] = []
-    for request in requests:
-        if isinstance(request, NamespaceRequest):
-            allowed = allowance(policy.origin, request.uuid)
-            plans.append(examine(root, Tools(), inventory, request, allowed))
-        else:
-            plans.append(plan_share(inventory, request))
+    found, allow = look(root), partial(allowance, policy.origin)
+    plans = [found.plan(request, allow) for request in requests]
     if arguments.json:
         documents = [any_plan_document(plan, str(root.sys)) for plan in plans]
         print(json.dumps({"requests": documents}, indent=2))
@@ -132,7 +123,7 @@ def _nothing_asked(arguments: argparse.Namespace, policy: Policy) -> int:
     return Exit.OK
 
 
-def plan_text(plan: SharePlan | NamespacePlan, root: Root) -> str:
+def plan_text(plan: AnyPlan, root: Root) -> str:
     """The plan, and what an operator would do next."""
     lines = [clean(line, None) for line in any_plan_lines(plan, str(root.sys))]
     following = _NEXT.get((plan.verdict, plan.request.mode))
@@ -140,7 +131,7 @@ def plan_text(plan: SharePlan | NamespacePlan, root: Root) -> str:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    inventory = look(Root())
+    inventory = look(Root()).inventory
     if arguments.json:
         print(json.dumps({"regions": [_region_document(inventory, r) for r in inventory.regions]}, indent=2))
     elif not inventory.regions:

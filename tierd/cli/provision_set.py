@@ -9,15 +9,16 @@ import argparse
 import os
 import secrets
 import sys
+from functools import partial
 from pathlib import Path
 
 from tierd.cli import Exit
 from tierd.cli.provision import NoRequestError, look, plan_text, require_root
 from tierd.config import DEFAULT_PATH, source
+from tierd.config.allow import allowance
 from tierd.config.edit import with_size
 from tierd.core.policy import ProvisionMode
 from tierd.core.provision import Verdict
-from tierd.core.shares import plan_share
 from tierd.errors import GoneError, TierdError
 from tierd.kernel.paths import Root
 from tierd.kernel.tools import Tools
@@ -58,7 +59,8 @@ def set_size(arguments: argparse.Namespace) -> int:
         changed, request = with_size(content, arguments.name, arguments.size, str(DEFAULT_PATH))
     except GoneError as error:
         raise NoRequestError(str(error)) from None
-    plan = plan_share(look(root), request)
+    allow = partial(allowance, str(DEFAULT_PATH))
+    plan = look(root).plan(request, allow)
     print(plan_text(plan, root))
     if plan.verdict is Verdict.REFUSED:
         return Exit.FAILED
@@ -71,7 +73,7 @@ def set_size(arguments: argparse.Namespace) -> int:
         return Exit.OK
     unit = f"tierd-convert@{request.name}.service"
     done = tools.run(("systemctl", "restart", unit), deadline=CARRY_OUT_DEADLINE)
-    after = plan_share(look(root), request)
+    after = look(root).plan(request, allow)
     if done.code or after.verdict is not Verdict.DONE:
         raise TierdError(f"{unit} did not do all of it", hint=f"journalctl -u {unit}")
     print(f"{request.name}: done")

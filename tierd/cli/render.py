@@ -110,7 +110,12 @@ def tiers(found: Sequence[Mapping[str, Any]], style: Style) -> list[str]:
         )
     if len(rows) == 1:
         return ["no memory tiers known yet"]
-    return table(rows, "lllrrrr", style)
+    lines = table(rows, "lllrrrr", style)
+    for tier in found:
+        for words in tier.get("memory_side_caches", ()):
+            first, *rest = wrap(str(words), style, 4)
+            lines += [f"  - {first}", *(f"    {line}" for line in rest)]
+    return lines
 
 
 def plan(rows: Sequence[Mapping[str, Any]], style: Style) -> str:

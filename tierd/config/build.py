@@ -9,6 +9,7 @@ from tierd.config import kinds
 from tierd.config.document import Document
 from tierd.config.report import Mark, Report
 from tierd.core.policy import (
+    CxlRequest,
     EngineMode,
     EnginePolicy,
     NamespaceRequest,
@@ -32,6 +33,7 @@ def cross_check(document: Document, report: Report) -> None:
     _check_names(entries, document, report)
     _check_regions(entries, document, report)
     _check_namespaces(entries, document, report)
+    _check_cxl(entries, document, report)
 
 
 def _check_names(entries: list[Entry], document: Document, report: Report) -> None:
@@ -89,6 +91,31 @@ def _check_namespaces(entries: list[Entry], document: Document, report: Report) 
         first.setdefault(uuid.lower(), mark)
 
 
+def _check_cxl(entries: list[Entry], document: Document, report: Report) -> None:
+    """A device asked for twice, which is one region's or the other's; a size that only another region
+    can have."""
+    first: dict[object, Mark] = {}
+    for index, entry in entries:
+        cxl = entry.get("cxl")
+        serials = cxl.get("serials") if isinstance(cxl, dict) else None
+        for position, serial in enumerate(serials if isinstance(serials, list) else ()):
+            try:
+                number = kinds.read("cxl_serial", serial)
+            except ValueError:
+                continue
+            location = ("provision", index, "cxl", "serials", position)
+            mark = document.values[location]
+            if number in first:
+                message = f"the device is already asked for on line {first[number].line}; keep one"
+                report.add(mark, location, message)
+            first.setdefault(number, mark)
+        size = entry.get("size")
+        if isinstance(cxl, dict) and isinstance(size, str) and (size.startswith("all but") or "%" in size):
+            place = ("provision", index, "size")
+            message = f"`{clean(size, 60)}` of CXL memory cannot be had; write a size, all, or none"
+            report.add(document.values[place], place, message)
+
+
 def build(data: Mapping[str, Any], *, origin: str, digest: str) -> Policy:
     """The policy in `data`, which has passed the schema; absent keys take the defaults of Policy.
 
@@ -99,8 +126,9 @@ def build(data: Mapping[str, Any], *, origin: str, digest: str) -> Policy:
     return Policy(
         processes=ProcessSelection(**selection),
         engine=_engine(data.get("engine", {})),
-        provision=tuple(_request(e) for e in data.get("provision", ()) if "namespace" not in e),
+        provision=tuple(_request(e) for e in data.get("provision", ()) if "region" in e),
         namespaces=tuple(_namespace(e) for e in data.get("provision", ()) if "namespace" in e),
+        cxl=tuple(_cxl_request(e) for e in data.get("provision", ()) if "cxl" in e),
         origin=origin,
         digest=digest,
     )
@@ -138,5 +166,14 @@ def _namespace(data: Mapping[str, Any]) -> NamespaceRequest:
         name=data["name"],
         uuid=kinds.namespace_uuid(data["namespace"]["uuid"]),
         consent=kinds.consent(data["consent"]) if "consent" in data else None,
+        mode=ProvisionMode(data.get("mode", ProvisionMode.PLAN)),
+    )
+
+
+def _cxl_request(data: Mapping[str, Any]) -> CxlRequest:
+    return CxlRequest(
+        name=data["name"],
+        serials=tuple(kinds.cxl_serial(serial) for serial in data["cxl"]["serials"]),
+        size=kinds.amount(data["size"]).size,
         mode=ProvisionMode(data.get("mode", ProvisionMode.PLAN)),
     )

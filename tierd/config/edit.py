@@ -10,18 +10,20 @@ from tierd.config import kinds
 from tierd.config.document import read
 from tierd.config.loader import parse
 from tierd.config.report import Mark, Report
-from tierd.core.policy import ProvisionRequest
+from tierd.core.policy import CxlRequest, Policy, ProvisionRequest
 from tierd.errors import ConfigError, GoneError
 
 
-def with_size(content: bytes, name: str, size: str, origin: str) -> tuple[bytes, ProvisionRequest]:
+def with_size(
+    content: bytes, name: str, size: str, origin: str
+) -> tuple[bytes, ProvisionRequest | CxlRequest]:
     """`content` with `size` as the size of the provisioning request `name`, and the request that it is then.
 
     origin: the file, for the words of errors. Raises ConfigError when the policy is bad before or after,
     GoneError when it has no such request. Called by `tierctl provision set`.
     """
     before = parse(content, origin)
-    names = [request.name for request in before.provision]
+    names = [request.name for request in _sized(before)]
     if name not in names:
         known = ", ".join(names) or "none"
         raise GoneError(f"{origin} has no request named {name}; there is {known}")
@@ -29,7 +31,6 @@ def with_size(content: bytes, name: str, size: str, origin: str) -> tuple[bytes,
         kinds.amount(size)
     except ValueError as error:
         raise ConfigError((str(error),)) from None
-    index = names.index(name)
     document = read(content, Report())
     assert isinstance(document.data, dict)
     entries = [entry.get("name") for entry in document.data["provision"]]
@@ -38,10 +39,22 @@ def with_size(content: bytes, name: str, size: str, origin: str) -> tuple[bytes,
     start, end = _scalar(text, mark)
     changed = (text[:start] + size + text[end:]).encode()
     after = parse(changed, origin)
-    others = (*before.provision[:index], after.provision[index], *before.provision[index + 1 :])
-    if after != replace(before, provision=others, digest=after.digest):
+    found = [request for request in _sized(after) if request.name == name]
+    if len(found) != 1 or _others(after, name) != _others(before, name):
         raise ConfigError((f"{origin}: the size of {name} cannot be changed alone",))
-    return changed, after.provision[index]
+    return changed, found[0]
+
+
+def _sized(policy: Policy) -> tuple[ProvisionRequest | CxlRequest, ...]:
+    """The requests that have a size: a namespace that exists is taken whole."""
+    return (*policy.provision, *policy.cxl)
+
+
+def _others(policy: Policy, name: str) -> Policy:
+    """All that the policy says but for one request."""
+    provision = tuple(request for request in policy.provision if request.name != name)
+    cxl = tuple(request for request in policy.cxl if request.name != name)
+    return replace(policy, provision=provision, cxl=cxl, digest="")
 
 
 def _scalar(text: str, mark: Mark) -> tuple[int, int]:

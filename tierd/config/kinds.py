@@ -42,6 +42,7 @@ _HOW_TO_NAME_A_NAMESPACE = (
     'write the UUID that `ndctl list -N` prints, for example "3f2a6f1c-0b7d-4c1e-9a52-7d1f0c9be6a1"'
 )
 _HOW_TO_CONSENT = "write destroy where it is empty, or {destroy: SIGNATURE} with the signature that it has"
+_HOW_TO_NAME_A_MEMDEV = 'write the serial that `cxl list -Mu` prints, for example "0x1a2b3c4d"'
 _HOW_TO_NAME_A_REGION = 'write the iset_id that `ndctl list -Ruv` prints, for example "0x9f2c51e3a4b0d678"'
 
 
@@ -202,6 +203,25 @@ def iset_id(value: str | int) -> int:
     return number % (1 << 64)
 
 
+def cxl_serial(value: str | int) -> int:
+    """The serial number of a CXL memory device as an unsigned 64-bit integer, from hexadecimal text or a
+    decimal number: `cxl list -Mu` prints the one, `cxl list -M` the other."""
+    shown = clean(str(value), 60)
+    if isinstance(value, int):
+        number = value
+    elif _HEXADECIMAL.fullmatch(value):
+        number = int(value, 16)
+    elif _DECIMAL.fullmatch(value):
+        number = int(value)
+    elif re.fullmatch(r"(?:mem|region|dax|decoder|endpoint)[0-9.]*", value) or value == "all":
+        raise ValueError(f"`{shown}` is a name, and names renumber over reboots; {_HOW_TO_NAME_A_MEMDEV}")
+    else:
+        raise ValueError(f"`{shown}` is not a serial number; {_HOW_TO_NAME_A_MEMDEV}")
+    if not 0 < number < 1 << 64:
+        raise ValueError(f"`{shown}` is no serial number of 64 bits; {_HOW_TO_NAME_A_MEMDEV}")
+    return number
+
+
 TEXT_KINDS: dict[str, tuple[Callable[[str], object], str]] = {
     # kind: (reader, an example of what to write)
     "size": (parse_size, "512MiB"),
@@ -225,6 +245,10 @@ def read(kind: str, value: object) -> object:
         return iset_id(value)
     if kind == "consent":
         return consent(value)
+    if kind == "cxl_serial":
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise ValueError(f"{described(value)} is not a serial number; {_HOW_TO_NAME_A_MEMDEV}")
+        return cxl_serial(value)
     reader, example = TEXT_KINDS[kind]
     if isinstance(value, str):
         return reader(value)

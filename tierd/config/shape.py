@@ -66,6 +66,7 @@ def _validator() -> Any:
         "additionalProperties": _unknown_keys,
         "minProperties": _one_key,
         "maxProperties": _one_key,
+        "minItems": _too_few,
         "maxItems": _too_many,
         "x-kind": _kind,
     }
@@ -127,14 +128,15 @@ def _one_of(validator: Any, ways: list[Schema], instance: Any, schema: Schema) -
     is meant, else the first."""
     if not validator.is_type(instance, "object"):
         return
-    meant = next((w for w in reversed(ways) if any(key in instance for key in w["required"])), ways[0])
+    begun = (way for way in reversed(ways) if way["required"][0] in instance)
+    meant = next(begun, ways[0])
     for error in _required(validator, meant["required"], instance, schema):
         error.validator = "required"
         yield error
     excluded = [key for key, allowed in meant["properties"].items() if allowed is False and key in instance]
     for key in excluded:
         kept = " and ".join(f"`{word}`" for word in meant["required"])
-        message = f"this key cannot stand beside {kept}: what is meant is free capacity, or a namespace"
+        message = f"this key cannot stand beside {kept}: a request is for one kind of memory"
         yield ValidationError(message, path=[key], validator="additionalProperties")
 
 
@@ -180,6 +182,11 @@ def _one_key(validator: Any, _count: int, instance: Any, schema: Schema) -> Erro
         yield ValidationError(
             f"{' and '.join(known)} in one rule; {schema['x-hint']}, each in a rule of its own"
         )
+
+
+def _too_few(validator: Any, least: int, instance: Any, schema: Schema) -> Errors:
+    if validator.is_type(instance, "array") and len(instance) < least:
+        yield ValidationError(f"this list is empty; {schema['x-hint']}")
 
 
 def _too_many(validator: Any, most: int, instance: Any, _schema: Schema) -> Errors:

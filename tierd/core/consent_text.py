@@ -8,29 +8,12 @@ from tierd.core.consent import NamespacePlan, consent_text, held_words
 from tierd.core.provision_text import (
     HEADLINES,
     VERBS,
-    act_text,
-    format_mib,
-    plan_document,
-    plan_lines,
+    step_documents,
     step_lines,
+    structure_lines,
     unrecoverable_steps,
 )
-from tierd.core.share_plan import SharePlan
 from tierd.core.units import format_size
-
-
-def any_plan_lines(plan: SharePlan | NamespacePlan, sysfs: str) -> list[str]:
-    """A plan of either kind in words and numbers."""
-    if isinstance(plan, NamespacePlan):
-        return namespace_lines(plan, sysfs)
-    return plan_lines(plan, sysfs)
-
-
-def any_plan_document(plan: SharePlan | NamespacePlan, sysfs: str) -> dict[str, object]:
-    """A plan of either kind as a JSON object."""
-    if isinstance(plan, NamespacePlan):
-        return namespace_document(plan, sysfs)
-    return plan_document(plan, sysfs)
 
 
 def namespace_lines(plan: NamespacePlan, sysfs: str) -> list[str]:
@@ -60,8 +43,7 @@ def namespace_lines(plan: NamespacePlan, sysfs: str) -> list[str]:
         lines.append(f"  memory      {VERBS[plan.verdict]} {memory}")
         lost = f"{format_size(numbers.lost)} of {format_size(numbers.namespace)}"
         lines.append(f"  lost        {lost} to alignment")
-        if numbers.page_structures > 0:
-            lines.append(f"  DRAM spent  {format_mib(numbers.page_structures)} on page structures")
+        lines += structure_lines(numbers.page_structures)
     lines += [
         f"  no return   from step {number} on {words}" for number, words in unrecoverable_steps(plan.steps)
     ]
@@ -97,14 +79,5 @@ def namespace_document(plan: NamespacePlan, sysfs: str) -> dict[str, object]:
         ],
         "refusals": [asdict(refusal) for refusal in plan.refusals],
         "notes": list(plan.notes),
-        "steps": [
-            {
-                "slice": request.name,
-                "action": step.action.value,
-                "destructive": bool(step.unrecoverable),
-                "words": step.words,
-                "runs": [act_text(act, sysfs) for act in step.acts],
-            }
-            for step in plan.steps
-        ],
+        "steps": step_documents(request.name, plan.steps, sysfs),
     }

@@ -108,6 +108,8 @@ class Region:
     it.
     bad_blocks: ranges of 512-byte sectors with media errors. locked: names of its DIMMs that are
     security-locked.
+    provider: of its bus, as the kernel names it (``ACPI.NFIT``, ``virtio-pmem``, ``e820``); empty when
+    unknown.
     """
 
     name: str
@@ -123,6 +125,7 @@ class Region:
     target_node: int | None
     namespaces: tuple[Namespace, ...] = ()
     half_made: tuple[str, ...] = ()
+    provider: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,7 @@ class MemoryNode:
 
     total, available: bytes; available is what could be had without swapping (free, and half the file cache).
     kernel_memory: whether it has memory outside ZONE_MOVABLE. tier: as ``memory_tier4``, None when in none.
+    slow: whether that tier is behind those that have CPUs.
     """
 
     number: int
@@ -159,11 +163,14 @@ class MemoryNode:
     has_cpus: bool
     kernel_memory: bool
     tier: str | None
+    slow: bool = False
 
     @property
     def dram(self) -> bool:
-        """Whether the kernel lives here: then it is no place for memory that shall be able to leave."""
-        return self.has_cpus or self.kernel_memory
+        """Whether the kernel lives here: then it is no place for memory that shall be able to leave.
+
+        Slow memory that others brought online outside ZONE_MOVABLE makes no DRAM of its node."""
+        return self.has_cpus or (self.kernel_memory and not self.slow)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tierd.core.memory_side_cache import MemorySideCache
+
 PAGE_SIZE = 4096
 HUGE_PAGE_SIZE = 2 << 20
 PAGES_PER_HUGE_PAGE = HUGE_PAGE_SIZE // PAGE_SIZE
@@ -55,10 +57,11 @@ class Tier:
 @dataclass(frozen=True, slots=True)
 class Topology:
     """The machine's tiers, fastest first. near: of each CPU by its number, the node of DRAM that it is part
-    of; -1 for a CPU that is offline, or whose node has no DRAM."""
+    of; -1 for a CPU that is offline, or whose node has no DRAM. caches: those of hardware before a node."""
 
     tiers: tuple[Tier, ...]
     near: tuple[int, ...] = ()
+    caches: tuple[MemorySideCache, ...] = ()
 
     @property
     def dram(self) -> tuple[Node, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tierd.core import capacity, provision, refusals
+from tierd.core.cxl import CxlMachine, CxlMemdev, CxlRegion, plan_cxl
 from tierd.core.inventory import (
     SYSTEM_RAM_DRIVER,
     DaxDevice,
@@ -20,8 +21,10 @@ from tierd.core.inventory import (
     Namespace,
     Region,
 )
+from tierd.core.kinds_of_device import DaxKind
+from tierd.core.memory_side_cache import MemorySideCache
 from tierd.core.model import Tier
-from tierd.core.policy import ProvisionRequest
+from tierd.core.policy import CxlRequest, ProvisionRequest
 from tierd.core.provision import Verdict
 from tierd.core.refusals import LABEL_PREFIX, Refusal
 
@@ -40,6 +43,7 @@ class DaxView:
     target_node: int | None
     namespace: str | None
     device: DaxDevice | None
+    kind: DaxKind = DaxKind.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,8 @@ class Picture:
     blind: bool
     unseen: tuple[str, ...]
     faults: tuple[str, ...]
+    caches: tuple[MemorySideCache, ...] = ()
+    cxl: CxlMachine | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +139,7 @@ def of_device(picture: Picture, view: DaxView) -> Prospect | None:
     if view.namespace is not None or not picture.listed:
         return None
     if view.driver != SYSTEM_RAM_DRIVER:
-        return Prospect(Verdict.REFUSED, reasons=(refusals.without_region(view.name),))
+        return Prospect(Verdict.REFUSED, reasons=(refusals.without_region(view.name, view.kind),))
     if view.device is None or picture.inventory is None:
         return Prospect(Verdict.DONE)
     blocks = view.device.blocks
@@ -145,6 +151,34 @@ def of_device(picture: Picture, view: DaxView) -> Prospect | None:
         page_structures=capacity.page_structures(memory),
         reasons=tuple(refusals.of_blocks(view.device, range(0), frozenset())),
     )
+
+
+def of_memdev(machine: CxlMachine, memdev: CxlMemdev) -> Prospect | None:
+    """What all that a CXL device offers would become, in a region of its own; None when it is in one
+    already, which says it."""
+    if any(memdev.name in region.memdevs for region in machine.regions):
+        return None
+    if memdev.serial is None:
+        words = f"{memdev.name} has no serial number: no policy can name it"
+        return Prospect(Verdict.REFUSED, reasons=(Refusal("no-serial", words),))
+    # a name that no policy can have, so that no region is its own
+    plan = plan_cxl(machine, CxlRequest("?", (memdev.serial,), None))
+    numbers = plan.numbers
+    if numbers is None or not numbers.memory:
+        return Prospect(plan.verdict, reasons=plan.refusals)
+    spent = capacity.page_structures(numbers.memory)
+    return Prospect(plan.verdict, numbers.memory, numbers.blocks, numbers.lost, spent, reasons=plan.refusals)
+
+
+def region_words(machine: CxlMachine, region: CxlRegion) -> str:
+    """What a region of CXL memory is now, in one sentence."""
+    if region.mode == "pmem":
+        return f"{region.name} is persistent: what is in it, the regions on the nd bus say"
+    if not region.committed or not region.enabled:
+        return f"{region.name} is not in use: no driver has it"
+    if not region.devices:
+        return f"{region.name} has no dax device: are the modules dax_cxl and kmem loaded?"
+    return f"what {region.name} is used for, {region.devices[0]} says"
 
 
 def of_node(picture: Picture, node: MemoryNode) -> str | None:

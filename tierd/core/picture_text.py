@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tierd.core import picture as pictures
+from tierd.core.cxl import CxlMachine, CxlMemdev, CxlRegion
 from tierd.core.inventory import SYSTEM_RAM_DRIVER, Namespace, Region
+from tierd.core.kinds_of_device import DaxKind, kind_of_region
+from tierd.core.memory_side_cache import cache_words
 from tierd.core.picture import DaxView, Picture, Prospect
 from tierd.core.provision import Verdict
 from tierd.core.text import in_order, plural, sentence, size
@@ -36,6 +39,8 @@ def picture_document(picture: Picture) -> dict[str, Any]:
         ],
         "regions": [_region(picture, region) for region in regions],
         "namespaces": [_namespace(picture, region, n) for region, n in namespaces],
+        "cxl_memdevs": [_memdev(picture.cxl, m) for m in picture.cxl.memdevs] if picture.cxl else [],
+        "cxl_regions": [_cxl_region(picture.cxl, r) for r in picture.cxl.regions] if picture.cxl else [],
         "dax_devices": [_device(picture, v) for v in sorted(picture.dax, key=lambda v: in_order(v.name))],
         "memory_blocks": {
             "block_size": picture.inventory.block_size if picture.inventory else None,
@@ -62,6 +67,18 @@ def picture_document(picture: Picture) -> dict[str, Any]:
                 "movable_only": not node.kernel_memory,
                 "tier": node.tier,
                 "reason": pictures.of_node(picture, node),
+                "memory_side_caches": [
+                    {
+                        "level": cache.level,
+                        "size": cache.size,
+                        "line": cache.line,
+                        "indexing": cache.indexing,
+                        "write_policy": cache.write_policy,
+                        "words": cache_words(cache),
+                    }
+                    for cache in picture.caches
+                    if cache.node == node.number
+                ],
             }
             for node in picture.nodes
         ],
@@ -85,6 +102,7 @@ def _region(picture: Picture, region: Region) -> dict[str, Any]:
     prospect = pictures.of_region(picture.inventory, region, blind=picture.blind)
     return {
         "name": region.name,
+        "kind": kind_of_region(region).value,
         "iset_id": None if region.iset_id is None else f"0x{region.iset_id:x}",
         "size": picture.sizes.get(region.name),
         "available": region.available,
@@ -123,11 +141,39 @@ def _namespace(picture: Picture, region: Region, namespace: Namespace) -> dict[s
     }
 
 
+def _memdev(machine: CxlMachine, memdev: CxlMemdev) -> dict[str, Any]:
+    prospect = pictures.of_memdev(machine, memdev)
+    return {
+        "name": memdev.name,
+        "serial": None if memdev.serial is None else f"0x{memdev.serial:x}",
+        "volatile": memdev.volatile,
+        "persistent": memdev.persistent,
+        "free": memdev.free,
+        "regions": [region.name for region in machine.regions if memdev.name in region.memdevs],
+        "could": None if prospect is None else _prospect(prospect, f"all its {size(memdev.free)}", None),
+    }
+
+
+def _cxl_region(machine: CxlMachine, region: CxlRegion) -> dict[str, Any]:
+    return {
+        "name": region.name,
+        "mode": region.mode,
+        "size": region.size,
+        "ways": region.ways,
+        "memdevs": list(region.memdevs),
+        "committed": region.committed,
+        "enabled": region.enabled,
+        "devices": list(region.devices),
+        "words": pictures.region_words(machine, region),
+    }
+
+
 def _device(picture: Picture, view: DaxView) -> dict[str, Any]:
     prospect = pictures.of_device(picture, view)
     blocks = None if view.device is None else view.device.blocks
     return {
         "name": view.name,
+        "kind": (DaxKind.PERSISTENT if view.namespace is not None else view.kind).value,
         "size": view.size,
         "driver": view.driver,
         "mode": {SYSTEM_RAM_DRIVER: "system-ram", "device_dax": "devdax"}.get(view.driver),

@@ -107,7 +107,7 @@ class ProvisionRequest:
 class NamespaceRequest:
     """A namespace that exists and is to be memory, all of it. What it holds is destroyed.
 
-    name: as that of a ProvisionRequest; both share the names. uuid: in lower case, as ndctl shows it.
+    name: as that of a ProvisionRequest; all kinds share the names. uuid: in lower case, as ndctl shows it.
     consent: what may be destroyed: a signature as blkid names it, or ``unknown data``; empty when consent is
         to a namespace that holds nothing; None when there is none, and nothing is.
     """
@@ -119,8 +119,27 @@ class NamespaceRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class CxlRequest:
+    """Volatile memory on CXL that is to be memory of the kernel.
+
+    name: as that of a ProvisionRequest; all kinds share the names.
+    serials: of the devices, in the order in which the region interleaves them; unsigned 64-bit integers.
+    size: bytes, rounded up to 256 MiB for each device; None for all that is free, 0 gives everything back.
+    """
+
+    name: str
+    serials: tuple[int, ...]
+    size: int | None
+    mode: ProvisionMode = ProvisionMode.PLAN
+
+
+AnyRequest = ProvisionRequest | NamespaceRequest | CxlRequest
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """A whole policy. provision: the requests for free capacity; namespaces: those for ones that exist.
+    """A whole policy. provision: the requests for free capacity; namespaces: those for ones that exist; cxl:
+    those for volatile memory on CXL.
 
     `digest` is the SHA-256 of the text it came from, `origin` the file.
     """
@@ -129,10 +148,11 @@ class Policy:
     engine: EnginePolicy = field(default_factory=EnginePolicy)
     provision: tuple[ProvisionRequest, ...] = ()
     namespaces: tuple[NamespaceRequest, ...] = ()
+    cxl: tuple[CxlRequest, ...] = ()
     origin: str = "built-in defaults"
     digest: str = ""
 
     @property
-    def requests(self) -> tuple[ProvisionRequest | NamespaceRequest, ...]:
+    def requests(self) -> tuple[AnyRequest, ...]:
         """Every request for memory."""
-        return (*self.provision, *self.namespaces)
+        return (*self.provision, *self.namespaces, *self.cxl)

@@ -47,6 +47,8 @@ class Action(StrEnum):
     DEVDAX = "devdax"
     DESTROY_NAMESPACE = "destroy-namespace"
     TAKE_NAMESPACE = "take-namespace"
+    CREATE_CXL_REGION = "create-cxl-region"
+    DESTROY_CXL_REGION = "destroy-cxl-region"
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,13 +81,17 @@ def _number_lines(plan: SharePlan, numbers: ShareNumbers) -> list[str]:
         f"  lost        {format_size(numbers.lost)} of {whole} to alignment",
         f"  the rest    {format_size(numbers.rest)} of {format_size(numbers.region)} stays for others",
     ]
-    if numbers.page_structures > 0:
-        lines.append(f"  DRAM spent  {format_mib(numbers.page_structures)} on page structures")
-    elif numbers.page_structures:
-        lines.append(f"  DRAM freed  {format_mib(-numbers.page_structures)} of page structures")
+    lines += structure_lines(numbers.page_structures)
     if numbers.drained:
         lines.append(f"  drained     up to {format_size(numbers.drained)} in use move to other memory first")
     return lines
+
+
+def structure_lines(spent: int) -> list[str]:
+    """What the kernel's page structures cost: `spent` bytes of DRAM, negative when they are given back."""
+    if spent > 0:
+        return [f"  DRAM spent  {format_mib(spent)} on page structures"]
+    return [f"  DRAM freed  {format_mib(-spent)} of page structures"] if spent else []
 
 
 def _runnable(plan: SharePlan) -> list[ProvisionPlan]:
@@ -130,17 +134,25 @@ def plan_document(plan: SharePlan, sysfs: str) -> dict[str, object]:
         "refusals": [asdict(refusal) for refusal in plan.refusals],
         "notes": list(plan.notes),
         "steps": [
-            {
-                "slice": part.request.name,
-                "action": step.action.value,
-                "destructive": bool(step.unrecoverable),
-                "words": step.words,
-                "runs": [act_text(act, sysfs) for act in step.acts],
-            }
+            document
             for part in _runnable(plan)
-            for step in part.steps
+            for document in step_documents(part.request.name, part.steps, sysfs)
         ],
     }
+
+
+def step_documents(name: str, steps: Sequence[Step], sysfs: str) -> list[dict[str, object]]:
+    """The steps of the slice `name` as JSON objects."""
+    return [
+        {
+            "slice": name,
+            "action": step.action.value,
+            "destructive": bool(step.unrecoverable),
+            "words": step.words,
+            "runs": [act_text(act, sysfs) for act in step.acts],
+        }
+        for step in steps
+    ]
 
 
 def format_mib(size: int) -> str:

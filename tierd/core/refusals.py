@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from tierd.core import capacity
 from tierd.core.inventory import DaxDevice, Inventory, MemoryNode, Namespace, Region, Span
+from tierd.core.kinds_of_device import DaxKind, label_less_words
 from tierd.core.policy import ProvisionRequest
 from tierd.core.units import format_size
 
@@ -103,9 +104,7 @@ def of_region(inventory: Inventory, region: Region, target: int | None) -> list[
     if region.iset_id in inventory.drained:
         found.append(drained(region))
     if not region.labelled:
-        refuse(
-            "label-less", f"{region.name} has no labels: nothing tells its namespaces apart after a reboot"
-        )
+        refuse("label-less", label_less_words(region))
     if not region.enabled:
         refuse(
             "region-disabled", f"{region.name} is disabled; `ndctl enable-region {region.name}` enables it"
@@ -383,9 +382,11 @@ def not_ours(namespace: Namespace) -> Refusal:
     )
 
 
-def without_region(device: str) -> Refusal:
-    """A dax device that no namespace has: soft-reserved memory, or CXL."""
+def without_region(device: str, kind: DaxKind) -> Refusal:
+    """A dax device that no namespace has, and that is no memory yet: soft-reserved memory, or CXL."""
+    what = "" if kind is DaxKind.UNKNOWN else f"{kind}, "
     return Refusal(
         "no-region",
-        f"{device} is in no region of persistent memory, and tierd takes free capacity of regions only",
+        f"{device} is {what}in no region of persistent memory, and somebody may use it as it is; `daxctl"
+        f" reconfigure-device -m system-ram {device}` makes it memory, which tierd then places on",
     )

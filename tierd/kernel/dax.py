@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 
 from tierd.core.inventory import DaxDevice, Span
+from tierd.core.kinds_of_device import DaxKind
 from tierd.errors import GoneError, MalformedError
 from tierd.kernel.files import read_int
 from tierd.kernel.memory_blocks import read_blocks
@@ -28,6 +29,18 @@ def read_driver(root: Root, name: str) -> str:
         return os.path.basename(os.readlink(root.dax_devices / name / "driver"))
     except OSError:
         return ""
+
+
+def read_kind(root: Root, name: str) -> DaxKind:
+    """What the device is made of, by where it is in the tree of devices. Everybody may read it."""
+    parent = (root.dax_devices / name).resolve().parent
+    if parent.name.startswith("dax_region"):  # drivers/cxl/core/region.c, cxl_dax_region_alloc
+        return DaxKind.CXL
+    if parent.name.startswith("hmem"):  # drivers/dax/hmem/device.c
+        return DaxKind.SOFT_RESERVED
+    if any(above.name.startswith("ndbus") for above in parent.parents):
+        return DaxKind.PERSISTENT
+    return DaxKind.UNKNOWN
 
 
 def read_target_node(root: Root, name: str) -> int | None:

@@ -31,6 +31,8 @@ MAKING = MADE | {Action.SIZE_NAMESPACE.value}
 
 TAKEN = Action.TAKE_NAMESPACE.value
 """The action that gives up a namespace that tierd did not make."""
+CXL_MADE = Action.CREATE_CXL_REGION.value
+"""The action that makes a region of CXL memory, which does not outlive the boot."""
 
 GONE = Action.DESTROY_NAMESPACE.value
 """The action after which it is free capacity."""
@@ -183,6 +185,22 @@ class Intents:
             if key not in latest or not latest[key].done:
                 latest[key] = taken
         return tuple(latest.values())
+
+    def cxl_made(self) -> frozenset[str]:
+        """Requests whose CXL region tierd began to make in this boot, and did not take down since. Raises
+        DeniedError, MalformedError."""
+        found: set[str] = set()
+        for record in self._records():
+            request, action = str(record.get("request")), record.get("action")
+            facts = record.get("facts")
+            if action == CXL_MADE and record.get("record") == "intent":
+                found.discard(request)
+                if record.get("boot") == self._boot:
+                    found.add(request)
+            # known to be gone, or never to have come
+            elif isinstance(facts, dict) and facts.get("cxl_region") == "gone":
+                found.discard(request)
+        return frozenset(found)
 
     def _records(self) -> list[dict[str, object]]:
         try:

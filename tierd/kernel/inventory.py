@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from tierd.core.inventory import Inventory, MemoryNode, Namespace, Region, Span, Taken
+from tierd.core.model import TierKind
 from tierd.errors import DeniedError, GoneError, MalformedError
 from tierd.kernel import ndctl
 from tierd.kernel.dax import read_device
@@ -99,6 +100,7 @@ def read_nodes(root: Root) -> tuple[MemoryNode, ...]:
                         has_cpus=node.has_cpus,
                         kernel_memory=not node.movable_only,
                         tier=tier.name if tier.name.startswith("memory_tier") else None,
+                        slow=tier.kind is TierKind.SLOW,
                     )
                 )
     return tuple(sorted(nodes, key=lambda node: node.number))
@@ -129,6 +131,7 @@ def _read_region(
         half_made=tuple(
             n.name for n in listed.namespaces if n.uuid and not _optional(root, f"{n.name}/size")
         ),
+        provider=_provider(directory),
     )
 
 
@@ -211,6 +214,14 @@ def _dimm_flags(root: Root, dimm: str) -> list[str]:
         return read_text(root.nd_devices / dimm / "flags").split()
     except (GoneError, DeniedError):
         return []
+
+
+def _provider(region: Path) -> str:
+    """Of the bus that the region is on, which is the directory above it."""
+    try:
+        return read_text(region.resolve().parent / "provider").strip()
+    except (GoneError, DeniedError, MalformedError):
+        return ""
 
 
 def _node(root: Root, path: str) -> int | None:

@@ -77,6 +77,10 @@ class Root:
         return self.sys / "bus/nd/devices"
 
     @property
+    def cxl_devices(self) -> Path:
+        return self.sys / "bus/cxl/devices"
+
+    @property
     def block_devices(self) -> Path:
         return self.sys / "class/block"
 

@@ -6,11 +6,12 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from tierd.core.cxl import CxlMachine
 from tierd.core.inventory import DaxDevice, Inventory
 from tierd.core.picture import DaxView, Picture
 from tierd.core.text import plural
 from tierd.errors import DeniedError, GoneError, MalformedError, TierdError, UnsupportedError
-from tierd.kernel import dax, ndctl
+from tierd.kernel import cxl, dax, ndctl
 from tierd.kernel.files import read_int
 from tierd.kernel.intents import Intents
 from tierd.kernel.inventory import measure, read_nodes
@@ -43,11 +44,13 @@ def take_picture(root: Root, tools: Tools, record: Path) -> Picture:
     for name in dax.list_devices(root):
         with contextlib.suppress(GoneError):
             views.append(_view(root, name, holders.get(name), inventory, denied))
+    expanders = _cxl(root, tools, record, denied, faults)
     blind = bool(denied)
     block_devices = {n.name: n.blockdev for n in namespaces if n.blockdev}
     users = read_users(root, block_devices.values(), (view.name for view in views), denied)
     if denied:
         unseen.append(_denied_words(denied))
+    topology = read_topology(root)
     return Picture(
         listed=listed is not None,
         dimms=listing.dimms,
@@ -58,10 +61,12 @@ def take_picture(root: Root, tools: Tools, record: Path) -> Picture:
         users=users,
         blocks=read_all_blocks(root),
         nodes=read_nodes(root),
-        tiers=read_topology(root).tiers,
+        tiers=topology.tiers,
         blind=blind,
         unseen=tuple(unseen),
         faults=tuple(faults),
+        caches=topology.caches,
+        cxl=expanders,
     )
 
 
@@ -104,6 +109,19 @@ def _measure(
         return None
 
 
+def _cxl(root: Root, tools: Tools, record: Path, denied: list[Path], faults: list[str]) -> CxlMachine | None:
+    """None without CXL. Which regions tierd made is left out: a picture has no need of it."""
+    try:
+        if not cxl.read_memdevs(root) and not cxl.read_regions(root, None):
+            return None
+        return cxl.take_cxl(root, tools, None, denied)
+    except GoneError:
+        return None  # no memory hotplug, which has been said
+    except (DeniedError, MalformedError) as error:
+        faults.append(f"CXL devices and regions are not shown: {error}")
+        return None
+
+
 def _sizes(root: Root, names: list[str]) -> dict[str, int]:
     found = {}
     for name in names:
@@ -130,6 +148,7 @@ def _view(
         target_node=dax.read_target_node(root, name),
         namespace=namespace,
         device=device,
+        kind=dax.read_kind(root, name),
     )
 
 

@@ -26,6 +26,7 @@ SEARCH = (Path("/usr/bin"), Path("/usr/sbin"), Path("/bin"), Path("/sbin"))
 _PACKAGES = {
     "ndctl": "ndctl",
     "daxctl": "daxctl",
+    "cxl": "cxl",
     "udevadm": "udev",
     "blkid": "util-linux",
     "modprobe": "kmod",

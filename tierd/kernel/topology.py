@@ -8,6 +8,7 @@ from dataclasses import replace
 from tierd.core.model import PAGE_SIZE, Node, Tier, TierKind, Topology
 from tierd.errors import GoneError, MalformedError
 from tierd.kernel.files import OpenFile, parse_list, read_int, read_text
+from tierd.kernel.memory_side_caches import read_memory_side_caches
 from tierd.kernel.paths import Root
 
 _MEMINFO = re.compile(r"^Node (\d+) (MemTotal|MemFree):\s+(\d+) kB$", re.MULTILINE)
@@ -52,7 +53,9 @@ def read_topology(root: Root) -> Topology:
     rule for top tiers, establish_demotion_targets in mm/memory-tiers.c). Where the kernel has no memory
     tiers, nodes with CPUs are DRAM and the others slow. Raises MalformedError.
     """
-    topology = Topology(_sorted_into_tiers(root, _read_nodes(root)))
+    nodes = _read_nodes(root)
+    caches = tuple(cache for number in sorted(nodes) for cache in read_memory_side_caches(root, number))
+    topology = Topology(_sorted_into_tiers(root, nodes), caches=caches)
     return replace(topology, near=_read_near(root, topology.dram))
 
 

@@ -14,41 +14,39 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import tierd.config
 from tierd.config.allow import allowance
-from tierd.core.consent import NamespacePlan
-from tierd.core.consent_text import any_plan_lines
-from tierd.core.policy import NamespaceRequest, ProvisionMode, ProvisionRequest
+from tierd.core.any_plan import AnyPlan, any_plan_gist, any_plan_lines
+from tierd.core.cxl import CxlPlan
+from tierd.core.policy import AnyRequest, CxlRequest, NamespaceRequest, ProvisionMode
 from tierd.core.provision import Verdict
 from tierd.core.refusals import DRAINED
-from tierd.core.share_plan import SharePlan
-from tierd.core.shares import plan_share
 from tierd.errors import ConfigError, DeniedError, TierdError
 from tierd.kernel import intents
-from tierd.kernel.evidence import examine
-from tierd.kernel.inventory import take_inventory
+from tierd.kernel.look import Look
 from tierd.kernel.paths import Root
 from tierd.kernel.tools import Tools
-from tierd.service.conversion import Converter
+from tierd.service.cxl_conversion import CxlConverter
 from tierd.service.draining import DRAIN_DEADLINE, DRAIN_SECONDS_PER_GIB
 from tierd.service.events import EventType, Priority
 from tierd.service.notify import Notifier
 from tierd.service.one_shot import LOCK, Exit, Stopped, lock, say, stoppable
 from tierd.service.taking import Taker
 
-AnyPlan = SharePlan | NamespacePlan
-AnyRequest = ProvisionRequest | NamespaceRequest
-
 DEVICE_DEADLINE = 60.0
-"""Seconds to wait for the region: early in the boot udev has not loaded its driver yet."""
+"""Seconds to wait for the device: early in the boot udev has not loaded its driver yet."""
 LONGEST_PAUSE = 5.0
 """Seconds between two whole looks meanwhile."""
 SETTLE_DEADLINE = 5.0
 """Seconds to wait once more with the lock, for what another conversion has only just finished."""
 _TRANSIENT = frozenset(
-    {"region-not-found", "namespace-not-found", "not-settled", "no-device", "region-disabled"}
+    {
+        *("region-not-found", "namespace-not-found", "memdev-not-found"),
+        *("not-settled", "no-device", "region-disabled", "no-window"),
+    }
 )
 """Refusals that time may cure while the machine boots."""
 
@@ -107,8 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tierd-convert",
-        description="Make the share of a region that a request of tierd's policy asks for memory, and what"
-        " is too much of it free capacity again.",
+        description="Make what a request of tierd's policy asks for memory, and what is too much of it free"
+        " capacity again.",
         epilog="exit status: 0 as asked, 1 failed, 2 usage, 69 refused, 75 another conversion is running,"
         " 77 not root, 78 bad policy",
     )
@@ -147,7 +145,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print("\n".join(any_plan_lines(plan, str(root.sys))))
         say(
             PLANNED,
-            f"{request.name}: {plan.verdict} ({_gist(plan)}); the mode is plan, nothing is run",
+            f"{request.name}: {plan.verdict} ({any_plan_gist(plan)}); the mode is plan, nothing is run",
             request.name,
             {},
         )
@@ -182,47 +180,35 @@ def _carry_out(
             notifier.status(words)
             say(KINDS[kind], words, request.name, fields)
 
-        converter = Converter(root, tools, record, report, drain_deadline=drain)
+        converter = CxlConverter(root, tools, record, report, drain_deadline=drain)
         converter.recover()
         _wait(root, tools, record, request, origin, wait)
         plan: AnyPlan
         if isinstance(request, NamespaceRequest):
             plan = Taker(converter, origin).run(request)
+        elif isinstance(request, CxlRequest):
+            plan = converter.run_cxl(request)
         else:
             plan = converter.run(request)
-    fields = {
-        "TIERD_REGION": plan.region or "",
-        "TIERD_UUID": "\n".join(
-            part.namespace.uuid or "" for part in plan.kept if part.namespace is not None
-        ),
-    }
+    fields, gist = _fields(plan), any_plan_gist(plan)
     for note in plan.notes:
         say(NOTED, f"{request.name}: {note}", request.name, fields)
     if plan.verdict is Verdict.REFUSED:
         if {refusal.kind for refusal in plan.refusals} == {DRAINED}:
-            say(HELD, f"{request.name}: {_gist(plan)}", request.name, fields)
+            say(HELD, f"{request.name}: {gist}", request.name, fields)
             return Exit.OK
         kinds = "\n".join(refusal.kind for refusal in plan.refusals)
-        say(
-            REFUSED,
-            f"{request.name}: refused: {_gist(plan)}",
-            request.name,
-            {**fields, "TIERD_REFUSALS": kinds},
-        )
+        say(REFUSED, f"{request.name}: refused: {gist}", request.name, {**fields, "TIERD_REFUSALS": kinds})
         return Exit.REFUSED
-    say(DONE, f"{request.name}: {_gist(plan)}", request.name, fields)
+    say(DONE, f"{request.name}: {gist}", request.name, fields)
     return Exit.OK
 
 
-def _gist(plan: AnyPlan) -> str:
-    if plan.refusals:
-        return "; ".join(refusal.words for refusal in plan.refusals)
-    assert plan.numbers is not None
-    if not plan.numbers.memory:
-        return "nothing is memory" if plan.verdict is Verdict.DONE else "all of it to be given back"
-    node = "" if plan.target_node is None else f" on node {plan.target_node}"
-    size = f"{plan.numbers.memory >> 20} MiB{node}, {plan.numbers.blocks} blocks in ZONE_MOVABLE"
-    return f"{size} are online" if plan.verdict is Verdict.DONE else f"{size} to come"
+def _fields(plan: AnyPlan) -> dict[str, str]:
+    if isinstance(plan, CxlPlan):
+        return {"TIERD_REGION": "" if plan.region is None else plan.region.name, "TIERD_UUID": ""}
+    uuids = (part.namespace.uuid or "" for part in plan.kept if part.namespace is not None)
+    return {"TIERD_REGION": plan.region or "", "TIERD_UUID": "\n".join(uuids)}
 
 
 def _pause(root: Root, seconds: float) -> None:
@@ -230,7 +216,7 @@ def _pause(root: Root, seconds: float) -> None:
     as to look, while the machine boots."""
 
     def names() -> set[str]:
-        return {path.name for path in root.nd_devices.glob("*")}
+        return {path.name for bus in (root.nd_devices, root.cxl_devices) for path in bus.glob("*")}
 
     before, until = names(), time.monotonic() + seconds
     while names() == before and (left := until - time.monotonic()) > 0:
@@ -248,14 +234,10 @@ def _wait(
     until = time.monotonic() + seconds
     settled = False
     while True:
-        inventory = take_inventory(root, tools, record)
-        plan: AnyPlan
-        if isinstance(request, NamespaceRequest):
-            plan = examine(root, tools, inventory, request, allowance(origin, request.uuid))
-        else:
-            plan = plan_share(inventory, request)
+        plan = Look(root, tools, record).plan(request, partial(allowance, origin))
         left = until - time.monotonic()
-        devices = [part.namespace.dax for part in plan.parts if part.namespace is not None]
+        parts = () if isinstance(plan, CxlPlan) else plan.parts
+        devices = [part.namespace.dax for part in parts if part.namespace is not None]
         # a device without a driver may be udev's to bind, or what a killed daxctl left: udev is asked once
         unbound = any(dax is not None and not dax.driver for dax in devices)
         if left <= 0 or not (_may_come(plan) or (unbound and not settled)):

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from tierd.core.model import PAGE_SIZE, Tier
+from tierd.core.memory_side_cache import cache_words
+from tierd.core.model import PAGE_SIZE, Tier, Topology
 from tierd.core.state import EngineState, State
 from tierd.core.text import clean, plural, ranges, sentence, size
 
@@ -42,6 +43,7 @@ HOLDING = EventType("holding", "2e3f346deba846b993dae439b55af900", Priority.WARN
 TIER_APPEARED = EventType("tier-appeared", "e1d716431d4a42438eae635437880a5b", Priority.INFO)
 TIER_VANISHED = EventType("tier-vanished", "bb651edaea8244e699ddb3e207410ba8", Priority.WARNING)
 TIER_RESIZED = EventType("tier-resized", "43c7b8e5e2dd47d09f2d8624ada673d0", Priority.INFO)
+MEMORY_MODE = EventType("memory-mode", "814295e9a6f848899760b875dc1fbdb2", Priority.WARNING)
 MOVED = EventType("moved", "dc1acbc3e45e48dfae28127d27eb63d0", Priority.INFO)
 FEATURE_MISSING = EventType("feature-missing", "03dc7b794e68455a8c8323e290bccc70", Priority.WARNING)
 FEATURE_RETURNED = EventType("feature-returned", "b3e8cec32d414c5b98db97b2effb2f82", Priority.INFO)
@@ -63,6 +65,7 @@ EVENT_TYPES = (
     TIER_APPEARED,
     TIER_VANISHED,
     TIER_RESIZED,
+    MEMORY_MODE,
     MOVED,
     FEATURE_MISSING,
     FEATURE_RETURNED,
@@ -98,6 +101,7 @@ def events_between(previous: State, current: State) -> tuple[Event, ...]:
         *_state_events(previous, current),
         *_source_events(previous, current),
         *_tier_events(previous, current),
+        *_cache_events(previous.topology, current.topology),
         *_feature_events(previous, current),
     ]
     return tuple(sorted(found, key=lambda event: event.type.priority))
@@ -168,6 +172,13 @@ def _blocks_between(
     names = {"offline": "TIERD_BLOCKS_OFFLINE", "online": "TIERD_BLOCKS_ONLINE"}
     fields = {names[how]: which for how, which in changes.items() if which}
     return f": {words}" if words else "", fields
+
+
+def _cache_events(previous: Topology, current: Topology) -> Iterator[Event]:
+    for cache in current.caches:
+        if cache not in previous.caches:
+            fields = {"TIERD_NODE": str(cache.node), "TIERD_CACHE_BYTES": str(cache.size)}
+            yield Event(MEMORY_MODE, cache_words(cache), subject=f"node {cache.node}", fields=fields)
 
 
 def _describe(tier: Tier) -> str:

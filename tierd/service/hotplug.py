@@ -79,7 +79,8 @@ def _run(name: str) -> int:
         return Exit.OK  # gone again
     inventory, region = found
     policy = tierd.config.load(tierd.config.DEFAULT_PATH)
-    requests = [r for r in policy.requests if _concerns(r, inventory, region)]
+    asked: tuple[Request, ...] = (*policy.provision, *policy.namespaces)
+    requests = [r for r in asked if _concerns(r, inventory, region)]
     if requests:
         said = [_follow(tools, inventory, request) for request in requests]
     else:

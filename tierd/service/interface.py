@@ -14,6 +14,7 @@ from gi.repository import Gio, GLib
 from pydbus.generic import signal
 
 from tierd import __version__
+from tierd.core.memory_side_cache import MemorySideCache, cache_words
 from tierd.core.model import Tier
 from tierd.core.state import Counters, PlanLine, State
 from tierd.core.text import clean
@@ -100,7 +101,7 @@ def properties(view: View) -> dict[str, Any]:
         "PlacedSlowBytes": state.slow_bytes,
         "BytesPerSecond": float(state.bytes_per_second),
         "Counters": _counters(state.counters),
-        "Tiers": [_tier(tier) for tier in state.topology.tiers],
+        "Tiers": [_tier(tier, state.topology.caches) for tier in state.topology.tiers],
         "Notices": [clean(notice, 512) for notice in view.notices[:100]],
         "Missing": [clean(str(missing), 512) for missing in state.missing],
     }
@@ -122,7 +123,7 @@ def _camel(name: str) -> str:
     return "".join(word.capitalize() for word in name.split("_"))
 
 
-def _tier(tier: Tier) -> dict[str, Any]:
+def _tier(tier: Tier, caches: tuple[MemorySideCache, ...]) -> dict[str, Any]:
     # Of several nodes, the slowest: what a reader can rely on.
     latencies = [node.read_latency for node in tier.nodes if node.read_latency is not None]
     values: dict[str, Any] = {
@@ -133,6 +134,9 @@ def _tier(tier: Tier) -> dict[str, Any]:
         "FreeBytes": GLib.Variant("t", tier.free),
         "UsedBytes": GLib.Variant("t", max(tier.total - tier.free, 0)),
     }
+    nodes = {node.number for node in tier.nodes}
+    if words := [clean(cache_words(cache), 512) for cache in caches if cache.node in nodes]:
+        values["MemorySideCaches"] = GLib.Variant("as", words)
     if latencies:
         values["ReadLatencyNanoseconds"] = GLib.Variant("u", round(max(latencies)))
     return values
