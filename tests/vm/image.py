@@ -38,7 +38,7 @@ class Recipe:
     kernel_package: str = "linux-image-amd64"
     packages: tuple[str, ...] = (
         *("systemd-sysv", "dbus", "udev", "kmod", "procps", "util-linux", "iproute2"),
-        *("initramfs-tools", "lz4", "zstd", "ndctl", "daxctl", "numactl", "strace", "less"),
+        *("initramfs-tools", "lz4", "zstd", "ndctl", "daxctl", "cxl", "numactl", "strace", "less"),
         *("openssh-server", "polkitd", "python3", "python3-pydbus", "python3-gi", "python3-psutil"),
         *("python3-yaml", "python3-systemd", "python3-numpy", "python3-jsonschema"),
     )

@@ -210,10 +210,17 @@ def start(machine: Machine, *, name: str = "", detached: bool = False) -> Guest:
         # A panic during boot ends QEMU, which is an answer, where a boot loop is a timeout.
         *("-action", "reboot=shutdown", "-serial", f"file:{directory / 'serial.log'}"),
         *("-qmp", f"unix:{directory / 'qmp'},server=on,wait=off"),
-        *("-drive", f"file={files.disk},if=virtio,format=raw,snapshot=on,cache=unsafe"),
+        *("-drive", f"file={files.disk},if=none,id=disk,format=raw,snapshot=on,cache=unsafe"),
+        # The bus is named, since with a host bridge for CXL there are two.
+        *("-device", "virtio-blk-pci,drive=disk,bus=pcie.0"),
         # The port is the kernel's choice, so that machines that start together never want the same one.
         *("-netdev", "user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"),
-        *("-device", "virtio-net-pci,netdev=net0,romfile=", "-device", "virtio-rng-pci"),
+        *(
+            "-device",
+            "virtio-net-pci,netdev=net0,romfile=,bus=pcie.0",
+            "-device",
+            "virtio-rng-pci,bus=pcie.0",
+        ),
     ]
     with (directory / "qemu.log").open("wb") as log:
         process = subprocess.Popen(
