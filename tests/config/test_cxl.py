@@ -10,6 +10,7 @@ from tierd.core.policy import CxlRequest, ProvisionMode
 from tierd.errors import ConfigError
 
 HEAD = "version: 1\nprovision:\n"
+HELD = "namespace: {uuid: 3f2a6f1c-0b7d-4c1e-9a52-7d1f0c9be6a1}"
 
 
 def problems(text: str) -> list[str]:
@@ -24,6 +25,7 @@ def test_a_request_beside_others() -> None:
             f"{HEAD}  - {{name: a, cxl: {{serials: ['0x1234', 4661]}}, size: all, mode: apply}}\n"
             "  - {name: b, region: {iset_id: '0x1'}, size: 1GiB}\n"
             "  - {name: c, cxl: {serials: ['0xffffffffffffffff']}, size: none}\n"
+            f"  - {{name: d, {HELD}}}\n"
         ).encode(),
         "p",
     )
@@ -31,7 +33,7 @@ def test_a_request_beside_others() -> None:
         CxlRequest("a", (0x1234, 0x1235), None, ProvisionMode.APPLY),
         CxlRequest("c", ((1 << 64) - 1,), 0, ProvisionMode.PLAN),
     )
-    assert [request.name for request in policy.requests] == ["b", "a", "c"]
+    assert [request.name for request in policy.requests] == ["b", "d", "a", "c"]
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,15 @@ def test_a_request_beside_others() -> None:
             "cxl: {serials: ['0x1']}, region: {iset_id: '0x1'}, size: all",
             "this key cannot stand beside `cxl`",
         ),
+        (
+            "cxl: {serials: ['0x1']}, size: all, consent: destroy",
+            "this key cannot stand beside `cxl` and `size`: a request is for one kind of memory",
+        ),
+        (
+            f"cxl: {{serials: ['0x1']}}, {HELD}, size: all",
+            "provision[0].namespace: this key cannot stand beside `cxl` and `size`",
+        ),
+        (f"{HELD}, size: all", "provision[0].size: this key cannot stand beside `namespace`"),
         ("size: all", "the key `region` is missing"),
         ("region: {serial: 8680-56341200}, size: all", "one that has none has no labels, and is not taken"),
     ],

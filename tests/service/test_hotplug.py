@@ -136,6 +136,16 @@ def test_what_a_namespace_holds_is_for_its_unit_to_find_out(
     assert plug.calls[-1] == f"restart --no-block {UNIT}"
 
 
+def test_requests_for_cxl_memory_are_no_concern_of_a_region(
+    plug: Plug, capfd: pytest.CaptureFixture[str]
+) -> None:
+    request = "{name: cxl0, cxl: {serials: ['0x1']}, size: all, mode: apply}"
+    policy = parse(f"version: 1\nprovision:\n  - {request}\n".encode(), "here")
+    plug.monkeypatch.setattr(hotplug.tierd.config, "load", lambda _: policy)
+    assert "no request of the policy names it" in appear(capfd)
+    assert plug.calls == []
+
+
 def test_what_is_there_already_is_not_started_again(plug: Plug, capfd: pytest.CaptureFixture[str]) -> None:
     record = intents.Intents(intents.DEFAULT_PATH, plug.machine.root)
     policy = hotplug.tierd.config.load(Path())

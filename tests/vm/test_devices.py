@@ -14,6 +14,8 @@ from tests.vm.devices import CXL_NODE, CXL_SERIALS, NVDIMM_NODE, SOFT_RESERVED_N
 from tests.vm.guest import Guest
 from tierd.service.events import MEMORY_MODE
 
+pytestmark = [pytest.mark.one_kernel, pytest.mark.slow]
+
 MIB = 1 << 20
 POLICY_FILE = "/etc/tierd/tierd.yaml"
 RECORD = "/var/lib/tierd/conversions.jsonl"
