@@ -1,8 +1,8 @@
 """The last look before a namespace becomes memory or is given back: it is the one that was planned for, and
 nobody uses it.
 
-`ndctl destroy-namespace -f` asks nobody, and `daxctl reconfigure-device` neither: they end processes that map
-the device, and take what is not mounted.
+`ndctl destroy-namespace -f` asks nobody, and neither does `daxctl reconfigure-device`: they end processes
+that map the device, and take what is not mounted.
 """
 
 from __future__ import annotations
