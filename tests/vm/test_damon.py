@@ -72,6 +72,7 @@ def status(server: Server) -> str:
     return " ".join(server.guest.output("tierctl status").split())
 
 
+@pytest.mark.slow
 def test_damon_in_use_is_left_alone_and_named(server: Server) -> None:
     if server.guest.run(f"grep -q Y {STAT}", check=False).returncode:
         pytest.skip("nobody uses DAMON on this kernel")
@@ -115,6 +116,7 @@ def test_what_damon_brings_to_dram(free: Server, case: Case) -> None:
     assert differences(before, free.settings()) == {}
 
 
+@pytest.mark.slow
 def test_damon_is_given_back_when_hint_faults_are_used(free: Server, load: Load) -> None:
     before = free.settings()
     free.start()
@@ -136,6 +138,7 @@ def test_hint_faults_that_see_nothing_leave_the_place_to_damon(free: Server, loa
     assert differences(before, free.settings()) == {}
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_monitors_are_gone(free: Server, load: Load) -> None:
     before = free.settings()
     free.drop_in(ONLY_DAMON)
@@ -146,6 +149,7 @@ def test_after_a_kill_the_monitors_are_gone(free: Server, load: Load) -> None:
     assert differences(before, free.settings()) == {}
 
 
+@pytest.mark.slow
 def test_soft_dirty_bits_take_a_drop_in(free: Server, load: Load) -> None:
     before = free.settings()
     free.drop_in(SOFT_DIRTY)

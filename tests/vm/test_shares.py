@@ -150,6 +150,7 @@ def test_it_grows_and_shrinks_under_a_workload(load: Shares, tmp_path: Path) -> 
 
 
 @pytest.mark.one_kernel
+@pytest.mark.slow
 def test_a_stop_while_draining_leaves_all_as_it_was(load: Shares) -> None:
     guest = load.guest
     before = guest.output("ndctl list -RNDv; daxctl list")
@@ -169,6 +170,7 @@ def test_a_stop_while_draining_leaves_all_as_it_was(load: Shares) -> None:
 
 
 @pytest.mark.one_kernel
+@pytest.mark.slow
 def test_what_cannot_be_emptied_stays_and_the_deadline_holds(load: Shares) -> None:
     """A page that a device pins: the kernel would try for ever."""
     guest = load.guest
@@ -187,6 +189,7 @@ def test_what_cannot_be_emptied_stays_and_the_deadline_holds(load: Shares) -> No
 
 
 @pytest.mark.one_kernel
+@pytest.mark.slow
 def test_a_device_that_somebody_maps_is_not_given_back(shares: Shares) -> None:
     """Mapped and closed again, between the moment it left the kernel and the moment it would go."""
     shares.carry_out("512MiB")
