@@ -12,7 +12,7 @@ import pytest
 from tests.vm.guest import Guest
 from tests.vm.test_provision import CLEAN, MIB, POLICY_FILE, Server
 
-pytestmark = pytest.mark.one_kernel
+pytestmark = [pytest.mark.one_kernel, pytest.mark.slow]
 
 ALLOW = "/etc/tierd/allow-convert.d"
 KEPT = "/var/lib/tierd/kept"
@@ -154,7 +154,6 @@ def test_an_ext4_is_refused_in_every_wrong_way_and_then_becomes_memory(store: St
     assert guest.output(f"ls {KEPT}") == ""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["raw", "devdax"])
 def test_zeros_take_plain_consent(store: Store, mode: str) -> None:
     store.make(mode)
@@ -175,7 +174,6 @@ time.sleep(1000)
 """
 
 
-@pytest.mark.slow
 def test_who_swaps_to_it_and_who_maps_it_is_seen_and_lives(store: Store) -> None:
     guest = store.guest
     store.make("raw")
@@ -197,7 +195,6 @@ def test_who_swaps_to_it_and_who_maps_it_is_seen_and_lives(store: Store) -> None
     assert store.plan()["verdict"] == "ready"
 
 
-@pytest.mark.slow
 def test_random_bytes_take_a_consent_of_their_own(store: Store) -> None:
     store.make("raw")
     store.fill("head -c 1M /dev/urandom")
@@ -207,14 +204,12 @@ def test_random_bytes_take_a_consent_of_their_own(store: Store) -> None:
     store.becomes_memory()
 
 
-@pytest.mark.slow
 def test_a_sector_namespace_is_never_taken(store: Store) -> None:
     store.make("sector")
     store.want("destroy")
     store.refused("sector")
 
 
-@pytest.mark.slow
 def test_an_ndctl_that_is_killed_over_it_is_finished_by_the_next_run(store: Store) -> None:
     """At instants from before it did anything to after it did all; what is left is finished or as it was."""
     guest = store.guest

@@ -12,7 +12,7 @@ from tests.vm.guest import Guest
 from tests.vm.scenario import CASES, Case, Load
 from tests.vm.test_settings import BALANCING, Server, differences
 
-pytestmark = pytest.mark.one_kernel
+pytestmark = [pytest.mark.one_kernel, pytest.mark.slow]
 
 # 400 of 2400 MiB in pieces that regions can tell apart
 REGIONS = Case("regions", 32 << 10)
@@ -72,7 +72,6 @@ def status(server: Server) -> str:
     return " ".join(server.guest.output("tierctl status").split())
 
 
-@pytest.mark.slow
 def test_damon_in_use_is_left_alone_and_named(server: Server) -> None:
     if server.guest.run(f"grep -q Y {STAT}", check=False).returncode:
         pytest.skip("nobody uses DAMON on this kernel")
@@ -86,7 +85,6 @@ def test_damon_in_use_is_left_alone_and_named(server: Server) -> None:
     assert differences(before, server.settings()) == {}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", [REGIONS, CASES["B"], CASES["A"]], ids=lambda case: case.name)
 def test_what_damon_brings_to_dram(free: Server, case: Case) -> None:
     """Figures; regions of 2 MiB and less among cold ones (cases B and A) are more than it can tell apart."""
@@ -116,7 +114,6 @@ def test_what_damon_brings_to_dram(free: Server, case: Case) -> None:
     assert differences(before, free.settings()) == {}
 
 
-@pytest.mark.slow
 def test_damon_is_given_back_when_hint_faults_are_used(free: Server, load: Load) -> None:
     before = free.settings()
     free.start()
@@ -138,7 +135,6 @@ def test_hint_faults_that_see_nothing_leave_the_place_to_damon(free: Server, loa
     assert differences(before, free.settings()) == {}
 
 
-@pytest.mark.slow
 def test_after_a_kill_the_monitors_are_gone(free: Server, load: Load) -> None:
     before = free.settings()
     free.drop_in(ONLY_DAMON)
@@ -149,7 +145,6 @@ def test_after_a_kill_the_monitors_are_gone(free: Server, load: Load) -> None:
     assert differences(before, free.settings()) == {}
 
 
-@pytest.mark.slow
 def test_soft_dirty_bits_take_a_drop_in(free: Server, load: Load) -> None:
     before = free.settings()
     free.drop_in(SOFT_DIRTY)
