@@ -181,18 +181,15 @@ def iset_id(value: str | int) -> int:
 
     ndctl prints the number signed in JSON and in hexadecimal with `--human`; both are accepted.
     """
-    shown = clean(str(value), 60)
-    if isinstance(value, int):
-        number = value
-    elif _HEXADECIMAL.fullmatch(value):
-        number = int(value, 16)
-    elif _DECIMAL.fullmatch(value):
-        number = int(value)
-    elif re.fullmatch(r"(?:region|namespace|nmem|pmem|dax|btt|pfn)[0-9.s]*", value) or value == "all":
-        raise ValueError(f"`{shown}` is a name, and names renumber over reboots; {_HOW_TO_NAME_A_REGION}")
-    elif re.search(r"[*?\[\]]", value):
-        raise ValueError(f"`{shown}` is a glob; one region is meant, so {_HOW_TO_NAME_A_REGION}")
-    else:
+    shown, number = clean(str(value), 60), _number(value)
+    if number is None:
+        text = str(value)
+        if re.fullmatch(r"(?:region|namespace|nmem|pmem|dax|btt|pfn)[0-9.s]*", text) or text == "all":
+            raise ValueError(
+                f"`{shown}` is a name, and names renumber over reboots; {_HOW_TO_NAME_A_REGION}"
+            )
+        if re.search(r"[*?\[\]]", text):
+            raise ValueError(f"`{shown}` is a glob; one region is meant, so {_HOW_TO_NAME_A_REGION}")
         raise ValueError(f"`{shown}` is not an interleave set; {_HOW_TO_NAME_A_REGION}")
     if not -(1 << 63) <= number < 1 << 64:
         raise ValueError(f"`{shown}` has more than 64 bits; {_HOW_TO_NAME_A_REGION}")
@@ -203,19 +200,25 @@ def iset_id(value: str | int) -> int:
     return number % (1 << 64)
 
 
+def _number(value: str | int) -> int | None:
+    """A number, or one written as hexadecimal or decimal text; None for any other text."""
+    if isinstance(value, int):
+        return value
+    if _HEXADECIMAL.fullmatch(value):
+        return int(value, 16)
+    return int(value) if _DECIMAL.fullmatch(value) else None
+
+
 def cxl_serial(value: str | int) -> int:
     """The serial number of a CXL memory device as an unsigned 64-bit integer, from hexadecimal text or a
     decimal number: `cxl list -Mu` prints the one, `cxl list -M` the other."""
-    shown = clean(str(value), 60)
-    if isinstance(value, int):
-        number = value
-    elif _HEXADECIMAL.fullmatch(value):
-        number = int(value, 16)
-    elif _DECIMAL.fullmatch(value):
-        number = int(value)
-    elif re.fullmatch(r"(?:mem|region|dax|decoder|endpoint)[0-9.]*", value) or value == "all":
-        raise ValueError(f"`{shown}` is a name, and names renumber over reboots; {_HOW_TO_NAME_A_MEMDEV}")
-    else:
+    shown, number = clean(str(value), 60), _number(value)
+    if number is None:
+        text = str(value)
+        if re.fullmatch(r"(?:mem|region|dax|decoder|endpoint)[0-9.]*", text) or text == "all":
+            raise ValueError(
+                f"`{shown}` is a name, and names renumber over reboots; {_HOW_TO_NAME_A_MEMDEV}"
+            )
         raise ValueError(f"`{shown}` is not a serial number; {_HOW_TO_NAME_A_MEMDEV}")
     if not 0 < number < 1 << 64:
         raise ValueError(f"`{shown}` is no serial number of 64 bits; {_HOW_TO_NAME_A_MEMDEV}")

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from tierd.core.drain import DrainPlan, find_region, hindrances, plan_drain
 from tierd.core.provision import Verdict
-from tierd.errors import DeniedError, TierdError, in_words
+from tierd.errors import DeniedError, TierdError
 from tierd.kernel import intents
 from tierd.kernel.drained import Drained, read_drained
 from tierd.kernel.paths import Root
@@ -26,7 +26,7 @@ from tierd.service.conversion import MOST_STEPS, ConversionError, Converter
 from tierd.service.convert import KINDS
 from tierd.service.events import EventType, Priority
 from tierd.service.notify import Notifier
-from tierd.service.one_shot import LOCK, Exit, Stopped, lock, say, stoppable
+from tierd.service.one_shot import LOCK, Exit, Stopped, failure, lock, say, stoppable
 
 DRAINED = EventType("drained", "79c5676c9a6ef7a826e8f718ead7729f", Priority.NOTICE)
 DRAIN_FAILED = EventType("drain-failed", "0fb76aa12b0ac3dcdea702c7ef800e20", Priority.ERROR)
@@ -44,18 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = parser.parse_args(argv).iset_id
     try:
         return _run(name)
-    except DeniedError as error:
-        return _fail(name, str(error), Exit.DENIED)
-    except TierdError as error:
-        return _fail(name, str(error) + (f" ({error.hint})" if error.hint else ""), Exit.FAILED)
     except Stopped:
         return _fail(
             name, "stopped; what was being emptied is online again, and the region stays marked", Exit.FAILED
         )
-    except OSError as error:
-        return _fail(name, in_words(error), Exit.FAILED)
-    except Exception as error:  # an operator gets a sentence, whatever went wrong
-        return _fail(name, f"internal error: {type(error).__name__}: {error}", Exit.FAILED)
+    except Exception as error:
+        return _fail(name, *failure(error))
 
 
 def _fail(name: str, words: str, code: Exit) -> int:

@@ -24,13 +24,13 @@ from tierd.core.policy import NamespaceRequest, ProvisionMode, ProvisionRequest
 from tierd.core.provision import Verdict
 from tierd.core.shares import plan_share
 from tierd.core.units import format_size
-from tierd.errors import ConfigError, DeniedError, TierdError, in_words
+from tierd.errors import ConfigError, DeniedError, TierdError
 from tierd.kernel import intents
 from tierd.kernel.inventory import take_inventory
 from tierd.kernel.paths import Root
 from tierd.kernel.tools import Tools
 from tierd.service.events import EventType, Priority
-from tierd.service.one_shot import Exit, say
+from tierd.service.one_shot import Exit, failure, say
 
 Request = ProvisionRequest | NamespaceRequest
 
@@ -57,12 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(region)
     except ConfigError as error:
         return _fail(region, f"the policy cannot be used: {error.problems[0]}", Exit.CONFIG)
-    except DeniedError as error:
-        return _fail(region, str(error), Exit.DENIED)
-    except (TierdError, OSError) as error:
-        return _fail(region, in_words(error), Exit.FAILED)
-    except Exception as error:  # an operator gets a sentence, whatever went wrong
-        return _fail(region, f"internal error: {type(error).__name__}: {error}", Exit.FAILED)
+    except Exception as error:
+        return _fail(region, *failure(error))
 
 
 def _fail(region: str, words: str, code: Exit) -> int:

@@ -15,6 +15,7 @@ from enum import IntEnum
 from pathlib import Path
 from types import FrameType
 
+from tierd.errors import DeniedError, TierdError, in_words
 from tierd.service.events import Event, EventType
 from tierd.service.journal import default_sink, to_stderr
 
@@ -76,6 +77,16 @@ def stoppable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def failure(error: Exception) -> tuple[str, Exit]:
+    """What an operator is told of the error that ends a program, in a sentence, and its exit status."""
+    if isinstance(error, DeniedError):
+        return str(error), Exit.DENIED
+    if isinstance(error, (TierdError, OSError)):
+        hint = getattr(error, "hint", "")
+        return in_words(error) + (f" ({hint})" if hint else ""), Exit.FAILED
+    return f"internal error: {type(error).__name__}: {error}", Exit.FAILED
 
 
 def say(kind: EventType, words: str, request: str, fields: Mapping[str, str]) -> None:
