@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.verify.provisioning_rows.fill_namespaces import CONTENTS, MODES
+from tests.verify.provisioning_rows import by_uuid
+from tests.verify.provisioning_rows.by_uuid import Asked
+from tests.verify.provisioning_rows.fill_namespaces import ACCEPTABLE, CONTENTS, MODES
 from tests.verify.provisioning_rows.server import RUN, Held, listed, ready
 from tests.verify.table import Figure, Row, Stage
 
@@ -15,6 +17,7 @@ CELLS = tuple(f"{mode}/{content}" for mode in MODES for content in CONTENTS)
 SIGNATURES = {
     **{content: content.lower() for content in CONTENTS},
     **{"LUKS": "crypto_LUKS", "LVM": "LVM2_member", "MD": "linux_raid_member", "MBR": "dos", "btt": "btt"},
+    "random bytes": "unknown data",
 }
 """What blkid calls each content; a btt it does not know, and random bytes and zeros are nothing to it."""
 UNKNOWN = frozenset({"btt", "random bytes", "zeros"})
@@ -37,23 +40,26 @@ ATTEMPTS = (
     # all that there is room for: what is free, and nothing that is not
     Attempt("all", "all", 0),
 )
-"""Everything that is tried on the matrix, planned and applied in turn. What asks for namespaces by their
-UUID belongs here."""
+"""Everything that is tried on the matrix, planned and applied in turn, after all that by_uuid.ask
+tries."""
 
 
 @dataclass(frozen=True)
 class Seen:
     """What became of the matrix. real: cells in which blkid finds the content, before. reasons: why tierd
-    leaves each alone, as `tierctl list devices` says it."""
+    leaves each alone, as `tierctl list devices` says it. asked: what it says when asked for each by its
+    UUID, None where that cannot be asked; taken: the blocks that the acceptable one became then."""
 
     cells: tuple[str, ...]
     real: int
     destroyed: tuple[str, ...]
     renamed: tuple[str, ...]
     verdicts: Mapping[str, str]
-    reasons: Mapping[str, str]
+    reasons: dict[str, str]
     codes: tuple[int, ...]
     blocks: int
+    asked: Asked | None
+    taken: int
 
 
 def _see(stage: Stage, kernel: str) -> Seen:
@@ -66,6 +72,7 @@ def _see(stage: Stage, kernel: str) -> Seen:
     kinds = {cell["label"]: cell["blkid"] for cell in made}
     before = {label: held for label, held in server.held().items() if label in kinds}
     sums = server.checksums(before)
+    asked = by_uuid.ask(server, tuple(before))
     codes = []
     for attempt in ATTEMPTS:
         server.want(attempt.size.format(whole=server.region.size >> 20))
@@ -75,6 +82,11 @@ def _see(stage: Stage, kernel: str) -> Seen:
     seen = {str(n["label"]): n for n in listed(server)}
     after = server.held()
     sums_after = server.checksums(before)
+    taken = 0
+    if asked is not None:
+        taken = by_uuid.take(server)
+        others = {label: held for label, held in before.items() if label != ACCEPTABLE}
+        sums_after |= server.checksums(others)  # one that is taken leaves the others alone
     stage.close()
     could = {label: n["could"] for label, n in seen.items() if label in kinds}
     return Seen(
@@ -86,6 +98,8 @@ def _see(stage: Stage, kernel: str) -> Seen:
         reasons={label: " ".join(r["words"] for r in found["reasons"]) for label, found in could.items()},
         codes=tuple(codes),
         blocks=blocks,
+        asked=asked,
+        taken=taken,
     )
 
 
@@ -131,23 +145,32 @@ def matrix(kernel: str) -> Row:
 def named(kernel: str) -> Row:
     def measure(stage: Stage) -> Figure:
         seen = stage.once(("matrix", kernel), lambda: _see(stage, kernel))
-        asked = [label for label in seen.cells if label.partition("/")[2] not in ("zeros", "random bytes")]
-        names = [label for label in asked if _names(seen, label)]
-        text = f"{len(names)} of {len(asked)} refusals name what is in the namespace"
-        missing = [label for label in asked if label not in names]
-        return Figure(bool(asked) and not missing, text, {"kernel": kernel, "missing": missing})
+        asked = [label for label in seen.cells if label.partition("/")[2] != "zeros"]
+        missing = [label for label in asked if not _names(seen, label)]
+        empty = {f"{mode}/zeros" for mode in MODES if mode != "sector"}
+        accepted = set(seen.asked.accepted) if seen.asked else set()
+        faults = [*seen.asked.faults] if seen.asked else ["the policy cannot name a namespace"]
+        if accepted != empty:
+            faults.append(f"what holds nothing is {', '.join(sorted(empty))}, accepted {sorted(accepted)}")
+        text = (
+            f"{len(asked) - len(missing)} of {len(asked)} refusals name what is in the namespace,"
+            f" {len(accepted)} of {len(empty)} that hold nothing are accepted, one became {seen.taken}"
+            " blocks"
+        ) + (": " + "; ".join([*missing, *faults][:4]) if missing or faults else "")
+        values = {"kernel": kernel, "missing": missing, "faults": faults}
+        return Figure(bool(asked) and not missing and not faults and seen.taken > 0, text, values)
 
     return Row(
         f"safety-named-{kernel}",
-        f"the same: what was found is named where it is refused, Linux {kernel}",
-        "each refusal",
+        f"the same, each asked for by its UUID: what was found is named where it is refused, Linux {kernel}",
+        "each refusal, zeros accepted",
         measure,
     )
 
 
 def _names(seen: Seen, label: str) -> bool:
     mode, _, content = label.partition("/")
-    said = seen.reasons.get(label, "").lower()
+    said = (seen.reasons | (seen.asked.words if seen.asked else {})).get(label, "").lower()
     words = {content.lower(), SIGNATURES[content].lower()}
     # a sector namespace is refused for what it is
     return any(word in said for word in words) or (mode == "sector" and "sector" in said)
