@@ -89,11 +89,15 @@ def cache_dir() -> Path:
 
 
 def commit() -> str:
-    """The commit of this tree, with `-dirty` when something is changed; `unknown` outside of git."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True
-    )
-    return done.stdout.strip() or "unknown"
+    """The commit of this tree, with `-dirty` when something is changed that is not a kept result; `unknown`
+    outside of git."""
+    describe = ["git", "describe", "--always", "--abbrev=12"]
+    done = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        return "unknown"
+    status = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)tests/results"]
+    changed = subprocess.run(status, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return done.stdout.strip() + ("-dirty" if changed else "")
 
 
 @contextlib.contextmanager
