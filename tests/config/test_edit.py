@@ -77,5 +77,5 @@ def test_a_namespace_before_it_is_passed_over() -> None:
     ).encode()
     changed, request = with_size(content, "a", "2GiB", "here")
     assert changed == content.replace(b"1GiB", b"2GiB") and request.size == 2 << 30
-    with pytest.raises(GoneError, match="no request named old"):
+    with pytest.raises(GoneError, match="old is a namespace that exists, and has no size"):
         with_size(content, "old", "2GiB", "here")

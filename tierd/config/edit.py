@@ -24,6 +24,8 @@ def with_size(
     """
     before = parse(content, origin)
     names = [request.name for request in _sized(before)]
+    if name in (request.name for request in before.namespaces):
+        raise GoneError(f"{origin}: {name} is a namespace that exists, and has no size: it is taken whole")
     if name not in names:
         known = ", ".join(names) or "none"
         raise GoneError(f"{origin} has no request named {name}; there is {known}")
