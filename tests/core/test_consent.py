@@ -113,6 +113,13 @@ def test_without_consent_it_says_what_is_there_and_what_to_write(evidence: Evide
     assert f"`consent: {written}` is consent" in found.refusals[0].words
 
 
+@pytest.mark.parametrize(("mode", "why"), [("raw", "forced into raw mode"), ("fsdax", "copied into it")])
+def test_the_header_of_another_namespace_is_named(mode: str, why: str) -> None:
+    found = ask(replace(EXT4, info_block="btt"), machine=held(mode=mode))
+    (refusal,) = (r for r in found.refusals if r.kind == "info-block")
+    assert "the header of a btt namespace" in refusal.words and why in refusal.words
+
+
 def says(blkid: str, udev: str) -> Evidence:
     return replace(EXT4, witnesses=(Witness("blkid", blkid), Witness("udev", udev)))
 

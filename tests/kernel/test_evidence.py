@@ -92,10 +92,10 @@ def test_a_file_system_with_its_signature(machine: Machine) -> None:
         (0, b"BTT_ARENA_INFO\0\0", "btt"),
     ],
 )
-def test_a_header_below_raw_mode(machine: Machine, at: int, header: bytes, kind: str) -> None:
+def test_the_header_of_another_namespace(machine: Machine, at: int, header: bytes, kind: str) -> None:
     machine.put(at, header)
     assert machine.look().info_block == kind
-    machine.namespace = replace(machine.namespace, mode="fsdax")
+    machine.put(at, bytes(16))
     assert machine.look().info_block == ""
 
 

@@ -71,7 +71,7 @@ class Evidence:
     """What is known of a namespace at one moment.
 
     uses: who uses it; blind: why that cannot be told, else empty. content_words: why it is unreadable.
-    info_block: a header of the kernel's (``btt``, ``pfn``, ``dax``) in what is shown as data, else empty.
+    info_block: a header of the kernel's (``btt``, ``pfn``, ``dax``) where its data begins, else empty.
     allowed: what is wrong with the file beside the policy, `allow_file`; empty when nothing is.
     room: bytes free where head and tail are kept, or None when that cannot be told.
     as_kept: where a run was stopped while it gave the namespace up: whether it is what was kept then. None
@@ -324,10 +324,10 @@ def of_evidence(request: NamespaceRequest, target: Target, evidence: Evidence) -
     if evidence.read_only:
         refused.append(Refusal("read-only", f"{evidence.device} of {name} is read-only"))
     if evidence.info_block and not same:
-        words = f"{name} is shown as raw, and has the header of a {evidence.info_block} namespace: it was"
-        refused.append(
-            Refusal("info-block", f"{words} forced into raw mode, and its data is not what is seen")
-        )
+        raw = target.namespace.mode == "raw"
+        why = "it was forced into raw mode" if raw else "another namespace was copied into it"
+        words = f"{name} begins with the header of a {evidence.info_block} namespace: {why}"
+        refused.append(Refusal("info-block", f"{words}, and its data is not what is seen"))
     other = target.namespace.uuid is None or target.namespace.uuid.lower() != request.uuid
     if target.taken is not None and not same and other:
         # what the witnesses see of it is not where its data was

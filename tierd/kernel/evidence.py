@@ -120,7 +120,7 @@ def _of_data(
         device=data.device,
         witnesses=(blkid, udev),
         content=Content.ZEROS if edges.zeros else Content.DATA,
-        info_block=edges.info_block if target.namespace.mode == "raw" else "",
+        info_block=edges.info_block,
         read_only=data.align is None and read_int(data.directory / "ro") != 0,
         as_kept=as_kept,
     )
