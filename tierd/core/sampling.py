@@ -26,9 +26,11 @@ WORSE: Final = 2.0
 """Times as many pages as it was futile to promote say that the picture has become wrong again."""
 WARM: Final = 0.05
 """The same of pages that are worth promoting at all, each for a smaller gain."""
-WINDOWS: Final = (2, 4)
-"""Rounds over which a trickle is judged. Even, for what it unmaps in one round may be half a region of the
-heat map, and uses look later in the other half."""
+RESTING_SECONDS: Final = 2.0
+"""Of a round at rest, at least. Each has a price of its own, whatever it finds; and a trickle unmaps whole
+regions of the heat map in it: in half a region uses look later than they are."""
+WINDOWS: Final = (1, 2)
+"""Rounds over which a trickle is judged."""
 FULL_WINDOW: Final = 8
 """The same at full rate, where the kernel may let seconds pass and then unmap much at once."""
 LAG: Final = 1
@@ -43,7 +45,7 @@ LUCK: Final = 5.0
 UNTOLD: Final = 0.16
 """Share of what a trickle unmaps whose quick uses are taken to be usual while it has not shown what is: a
 workload that nobody disturbs any more is faster, and so are its uses."""
-FEWEST_ROUNDS, MOST_ROUNDS = 4, 10
+FEWEST_ROUNDS, MOST_ROUNDS = 2, 5
 """Rounds before a window that show what is usual for a trickle: no more, for it changes with the
 workload."""
 REMEMBERED: Final = 25

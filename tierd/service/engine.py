@@ -153,7 +153,7 @@ class Engine:
             if due:
                 self._skip_round(in_words(error))
         if due:
-            self._pace.next_round = now + self._policy.engine.round
+            self._pace.round(now, self._policy.engine.round, self._looking.resting)
         return self._looking.seconds
 
     def _skip_round(self, reason: str) -> None:

@@ -8,7 +8,7 @@ from tierd.core import planner
 from tierd.core.access import Heat
 from tierd.core.model import PAGE_SIZE, Topology
 from tierd.core.planner import Plan
-from tierd.core.sampling import FULL_SIZE, ScanGovernor
+from tierd.core.sampling import FULL_SIZE, RESTING_SECONDS, ScanGovernor
 from tierd.core.silence import Silence
 from tierd.kernel.counters import read_unmapped
 from tierd.kernel.paths import Root
@@ -16,8 +16,6 @@ from tierd.service.moving import Moved
 
 SAMPLE_SECONDS: Final = 0.1
 """Between two readings of the rings: a ring holds 13,000 faults."""
-RESTING_SECONDS: Final = 1.0
-"""The same while a trickle is all that comes."""
 ROOMY: Final = 4096
 """Base pages of room in DRAM from which on all that is known to be hot is looked through at rest, not just
 what was seen since the last round."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tierd.core.sampling import RESTING_SECONDS
+
 WHOLE_ROUND_SECONDS = 4.0
 IDLE_ROUND_SECONDS = 10.0
 """Between two whole rounds at rest, and after one in which there was little to do. In those in between, only
@@ -38,6 +40,10 @@ class Pace:
     topology: Every = field(default_factory=lambda: Every(5.0, 30.0))
     next_round: float = 0.0
     next_whole_round: float = 0.0
+
+    def round(self, now: float, seconds: float, resting: bool) -> None:
+        """A round has ended. seconds: of the policy."""
+        self.next_round = now + (max(seconds, RESTING_SECONDS) if resting else seconds)
 
     def whole_round(self, now: float, *, idle: bool = False) -> None:
         """A whole round has begun, or, when `idle`, turned out to have little to do."""
