@@ -42,7 +42,9 @@ class Split:
         self.which: list[int] = []
         self.kept: list[int] = []
 
-    def split(self, views: object, dram: object, slow: object, seconds: float, keeper: Keeper) -> int:
+    def split(
+        self, views: object, dram: object, slow: object, seconds: float, keeper: Keeper, *, resting: bool
+    ) -> int:
         self.calls += 1
         process = ProcessId(PID, START)
         if self.which:

@@ -247,6 +247,34 @@ def test_a_process_without_anything_to_split_is_not_looked_at_all_the_time(
     assert splitter.split((view(100, CONTENDED),), DRAM, SLOW, 60.0, memory) == 50
 
 
+@pytest.mark.parametrize(("resting", "looks"), [(False, 20), (True, 5)])
+def test_looks_that_take_long_are_few_and_fewer_at_rest(
+    machine: Machine,
+    pages: Pages,
+    door: int,
+    memory: Memory,
+    monkeypatch: pytest.MonkeyPatch,
+    resting: bool,
+    looks: int,
+) -> None:
+    """Each takes 0.1 s of the 100 s that pass."""
+    now = [100.0]
+    monkeypatch.setattr(splitting.time, "monotonic", lambda: now[0])
+    look = pages.huge_ranges
+
+    def slow_look(*arguments: object) -> tuple[Range, ...]:
+        now[0] += 0.1
+        return look(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(huge_pages, "huge_ranges", slow_look)
+    memory.keeps[100] = (Range(FIRST, FIRST + 50 * HUGE_PAGE_SIZE),)
+    splitter = Splitter(machine.root, door)
+    while now[0] < 200:
+        now[0] += 0.2
+        splitter.split((view(100, CONTENDED),), DRAM, SLOW, 60.0, memory, resting=resting)
+    assert len(pages.looks) in (looks - 1, looks)
+
+
 def test_a_process_that_is_gone_is_forgotten(
     machine: Machine, pages: Pages, door: int, memory: Memory
 ) -> None:

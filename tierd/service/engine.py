@@ -316,7 +316,9 @@ class Engine:
         if not short:
             return
         slow = frozenset(node.number for node in topology.slow)
-        split = self._splitter.split(self._placed.views, short, slow, self._moving_seconds, self._rebuilder)
+        resting = self._looking.resting
+        views, seconds = self._placed.views, self._moving_seconds
+        split = self._splitter.split(views, short, slow, seconds, self._rebuilder, resting=resting)
         self._count(huge_pages_split=split)
 
     def _rebuild(self, plan: Plan, moved: Moved, cold: tuple[ColdStock, ...], topology: Topology) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from tierd.core.sampling import RESTING_SECONDS
 
 WHOLE_ROUND_SECONDS = 4.0
-IDLE_ROUND_SECONDS = 10.0
+IDLE_ROUND_SECONDS = 20.0
 """Between two whole rounds at rest, and after one in which there was little to do. In those in between, only
 a change of the hot set is looked for."""
 

@@ -24,6 +24,8 @@ _SLICE: Final = 16
 _LOOK_SHARE: Final = 50
 """Between two looks at a process passes at least this many times as long as a look takes, so that a process
 whose huge pages are all to be kept costs two per cent of one core."""
+_RESTING_LOOK_SHARE: Final = 200
+"""The same at rest, where only khugepaged makes huge pages to be split."""
 _LEAST_PAUSE: Final = 1.0
 """Seconds between two looks at a process at least."""
 
@@ -60,6 +62,8 @@ class Splitter:
         slow: frozenset[int],
         seconds: float,
         keeper: Keeper,
+        *,
+        resting: bool = False,
     ) -> int:
         """Split the huge pages of processes whose cgroup has huge pages in DRAM and memory on a slow node,
         but for those that `keeper` keeps, for at most about `seconds`. Returns how many huge pages were
@@ -80,7 +84,8 @@ class Splitter:
                 done += split
                 ended = time.monotonic()
                 if not split:
-                    pause = max(_LEAST_PAUSE, _LOOK_SHARE * (ended - begun))
+                    share = _RESTING_LOOK_SHARE if resting else _LOOK_SHARE
+                    pause = max(_LEAST_PAUSE, share * (ended - begun))
                     self._next_look[view.id] = ended + pause
         return done
 

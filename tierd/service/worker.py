@@ -12,7 +12,7 @@ from tierd.core.state import State
 from tierd.errors import TierdError
 
 SHORTEST_WAIT = 0.02
-LONGEST_WAIT = 1.0
+LONGEST_WAIT = 3.0
 
 
 class Stepper(Protocol):
@@ -23,7 +23,7 @@ class Stepper(Protocol):
         """The state after the last round."""
 
     def step(self) -> float:
-        """Do what is due. Returns the seconds until the next call is wanted, 0.02 to 1."""
+        """Do what is due. Returns the seconds until the next call is wanted, 0.02 to 3."""
 
     def adopt(self, policy: Policy) -> None:
         """Go by `policy` from the next step on. Raises TierdError if it cannot; the older one stays."""
