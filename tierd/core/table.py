@@ -19,6 +19,8 @@ FULLEST: Final = 0.6
 _ROOMY: Final = 0.5
 """Load that `keep` leaves at most, so that the next insert() need not rebuild the table at once."""
 _PIECE: Final = 1 << 16
+_AHEAD: Final = np.arange(1, 9)
+"""Places after the one just seen that are looked at together: few searches go further."""
 
 
 class Table:
@@ -54,38 +56,43 @@ class Table:
     def _first_place(self, keys: Keys) -> Places:
         return ((keys * _GOLDEN_RATIO) >> self._shift).astype(np.int64)
 
+    def _search(self, keys: Keys) -> tuple[Places, npt.NDArray[np.bool_]]:
+        """For each key the place where it is, or the empty one where it would be, and which of the two."""
+        places = self._first_place(keys)
+        there = self.keys[places]
+        found = there == keys
+        pending = np.flatnonzero(~found & (there != _EMPTY))
+        while len(pending):
+            window = (places[pending, None] + _AHEAD) & self._mask
+            there = self.keys[window]
+            same = there == keys[pending, None]
+            ends = same | (there == _EMPTY)
+            rows, first = np.arange(len(pending)), ends.argmax(axis=1)
+            ended = ends[rows, first]
+            places[pending] = np.where(ended, window[rows, first], window[:, -1])
+            found[pending] = same[rows, first]
+            pending = pending[~ended]
+        return places, found
+
     def find(self, keys: Keys) -> Places:
         """The place of each key, -1 where the key is not there."""
-        places = np.full(len(keys), -1, dtype=np.int64)
-        pending = np.arange(len(keys))
-        probe = self._first_place(keys)
-        while len(pending):
-            there = self.keys[probe]
-            hit = there == keys[pending]
-            places[pending[hit]] = probe[hit]
-            go_on = ~hit & (there != _EMPTY)
-            pending, probe = pending[go_on], (probe[go_on] + 1) & self._mask
+        places, found = self._search(keys)
+        places[~found] = -1
         return places
 
     def insert(self, keys: Keys) -> tuple[Places, npt.NDArray[np.bool_]]:
         """The place of each of `keys`, which are distinct, and whether it is new (columns then hold 0)."""
         while self.used + len(keys) > FULLEST * len(self.keys):
             self._rebuild(self.occupied, 2 * len(self.keys))
-        places = np.full(len(keys), -1, dtype=np.int64)
-        new = np.zeros(len(keys), dtype=np.bool_)
-        pending = np.arange(len(keys))
-        probe = self._first_place(keys)
+        places, found = self._search(keys)
+        new = ~found
+        pending = np.flatnonzero(new)
+        self.used += len(pending)
         while len(pending):
-            wanted = keys[pending]
-            there = self.keys[probe]
-            empty = there == _EMPTY
-            # several keys may want one empty place: the last write stays, and the others see it and go on
-            self.keys[probe[empty]] = wanted[empty]
-            hit = self.keys[probe] == wanted
-            places[pending[hit]] = probe[hit]
-            new[pending[hit]] = empty[hit]
-            pending, probe = pending[~hit], (probe[~hit] + 1) & self._mask
-        self.used += int(new.sum())
+            # several keys may want one empty place: the last write stays, and the others look on
+            self.keys[places[pending]] = keys[pending]
+            pending = pending[self.keys[places[pending]] != keys[pending]]
+            places[pending], _ = self._search(keys[pending])
         return places, new
 
     def keep(self, places: Places) -> None:
