@@ -143,56 +143,56 @@ class HeatMap:
             self._forget_oldest(len(keys))
         # the keys are in order, and so are their regions
         region_keys = _region_key(keys)
-        first_of = np.flatnonzero(np.diff(region_keys, prepend=np.uint64(0)))
-        region_of = np.repeat(np.arange(len(first_of)), np.diff(first_of, append=len(keys)))
+        heads = np.ones(len(keys), dtype=np.bool_)
+        np.not_equal(region_keys[1:], region_keys[:-1], out=heads[1:])
+        first_of, region_of = np.flatnonzero(heads), np.cumsum(heads) - 1
         region, region_new = self._regions.insert(region_keys[first_of])
         place, new = self._pages.insert(keys)
         start, before, origin = (self._region_column(c) for c in ("start", "before", "origin"))
-        last, delay = self._page_column("last"), self._page_column("delay")
-        events = self._events
+        last, delay, events = self._page_column("last"), self._page_column("delay"), self._events
 
         note_near(self._pages, place, near)
         self._fresh.append(keys)
-        earliest = np.minimum.reduceat(time, first_of)
         fresh = region[region_new]
-        start[fresh] = before[fresh] = origin[fresh] = earliest[region_new]
+        start[fresh] = before[fresh] = origin[fresh] = np.minimum.reduceat(time, first_of)[region_new]
+        begun, previous = start[region], before[region]
+        last_used, known, seen = last[place], delay[place], events[place]
 
-        away = ~new & _is_away(delay[place])
-        back = away & (time - last[place] >= max(self.cooldown, _LEAST_COOLDOWN))
+        away = ~new & _is_away(known)
+        back = away & (time - last_used >= max(self.cooldown, _LEAST_COOLDOWN))
+        resting = away & ~back
         # a page that faults for the second time since `start` proves a new unmapping of its region
-        again = ~new & (~away | back) & (last[place] >= start[region[region_of]])
+        again = ~new & ~resting & (last_used >= begun[region_of])
         unmapped = np.minimum.reduceat(np.where(again, time, np.inf), first_of)
         renewed = np.isfinite(unmapped)
-        old_start = start[region].copy()
-        before[region[renewed]] = old_start[renewed]
-        start[region[renewed]] = unmapped[renewed]
+        previous[renewed] = begun[renewed]
+        before[region] = previous
+        current = np.where(renewed, unmapped, begun)
+        start[region] = current
 
-        unmapped_at = start[region[region_of]]
-        since = np.where(time >= unmapped_at, unmapped_at, old_start[region_of])
+        unmapped_at, missed_since = current[region_of], previous[region_of]
+        since = np.where(time >= unmapped_at, unmapped_at, begun[region_of])
         # not seen in the pass before: it has been waiting since then at least
-        missed = ~new & ~away & (last[place] < before[region[region_of]])
-        since = np.where(missed, before[region[region_of]], since)
+        since = np.where(~away & (last_used < missed_since), missed_since, since)
         # never seen: waiting since the region was first unmapped, as far as anyone knows
-        since = np.where(new, origin[region[region_of]], since)
+        since[new] = origin[region[region_of[new]]]
         # what it waited before the hot set changed says nothing, unless it was unmapped anew since
         since = np.where((since < self._doubted) & (time >= unmapped_at), unmapped_at, since)
-        observed = time - since
         # the fault that defines the start has no delay of its own; half the time since its last is expected
         defines = again & (time <= unmapped_at)
-        observed = np.where(defines, (time - last[place]) / 2, observed)
-        outdated = np.where(defines, last[place], since) < self._doubted
-
+        outdated = np.where(defines, last_used, since) < self._doubted
+        observed = np.where(defines, (time - last_used) / 2, time - since)
         observed = np.minimum(np.maximum(observed, SHORTEST_DELAY), LONGEST_DELAY)
-        telling = observed[~away & ~defines & ~outdated]
+        telling = observed[~(away | defines | outdated)]
         self._prior.observe(telling)
         self._quick_uses += int(np.count_nonzero(telling <= self._quick))
-        first = new | back | (last[place] < self._doubted) | (events[place] == 0)
-        mean = np.where(first, observed, _WEIGHT * observed + (1 - _WEIGHT) * delay[place])
-        resting = away & ~back
-        delay[place] = np.where(resting, delay[place], mean)
-        last[place] = np.where(resting, last[place], time)
-        seen = np.minimum(events[place] + np.uint8(1), MOST_EVENTS)
-        events[place] = np.where(resting, events[place], np.where(first, ~outdated, seen))
+
+        first = new | back | (last_used < self._doubted) | (seen == 0)
+        mean = np.where(first, observed, _WEIGHT * observed + (1 - _WEIGHT) * known)
+        counted = np.where(first, ~outdated, np.minimum(seen + np.uint8(1), MOST_EVENTS))
+        awake = ~resting
+        place = place[awake]
+        delay[place], last[place], events[place] = mean[awake], time[awake], counted[awake]
 
     def update(self, now: float, unmapped: int, *, resting: bool, measured: bool) -> int:
         """Learn from what was observed how often pages are used at all, once a round. unmapped: pages that
