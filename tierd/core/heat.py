@@ -43,8 +43,8 @@ page does not make it hot."""
 QUICK_SHARE: Final = 0.03
 """Of the pages of slow nodes: what counts as quick when the hot ones have been promoted. A hot page is as
 quick nearly always, so that a few in a hundred show."""
-_QUICK_STEP: Final = 1.05
-"""By which what counts as quick follows the workload in each round of a rest."""
+_QUICK_STEP: Final = 1.1
+"""By which what counts as quick follows the workload in each round of a rest, which lasts two seconds."""
 _BEFORE_REST: Final = 1 / 32
 """Of what was counted before a rest: as much as a trickle counts in the same time."""
 _LEARN_SECONDS: Final = 4.0
