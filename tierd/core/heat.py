@@ -40,9 +40,9 @@ them."""
 _WEIGHT: Final = 0.5
 """Of the newest delay in the running mean: a change of phase shows in two faults, one lucky fault of a cold
 page does not make it hot."""
-QUICK_SHARE: Final = 0.03
-"""Of the pages of slow nodes: what counts as quick when the hot ones have been promoted. A hot page is as
-quick nearly always, so that a few in a hundred show."""
+QUICK_SHARE: Final = 0.01
+"""Of the pages of slow nodes: what counts as quick when the hot ones have been promoted. Enough to count,
+and the shorter that time, the larger is the part of hot pages used in it beside that of cold ones."""
 _QUICK_STEP: Final = 1.1
 """By which what counts as quick follows the workload in each round of a rest, which lasts two seconds."""
 _BEFORE_REST: Final = 1 / 32

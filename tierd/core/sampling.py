@@ -42,7 +42,7 @@ ALARM: Final = 2.0
 """The same at full rate, where some quick uses are what is being looked for."""
 LUCK: Final = 5.0
 """Standard deviations of a count (its square root) above what is usual that luck explains."""
-UNTOLD: Final = 0.16
+UNTOLD: Final = 0.06
 """Share of what a trickle unmaps whose quick uses are taken to be usual while it has not shown what is: a
 workload that nobody disturbs any more is faster, and so are its uses."""
 FEWEST_ROUNDS, MOST_ROUNDS = 2, 5
@@ -179,11 +179,11 @@ class ScanGovernor:
         usual = sum(uses for uses, _ in before) / max(1, sum(looked_at for _, looked_at in before))
         if self.resting and len(before) < FEWEST_ROUNDS:
             usual = UNTOLD
-        # where the kernel has paused, what it unmapped before the window counts
-        longer = [pages for _, pages in rounds[-window - LAG :]]
+        # where the kernel has paused, what it unmapped before the window is used in it
+        pages = [unmapped for _, unmapped in rounds]
         if self.resting and not before:
-            longer.append(self._last_full)
-        looked_at = max(sum(pages for _, pages in now), sum(longer) * window / len(longer))
+            pages.insert(0, self._last_full)
+        looked_at = max(sum(pages[-window:]), sum(pages[-window - LAG : -LAG]))
         expected = max(usual, QUICK_SHARE) * looked_at
         uses = sum(uses for uses, _ in now)
         factor = SURPRISE if self.resting else ALARM
