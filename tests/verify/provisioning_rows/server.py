@@ -118,11 +118,12 @@ class Witnessed(Server):
         return self.guest.output(f"cat {CALLS} 2>/dev/null; rm -f {CALLS}").splitlines()
 
     def sentinel(self, label: str = "data", mib: int = 128) -> Held:
-        """A namespace of somebody else's, filled at random."""
+        """A namespace of somebody else's, filled at random. Its page structures are in DRAM: within it the
+        kernel would make them anew at each boot."""
+        find = "print([n['blockdev'] for n in json.load(sys.stdin) if n.get('name') == '" + label + "'][0])"
         self.guest.run(
-            f"ndctl create-namespace -r {self.region.name} -m fsdax -s {mib}M -n {label} && udevadm settle"
-            f' && device=$(ndctl list -N | python3 -c \'import json, sys; print([n["blockdev"] for n in'
-            f' json.load(sys.stdin) if n.get("name") == "{label}"][0])\') &&'
+            f"ndctl create-namespace -r {self.region.name} -m fsdax -M mem -s {mib}M -n {label} &&"
+            f' udevadm settle && device=$(ndctl list -N | python3 -c "import json, sys; {find}") &&'
             " dd if=/dev/urandom of=/dev/$device bs=1M oflag=direct status=none 2>/dev/null; true",
             timeout=120,
         )
