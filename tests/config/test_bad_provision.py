@@ -109,6 +109,23 @@ PROVISION: dict[str, Case] = {
         ),
         [(4, 33, "provision[1].namespace.uuid", "already asked for on line 3")],
     ),
+    "namespace-both": (
+        provision('name: a, namespace: {uuid: 3f2a6f1c-0b7d-4c1e-9a52-7d1f0c9be6a1, dimm: "8680-56341200"}'),
+        [(3, 27, NAMESPACE, "cannot stand beside `dimm`")],
+    ),
+    "dimm-name": (
+        provision("name: a, namespace: {dimm: nmem0}"),
+        [(3, 33, "provision[0].namespace.dimm", "is not the serial number of a DIMM; write the id that")],
+    ),
+    "dimm-twice": (
+        provision(
+            *(
+                f'name: {n}, namespace: {{dimm: "8680-{s}"}}'
+                for n, s in (("a", "5634abcd"), ("b", "5634ABCD"))
+            )
+        ),
+        [(4, 33, "provision[1].namespace.dimm", "already asked for on line 3")],
+    ),
     "namespace-list": (
         provision("name: a, namespace: {uuid: [x]}"),
         [(3, 33, NAMESPACE, "a list cannot be here; write for example")],

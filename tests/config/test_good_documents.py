@@ -248,6 +248,13 @@ def test_editors_refuse_whatever_the_loader_refuses_by_form(kind: str) -> None:
 UUID = "3f2a6f1c-0b7d-4c1e-9a52-7d1f0c9be6a1"
 
 
+def test_a_dimm_without_labels_is_named_by_its_serial_number() -> None:
+    entry = '{name: bare, namespace: {dimm: "8680-0A-2117-5634ABCD"}, consent: destroy}'
+    (request,) = read(f"version: 1\nprovision:\n  - {entry}\n").namespaces
+    assert request == NamespaceRequest("bare", "", "", ProvisionMode.PLAN, "8680-0a-2117-5634abcd")
+    assert request.identity == request.dimm
+
+
 @pytest.mark.parametrize(
     ("written", "consent"),
     [

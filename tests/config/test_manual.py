@@ -100,7 +100,9 @@ def test_required_keys_are_called_so() -> None:
     request = schema()["properties"]["provision"]["items"]
     required += [f"provision[].{name}" for name in request["required"]]
     for inner in ("region", "namespace", "cxl"):
-        required += [f"provision[].{inner}.{name}" for name in request["properties"][inner]["required"]]
+        says = request["properties"][inner]
+        ways = says.get("oneOf", [says])
+        required += [f"provision[].{inner}.{name}" for way in ways for name in way["required"]]
     required += [f"provision[].{name}" for way in request["oneOf"] for name in way["required"]]
     assert {name for name, entry in entries.items() if "Required" in entry} == set(required)
 

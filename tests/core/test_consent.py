@@ -10,17 +10,8 @@ from hypothesis import strategies as st
 
 from tests.core.test_provision import BLOCK, ISET, MIB, START, device, holding, with_region
 from tierd.core.any_plan import any_plan_document, any_plan_lines
-from tierd.core.consent import (
-    ROOM,
-    UNKNOWN_DATA,
-    Content,
-    Evidence,
-    NamespacePlan,
-    Witness,
-    find_target,
-    finding,
-    plan_namespace,
-)
+from tierd.core.consent import ROOM, NamespacePlan, plan_namespace
+from tierd.core.evidence import UNKNOWN_DATA, Content, Evidence, Witness, find_target, finding
 from tierd.core.inventory import Inventory, MemoryBlock, Namespace, Span, Taken, Use
 from tierd.core.policy import NamespaceRequest, ProvisionMode
 from tierd.core.provision import Action, Command, Verdict

@@ -13,7 +13,8 @@ from tests.core.test_consent import HELD, LABEL_UUID, TAKEN
 from tests.core.test_provision import REGION, device
 from tests.kernel.test_in_use import Tree
 from tests.kernel.test_witnesses import BLKID_EXT4, UDEV_DAX, UDEV_EMPTY, UDEV_EXT4, Stubs
-from tierd.core.consent import EDGE, Content, Evidence, Target
+from tierd.core.consent import EDGE
+from tierd.core.evidence import Content, Evidence, Target
 from tierd.core.inventory import Span
 from tierd.errors import GoneError, MalformedError
 from tierd.kernel.edges import Edges, KeepError, forget, keep, read_edges, read_kept, room_in, unchanged

@@ -218,3 +218,13 @@ def test_slow_memory_outside_the_movable_zone_makes_no_dram_of_its_node(tmp_path
     machine.write("sys/devices/virtual/memory_tiering/memory_tier56/nodelist", "\n")
     nodes = {node.number: node for node in read_nodes(machine.root)}
     assert nodes[1].dram
+
+
+def test_the_dimms_of_a_region_and_their_serial_numbers_are_the_kernels(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.write("sys/bus/nd/devices/region0/mappings", "2\n")
+    machine.write("sys/bus/nd/devices/region0/mapping0", "nmem0,0,2147483648,0\n")
+    machine.write("sys/bus/nd/devices/region0/mapping1", "nmem7,0,2147483648,1\n")
+    machine.write("sys/bus/nd/devices/nmem0/nfit/id", "8680-56341200\n")
+    (region,) = look(machine).regions
+    assert (region.dimms, region.serials) == (("nmem0", "nmem7"), ("8680-56341200", ""))

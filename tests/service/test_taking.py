@@ -11,7 +11,8 @@ import pytest
 
 from tests.kernel.test_witnesses import BLKID_EXT4, UDEV_EMPTY, UDEV_EXT4
 from tests.service.test_conversion import CONVERT, CREATE, Bench
-from tierd.core.consent import EDGE, UNKNOWN_DATA, NamespacePlan
+from tierd.core.consent import EDGE, NamespacePlan
+from tierd.core.evidence import UNKNOWN_DATA
 from tierd.core.policy import NamespaceRequest, ProvisionMode
 from tierd.core.provision import Verdict
 from tierd.kernel.edges import KeepError

@@ -80,10 +80,11 @@ def _check_namespaces(entries: list[Entry], document: Document, report: Report) 
     first: dict[str, Mark] = {}
     for index, entry in entries:
         namespace = entry.get("namespace")
-        uuid = namespace.get("uuid") if isinstance(namespace, dict) else None
+        key = "uuid" if isinstance(namespace, dict) and "uuid" in namespace else "dimm"
+        uuid = namespace.get(key) if isinstance(namespace, dict) else None
         if not isinstance(uuid, str):
             continue
-        location = ("provision", index, "namespace", "uuid")
+        location = ("provision", index, "namespace", key)
         mark = document.values[location]
         if uuid.lower() in first:
             message = f"this namespace is already asked for on line {first[uuid.lower()].line}; keep one"
@@ -162,11 +163,13 @@ def _request(data: Mapping[str, Any]) -> ProvisionRequest:
 
 
 def _namespace(data: Mapping[str, Any]) -> NamespaceRequest:
+    named = data["namespace"]
     return NamespaceRequest(
         name=data["name"],
-        uuid=kinds.namespace_uuid(data["namespace"]["uuid"]),
+        uuid=kinds.namespace_uuid(named["uuid"]) if "uuid" in named else "",
         consent=kinds.consent(data["consent"]) if "consent" in data else None,
         mode=ProvisionMode(data.get("mode", ProvisionMode.PLAN)),
+        dimm=kinds.dimm_serial(named["dimm"]) if "dimm" in named else "",
     )
 
 

@@ -38,6 +38,9 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _SIGNATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+ -]{0,59}")
 _DEVICE = re.compile(r"(?:/dev/)?(?:region|namespace|nmem|pmem|dax|btt|pfn)[0-9.s]*(?:p[0-9]+)?")
 
+_SERIAL = re.compile(r"[0-9a-f]{4}(-[0-9a-f]{2}-[0-9a-f]{4})?-[0-9a-f]{8}")
+"""VENDOR[-LOCATION-DATE]-SERIAL (id_show, drivers/acpi/nfit/core.c)."""
+
 _HOW_TO_NAME_A_NAMESPACE = (
     'write the UUID that `ndctl list -N` prints, for example "3f2a6f1c-0b7d-4c1e-9a52-7d1f0c9be6a1"'
 )
@@ -154,6 +157,16 @@ def namespace_uuid(text: str) -> str:
     raise ValueError(f"`{shown}` is not a UUID; {_HOW_TO_NAME_A_NAMESPACE}")
 
 
+def dimm_serial(text: str) -> str:
+    """What names one DIMM for good, in lower case, as the kernel and ndctl show it."""
+    if not _SERIAL.fullmatch(text.lower()):
+        raise ValueError(
+            f"`{clean(text, 60)}` is not the serial number of a DIMM; write the id that `ndctl list -D`"
+            ' prints, for example "8680-56341200"'
+        )
+    return text.lower()
+
+
 def signature(text: str) -> str:
     """What a namespace holds, as blkid names it."""
     if not _SIGNATURE.fullmatch(text):
@@ -236,6 +249,7 @@ TEXT_KINDS: dict[str, tuple[Callable[[str], object], str]] = {
     "cgroup": (cgroup_glob, '"/system.slice/*"'),
     "name": (request_name, "pmem0"),
     "namespace_uuid": (namespace_uuid, '"3f2a6f1c-0b7d-4c1e-9a52-7d1f0c9be6a1"'),
+    "dimm_serial": (dimm_serial, '"8680-56341200"'),
     "signature": (signature, "ext4"),
 }
 
@@ -256,7 +270,7 @@ def read(kind: str, value: object) -> object:
     if isinstance(value, str):
         return reader(value)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if kind in {"unit", "cgroup", "name", "namespace_uuid", "signature"}:
+        if kind in {"unit", "cgroup", "name", "namespace_uuid", "dimm_serial", "signature"}:
             raise ValueError(
                 f'`{value}` is a number to YAML; write "{value}" in quotes if the text is meant'
             )

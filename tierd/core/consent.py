@@ -12,11 +12,11 @@ again when the step is about to be run.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import Enum
 
 from tierd.core import provision
+from tierd.core.evidence import Content, Evidence, Target, find_target, finding, taken_of
 from tierd.core.foresight import without
-from tierd.core.inventory import Inventory, Namespace, Region, Taken, Use
+from tierd.core.inventory import Inventory, Namespace, Region, Taken
 from tierd.core.policy import NamespaceRequest, ProvisionRequest
 from tierd.core.provision import Action, Command, Numbers, ProvisionPlan, Step, Verdict, memory_of
 from tierd.core.refusals import LABEL_PREFIX, Refusal
@@ -32,73 +32,8 @@ ROOM = 2 * EDGE + (4 << 20)
 KEPT_DAYS = 30
 """Days for which they are; systemd/tierd.tmpfiles says so too, and does it."""
 
-UNKNOWN_DATA = "unknown data"
-"""The name of what is not zeros and has no signature: plain dm-crypt, the raw files of a database, or
-rubbish. Nothing can tell which, so it takes a consent of its own. Without one the owner would have to write
-zeros by hand, which nobody checks."""
-
 CONVERTIBLE = frozenset({"raw", "fsdax", "devdax"})
 """Modes in which head and tail of the data can be read. A sector (btt) namespace has its blocks shuffled."""
-
-
-class Content(Enum):
-    """What head and tail of the data are."""
-
-    ZEROS = "zeros"
-    DATA = "data"
-    UNREADABLE = "unreadable"
-
-
-@dataclass(frozen=True, slots=True)
-class Witness:
-    """One who was asked what a device holds, and the answer.
-
-    found: the signature, several joined by ``+``; empty when it finds none.
-    trouble: why its word counts for nothing: it is silent, late, of two minds; then `found` means nothing.
-    """
-
-    name: str
-    found: str = ""
-    trouble: str = ""
-
-    @property
-    def words(self) -> str:
-        return self.trouble or self.found or "nothing"
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What is known of a namespace at one moment.
-
-    uses: who uses it; blind: why that cannot be told, else empty. content_words: why it is unreadable.
-    info_block: a header of the kernel's (``btt``, ``pfn``, ``dax``) where its data begins, else empty.
-    allowed: what is wrong with the file beside the policy, `allow_file`; empty when nothing is.
-    room: bytes free where head and tail are kept, or None when that cannot be told.
-    as_kept: where a run was stopped while it gave the namespace up: whether it is what was kept then. None
-        where there was no such run.
-    """
-
-    device: str
-    witnesses: tuple[Witness, ...]
-    content: Content
-    allow_file: str
-    allowed: str
-    room: int | None
-    content_words: str = ""
-    uses: tuple[Use, ...] = ()
-    blind: str = ""
-    info_block: str = ""
-    read_only: bool = False
-    as_kept: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The namespace that a request means. taken: what an earlier run noted of it that was to give it up."""
-
-    region: Region
-    namespace: Namespace
-    taken: Taken | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,41 +91,6 @@ class NamespacePlan:
         return self.part.notes
 
 
-def taken_of(inventory: Inventory, request: NamespaceRequest) -> Taken | None:
-    """What the record says of the request's namespace; None when it was never begun to be given up."""
-    found = [t for t in inventory.taken if (t.request, t.uuid) == (request.name, request.uuid)]
-    return found[-1] if found else None
-
-
-def find_target(inventory: Inventory, request: NamespaceRequest) -> Target | None:
-    """The namespace that is to be given up, of which evidence is to be had; None for none or several."""
-    taken = taken_of(inventory, request)
-    every = [(region, n) for region in inventory.regions for n in region.namespaces]
-    found = [(region, n) for region, n in every if n.uuid is not None and n.uuid.lower() == request.uuid]
-    if not found and taken is not None and not taken.done:
-        # without its info block it shows the UUID of its label
-        found = [(region, n) for region, n in every if n.label_uuid == taken.label_uuid]
-    if len(found) != 1:
-        return None
-    resumed = taken is not None and not taken.done and found[0][1].label_uuid == taken.label_uuid
-    return Target(*found[0], taken if resumed else None)
-
-
-def finding(evidence: Evidence, taken: Taken | None = None) -> str | None:
-    """What the namespace holds: a signature, UNKNOWN_DATA, or nothing (the empty text).
-
-    None when that is not known: a witness has trouble, they differ, or it cannot be read.
-    """
-    if taken is not None and evidence.as_kept:
-        return taken.found
-    said = {witness.found for witness in evidence.witnesses}
-    if any(witness.trouble for witness in evidence.witnesses) or len(said) != 1:
-        return None
-    if evidence.content is Content.UNREADABLE:
-        return None
-    return said.pop() or ("" if evidence.content is Content.ZEROS else UNKNOWN_DATA)
-
-
 def plan_namespace(
     inventory: Inventory, request: NamespaceRequest, evidence: Evidence | None
 ) -> NamespacePlan:
@@ -210,7 +110,7 @@ def plan_namespace(
     if labelled and labelled != [namespace.name]:
         words = f"{', '.join(labelled)} is labelled {label} already: give this request a name of its own"
         refused.append(Refusal("label-in-use", words))
-    if region.iset_id is None:
+    if region.iset_id is None and region.labelled:
         words = f"{region.name} has no iset_id: nothing would name the memory again after a reboot"
         refused.append(Refusal("no-iset-id", words))
     memory = memory_of(namespace, inventory.block_size)
@@ -218,6 +118,8 @@ def plan_namespace(
         size = format_size(inventory.block_size)
         refused.append(Refusal("too-small", f"{namespace.name} holds no whole memory block of {size}"))
     after, freed = without(inventory, region, namespace)
+    if request.dimm:
+        freed = replace(freed, labelled=True)
     inner = ProvisionRequest(request.name, region.iset_id or 0, memory.size or None, request.mode)
     made = provision.plan_new(after, inner, freed)
     refused += [r for r in made.refusals if memory.size or r.kind != "capacity"]
@@ -232,19 +134,26 @@ def plan_namespace(
 
 
 def _plan_absent(inventory: Inventory, request: NamespaceRequest) -> ProvisionPlan:
-    """No namespace has the UUID: tierd has made memory of it, or it is not there."""
+    """Nothing is what the request names: tierd has made memory of it, or it is not there."""
     taken = taken_of(inventory, request)
     every = [n for region in inventory.regions for n in region.namespaces]
     if taken is not None:
+        # without labels its region had no iset_id yet
+        by_serial = [r.iset_id for r in inventory.regions if request.dimm and r.serials == (request.dimm,)]
+        taken = replace(taken, iset_id=next(filter(None, by_serial), taken.iset_id))
         inner = ProvisionRequest(request.name, taken.iset_id, taken.memory, request.mode)
         made = [uuid for name, uuid in inventory.made if name == request.name]
         if made and all(n.label != LABEL_PREFIX + request.name for n in every) and _seen(inventory, taken):
-            words = f"tierd made {made[0]} of {request.uuid}, and that is gone; take the request out of the"
+            words = (
+                f"tierd made {made[0]} of {request.identity}, and that is gone; take the request out of the"
+            )
             refusal = Refusal("namespace-gone", f"{words} policy, or ask for free capacity")
             return ProvisionPlan(inner, Verdict.REFUSED, refusals=(refusal,))
         return provision.plan(inventory, inner)
     same = [n.name for n in every if n.uuid is not None and n.uuid.lower() == request.uuid]
-    if same:
+    if request.dimm:
+        refusal = _absent_on_dimm(inventory, request.dimm)
+    elif same:
         refusal = Refusal("ambiguous-uuid", f"{', '.join(same)} all have UUID {request.uuid}")
     else:
         there = ", ".join(f"{n.uuid} ({n.name})" for n in every if n.uuid) or "none"
@@ -257,6 +166,26 @@ def _plan_absent(inventory: Inventory, request: NamespaceRequest) -> ProvisionPl
     return ProvisionPlan(inner, Verdict.REFUSED, refusals=(refusal,))
 
 
+def _absent_on_dimm(inventory: Inventory, serial: str) -> Refusal:
+    """Why the DIMM has no namespace that its serial number alone could name."""
+    found = [region for region in inventory.regions if serial in region.serials]
+    if not found:
+        known = ", ".join(sorted({s for region in inventory.regions for s in region.serials if s})) or "none"
+        return Refusal("dimm-not-found", f"no region has a DIMM {serial}; there is {known}")
+    names = ", ".join(region.name for region in found)
+    if len(found) > 1 or found[0].serials != (serial,):
+        words = (
+            f"{serial} is not alone in {names}: what lies on several DIMMs is not taken by the serial of one"
+        )
+    elif found[0].labelled:
+        words = f"{serial} has labels: ask for free capacity of {names}, or for a namespace by its UUID"
+    else:
+        words = (
+            f"nothing is seen on {names}, the region of {serial}; `ndctl enable-region {names}` enables it"
+        )
+    return Refusal("dimm", words)
+
+
 def _seen(inventory: Inventory, taken: Taken) -> bool:
     """Whether the region is there: while it is not, nothing is known to be gone."""
     return any(region.iset_id == taken.iset_id and region.enabled for region in inventory.regions)
@@ -265,11 +194,24 @@ def _seen(inventory: Inventory, taken: Taken) -> bool:
 def _give_up(region: Region, namespace: Namespace, found: str | None) -> Step:
     size = 0 if namespace.span is None else namespace.span.size
     holds = held_words(found)
+    known = namespace.uuid or " ".join(region.serials)
+    how = "give it up"
+    acts: tuple[Command, ...] = (
+        Command(("ndctl", "destroy-namespace", "-r", region.name, "-f", namespace.name)),
+    )
+    if not region.labelled:
+        # never forced: a DIMM that has labels after all keeps them
+        how = f"give {' '.join(region.dimms)} labels, which takes it away"
+        acts = (
+            Command(("ndctl", "disable-region", region.name)),
+            *(Command(("ndctl", "init-labels", dimm)) for dimm in region.dimms),
+            Command(("ndctl", "enable-region", region.name)),
+        )
     return Step(
         Action.TAKE_NAMESPACE,
-        (Command(("ndctl", "destroy-namespace", "-r", region.name, "-f", namespace.name)),),
-        f"keep the first and the last {format_size(EDGE)} of {namespace.name}, {namespace.uuid}, for"
-        f" {KEPT_DAYS} days, and give it up",
+        acts,
+        f"keep the first and the last {format_size(EDGE)} of {namespace.name}, {known}, for"
+        f" {KEPT_DAYS} days, and {how}",
         f"nothing of the {format_size(size)} of {namespace.name} can be had back, which holds {holds}, but"
         " what is kept of it",
     )
@@ -328,7 +270,8 @@ def of_evidence(request: NamespaceRequest, target: Target, evidence: Evidence) -
         why = "it was forced into raw mode" if raw else "another namespace was copied into it"
         words = f"{name} begins with the header of a {evidence.info_block} namespace: {why}"
         refused.append(Refusal("info-block", f"{words}, and its data is not what is seen"))
-    other = target.namespace.uuid is None or target.namespace.uuid.lower() != request.uuid
+    uuid = target.namespace.uuid
+    other = not request.dimm and (uuid is None or uuid.lower() != request.uuid)
     if target.taken is not None and not same and other:
         # what the witnesses see of it is not where its data was
         words = f"a run was stopped while it gave {name} up, and what is there now is not what it kept then"

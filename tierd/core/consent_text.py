@@ -20,9 +20,10 @@ def namespace_lines(plan: NamespacePlan, sysfs: str) -> list[str]:
     """The plan in words and numbers, one line each, indented below its headline."""
     request, part = plan.request, plan.part
     where = f" of {part.region}" if part.region else ""
+    asked = f"DIMM {request.dimm}, without labels" if request.dimm else f"namespace {request.uuid}"
     lines = [
         f"{request.name}: {HEADLINES[plan.verdict]}",
-        f"  asked       the whole of namespace {request.uuid}{where}",
+        f"  asked       the whole of {asked}{where}",
         f"  consent     {consent_text(request.consent)}",
     ]
     if part.namespace is not None:
@@ -58,7 +59,8 @@ def namespace_document(plan: NamespacePlan, sysfs: str) -> dict[str, object]:
     return {
         "name": request.name,
         "mode": request.mode.value,
-        "uuid": request.uuid,
+        "uuid": request.uuid or None,
+        "dimm": request.dimm or None,
         "consent": None if request.consent is None else {"destroy": request.consent},
         "verdict": plan.verdict.value,
         "region": part.region,

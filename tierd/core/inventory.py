@@ -110,6 +110,8 @@ class Region:
     security-locked.
     provider: of its bus, as the kernel names it (``ACPI.NFIT``, ``virtio-pmem``, ``e820``); empty when
     unknown.
+    dimms: the names of those that it interleaves, and serials what names each for good (``8680-56341200``);
+    empty for one whose serial number is not known.
     """
 
     name: str
@@ -126,6 +128,8 @@ class Region:
     namespaces: tuple[Namespace, ...] = ()
     half_made: tuple[str, ...] = ()
     provider: str = ""
+    dimms: tuple[str, ...] = ()
+    serials: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +181,8 @@ class MemoryNode:
 class Taken:
     """A namespace that exists and that tierd began to give up, with consent, for `request`; from its record.
 
-    uuid, label_uuid: what it had. size, memory: bytes of the namespace, and of the memory it was to become.
+    uuid, label_uuid: what it had; without a label, the serial number of its DIMM, and nothing.
+    size, memory: bytes of the namespace, and of the memory it was to become.
     found: what it held, as core/consent.py names it. data: where its data began, bytes behind its own start,
     and how long it was. kept: what head and tail are kept as. done: whether it is known to be gone.
     """

@@ -61,6 +61,7 @@ def label_less_words(region: Region) -> str:
         return (
             f"{region.name} has no labels: nothing tells its namespaces apart after a reboot; if nothing on"
             f" it is needed, `ndctl disable-region {region.name}` and `ndctl init-labels` for its modules"
-            " give it some"
+            " give it some, and so does a request with consent for the serial number of its one module"
+            " (`namespace: {dimm: ID}`, tierd.yaml(5))"
         )
     return f"{region.name} has no labels: nothing tells its namespaces apart after a reboot"

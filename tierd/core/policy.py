@@ -108,6 +108,7 @@ class NamespaceRequest:
     """A namespace that exists and is to be memory, all of it. What it holds is destroyed.
 
     name: as that of a ProvisionRequest; all kinds share the names. uuid: in lower case, as ndctl shows it.
+    dimm: in its place, the serial number of the DIMM whose only namespace has no label.
     consent: what may be destroyed: a signature as blkid names it, or ``unknown data``; empty when consent is
         to a namespace that holds nothing; None when there is none, and nothing is.
     """
@@ -116,6 +117,12 @@ class NamespaceRequest:
     uuid: str
     consent: str | None = None
     mode: ProvisionMode = ProvisionMode.PLAN
+    dimm: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What names the namespace, in the record and beside the policy."""
+        return self.dimm or self.uuid
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,8 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tierd.core.consent import (
-    EDGE,
-    Content,
-    Evidence,
-    NamespacePlan,
-    Target,
-    Witness,
-    find_target,
-    plan_namespace,
-)
+from tierd.core.consent import EDGE, NamespacePlan, plan_namespace
+from tierd.core.evidence import Content, Evidence, Target, Witness, find_target
 from tierd.core.inventory import Inventory, Span, Use
 from tierd.core.policy import NamespaceRequest
 from tierd.errors import GoneError, MalformedError, TierdError

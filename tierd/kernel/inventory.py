@@ -114,6 +114,7 @@ def _read_region(
     denied: list[Path] | None,
 ) -> Region:
     directory = root.nd_devices / listed.name
+    dimms = _dimms(root, listed.name)
     namespaces = (_read_namespace(root, namespace, block_size, denied) for namespace in listed.namespaces)
     return Region(
         name=listed.name,
@@ -132,6 +133,8 @@ def _read_region(
             n.name for n in listed.namespaces if n.uuid and not _optional(root, f"{n.name}/size")
         ),
         provider=_provider(directory),
+        dimms=dimms,
+        serials=tuple(_serial(root, dimm) for dimm in dimms),
     )
 
 
@@ -214,6 +217,25 @@ def _dimm_flags(root: Root, dimm: str) -> list[str]:
         return read_text(root.nd_devices / dimm / "flags").split()
     except (GoneError, DeniedError):
         return []
+
+
+def _dimms(root: Root, region: str) -> tuple[str, ...]:
+    """The DIMMs that the region interleaves, by the kernel's word: ``mappingN`` is NAME,START,SIZE,POSITION
+    (drivers/nvdimm/region_devs.c)."""
+    count = _optional(root, f"{region}/mappings") or 0
+    try:
+        found = [read_text(root.nd_devices / region / f"mapping{n}").partition(",")[0] for n in range(count)]
+    except (GoneError, DeniedError):
+        return ()
+    return tuple(found)
+
+
+def _serial(root: Root, dimm: str) -> str:
+    """What names a DIMM of the firmware's table for good; empty for others."""
+    try:
+        return read_text(root.nd_devices / dimm / "nfit/id").strip()
+    except (GoneError, DeniedError, MalformedError):
+        return ""
 
 
 def _provider(region: Path) -> str:

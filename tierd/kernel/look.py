@@ -49,5 +49,5 @@ class Look:
         if isinstance(request, CxlRequest):
             return plan_cxl(self.cxl, request)
         if isinstance(request, NamespaceRequest):
-            return examine(self.root, self.tools, self.inventory, request, allow(request.uuid))
+            return examine(self.root, self.tools, self.inventory, request, allow(request.identity))
         return plan_share(self.inventory, request)

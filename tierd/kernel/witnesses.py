@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tierd.core.consent import Witness
+from tierd.core.evidence import Witness
 from tierd.core.text import clean
 from tierd.errors import TierdError
 from tierd.kernel.tools import Tools

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 
 import tierd.config
-from tierd.core.consent import taken_of
+from tierd.core.evidence import taken_of
 from tierd.core.inventory import Inventory, Region
 from tierd.core.picture import of_region
 from tierd.core.policy import NamespaceRequest, ProvisionMode, ProvisionRequest
@@ -123,8 +123,9 @@ def _concerns(request: Request, inventory: Inventory, region: Region) -> bool:
     if isinstance(request, ProvisionRequest):
         return region.iset_id is not None and request.iset_id == region.iset_id
     taken = taken_of(inventory, request)
-    here = {namespace.uuid for namespace in region.namespaces}
-    return request.uuid in here or (taken is not None and taken.iset_id == region.iset_id)
+    here: set[str | None] = {namespace.uuid for namespace in region.namespaces}
+    here |= set(region.serials)
+    return request.identity in here or (taken is not None and taken.iset_id == region.iset_id)
 
 
 def _follow(tools: Tools, inventory: Inventory, request: Request) -> str:

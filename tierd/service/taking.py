@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tierd.config.allow import allowance
-from tierd.core.consent import EDGE, NamespacePlan, Target, find_target, taken_of
+from tierd.core.consent import EDGE, NamespacePlan
+from tierd.core.evidence import Target, find_target, given_up, taken_of
 from tierd.core.inventory import Inventory, Span
 from tierd.core.policy import NamespaceRequest
 from tierd.core.provision import Action, Command, Step, Verdict, memory_of
@@ -70,7 +71,7 @@ class Taker:
         raise ConversionError(f"{request.name}: not done after {MOST_STEPS} steps")
 
     def _examine(self, inventory: Inventory, request: NamespaceRequest) -> NamespacePlan:
-        allow = allowance(self.origin, request.uuid)
+        allow = allowance(self.origin, request.identity)
         return examine(self.converter.root, self.converter.tools, inventory, request, allow, self.kept)
 
     def _give_up(self, inventory: Inventory, plan: NamespacePlan, step: Step) -> NamespacePlan | None:
@@ -90,7 +91,9 @@ class Taker:
                 raise ConversionError(
                     f"{request.name}: {target.namespace.name} changed while it was looked at"
                 )
-            intent_facts = _facts(target, kept, memory_of(target.namespace, inventory.block_size).size)
+            intent_facts = _facts(
+                request, target, kept, memory_of(target.namespace, inventory.block_size).size
+            )
             acts = tuple(self._act_text(act) for act in step.acts if isinstance(act, Command))
         except TierdError:
             forget(kept.files)
@@ -104,11 +107,7 @@ class Taker:
         }
         converter.report("begun", f"{request.name}: {step.words}", fields)
         said = self._act(step)
-        gone = all(
-            n.label_uuid != target.namespace.label_uuid
-            for region in converter.look().regions
-            for n in region.namespaces
-        )
+        gone = given_up(converter.look(), target)
         result: dict[str, Value] = {"kept": str(self.kept / kept.name), "found": kept.found}
         if not gone:
             words = f"{target.namespace.name} is still there{f' ({said})' if said else ''}"
@@ -127,10 +126,11 @@ class Taker:
             return _Kept(taken.kept, taken.data, taken.found, None, ())
         data = find_data(self.converter.root, target)
         edges = read_edges(data.path, 0, data.span.size, EDGE, data.align)
-        name = f"{plan.request.uuid}-{secrets.token_hex(4)}"
+        name = f"{plan.request.identity}-{secrets.token_hex(4)}"
         about: dict[str, object] = {
             "request": plan.request.name,
-            "uuid": plan.request.uuid,
+            "uuid": plan.request.uuid or None,
+            "dimm": plan.request.dimm or None,
             "mode": target.namespace.mode,
             "label": target.namespace.label,
             "holds": plan.found,
@@ -164,34 +164,41 @@ class Taker:
         return "; ".join(said)
 
     def _enable_interrupted(self, request: NamespaceRequest) -> None:
-        """ndctl disables a namespace before it destroys it. One that it was stopped over cannot be looked at
-        until it is enabled, which changes nothing of it."""
+        """ndctl disables a namespace before it destroys it, and a region is disabled before its DIMM gets
+        labels. What a run was stopped over cannot be looked at until it is enabled, which changes nothing of
+        it."""
         inventory = self.converter.look()
         taken = taken_of(inventory, request)
         if taken is None or taken.done:
             return
         for region in inventory.regions:
+            if request.dimm and request.dimm in region.serials and not region.enabled:
+                self._enable(request, region.name)
             for namespace in region.namespaces:
                 if namespace.label_uuid == taken.label_uuid and not namespace.enabled:
-                    with contextlib.suppress(TierdError):  # what became of it is looked at
-                        argv = ("ndctl", "enable-namespace", namespace.name)
-                        self.converter.tools.run(argv, deadline=COMMAND_DEADLINE)
-                    words = f"{namespace.name}, which an earlier run had begun to give up, is to be enabled"
-                    self.converter.report("restored", f"{request.name}: {words}", {})
+                    self._enable(request, namespace.name)
+
+    def _enable(self, request: NamespaceRequest, device: str) -> None:
+        """Enable a region or a namespace."""
+        command = "enable-region" if device.startswith("region") else "enable-namespace"
+        with contextlib.suppress(TierdError):  # what became of it is looked at
+            self.converter.tools.run(("ndctl", command, device), deadline=COMMAND_DEADLINE)
+        words = f"{device}, which an earlier run had begun to give up, is to be enabled"
+        self.converter.report("restored", f"{request.name}: {words}", {})
 
     def _act_text(self, act: Command) -> str:
         return act_text(Command(self.converter.tools.resolve(act.argv)), str(self.converter.root.sys))
 
 
-def _facts(target: Target, kept: _Kept, memory: int) -> dict[str, Value]:
+def _facts(request: NamespaceRequest, target: Target, kept: _Kept, memory: int) -> dict[str, Value]:
     """What the record is to say of the namespace: how it is known again, and what was kept."""
     region, namespace = target.region, target.namespace
     return {
         "region": region.name,
         "iset_id": f"0x{region.iset_id or 0:x}",
         "namespace": namespace.name,
-        "taken_uuid": namespace.uuid if target.taken is None else target.taken.uuid,
-        "taken_label_uuid": namespace.label_uuid,
+        "taken_uuid": request.identity,
+        "taken_label_uuid": namespace.label_uuid or "",
         "label": namespace.label,
         "size": 0 if namespace.span is None else namespace.span.size,
         "memory": memory,
