@@ -15,6 +15,10 @@ _MAP = (
     'import mmap, os, time; f = os.open("{device}", os.O_RDWR); m = mmap.mmap(f, 2 << 20, mmap.MAP_SHARED);'
     " os.close(f); m[0] = 1; time.sleep(10000)"
 )
+_EXT4 = (
+    # else the kernel goes on to write what mke2fs left out while it is mounted
+    "mke2fs -q -F -t ext4 -E lazy_itable_init=0,lazy_journal_init=0 {device} && mkdir -p /mnt/x && "
+)
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,11 @@ CASES = (
          "systemctl stop user"),
     Case("dax device mapped, and closed", "devdax", _HOLD.format(program=_MAP), "systemctl is-active user",
          "systemctl stop user"),
-    Case("mounted", "fsdax", "mke2fs -q -F -t ext4 {device} && mkdir -p /mnt/x && mount {device} /mnt/x",
+    Case("mounted", "fsdax", _EXT4 + "mount {device} /mnt/x",
          "mountpoint /mnt/x", "umount /mnt/x"),
     Case("mounted in another mount namespace", "fsdax",
-         "mke2fs -q -F -t ext4 {device} && mkdir -p /mnt/x && systemd-run -q --unit=user unshare -m sh -c"
-         " 'mount {device} /mnt/x && exec sleep 10000'; sleep 3; ! mountpoint -q /mnt/x",
+         _EXT4 + "systemd-run -q --unit=user unshare -m sh -c 'mount {device} /mnt/x &&"
+         " exec sleep 10000'; sleep 3; ! mountpoint -q /mnt/x",
          "systemctl is-active user && grep -q /mnt/x /proc/$(systemctl show -P MainPID user)/mountinfo",
          "systemctl stop user"),
     Case("LVM active", "fsdax", "pvcreate -q -y {device} && vgcreate -q vx {device} && lvcreate -q -y"
