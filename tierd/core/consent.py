@@ -119,7 +119,9 @@ def plan_namespace(
         refused.append(Refusal("too-small", f"{namespace.name} holds no whole memory block of {size}"))
     after, freed = without(inventory, region, namespace)
     if request.dimm:
-        freed = replace(freed, labelled=True)
+        # what is free without labels, the kernel does not count
+        whole = 0 if region.span is None else region.span.size
+        freed = replace(freed, labelled=True, available=whole)
     inner = ProvisionRequest(request.name, region.iset_id or 0, memory.size or None, request.mode)
     made = provision.plan_new(after, inner, freed)
     refused += [r for r in made.refusals if memory.size or r.kind != "capacity"]
