@@ -106,6 +106,11 @@ def test_what_became_of_it_is_found_again() -> None:
     assert ask(None, REQUEST, machine).verdict is Verdict.DONE
 
 
+def test_a_dimm_that_is_missing_after_a_reboot_is_named() -> None:
+    machine = replace(with_region(serials=("8680-1",)), taken=(TAKEN,))
+    assert kinds(ask(None, REQUEST, machine)) == {"dimm-not-found"}
+
+
 def test_a_run_that_was_stopped_before_the_labels_goes_on() -> None:
     machine = replace(BARE, taken=(replace(TAKEN, done=False),))
     target = find_target(machine, REQUEST)

@@ -1,4 +1,5 @@
-"""The file beside the policy without which no namespace that exists is taken: ``allow-convert.d/UUID``.
+"""The file beside the policy without which no namespace that exists is taken: ``allow-convert.d/UUID``, or
+the serial number of its DIMM in the place of the UUID.
 
 A policy may be written by a tool, copied to a hundred machines, restored from a backup. The file is made by
 hand, on the machine, for the one namespace; what it holds does not matter.
@@ -16,15 +17,15 @@ from tierd.errors import ConfigError
 DIRECTORY = "allow-convert.d"
 
 
-def allow_file(policy: Path, uuid: str) -> Path:
-    """Where the file for the namespace `uuid` is, beside the policy in `policy`."""
-    return Path(os.path.abspath(policy)).parent / DIRECTORY / uuid
+def allow_file(policy: Path, identity: str) -> Path:
+    """Where the file for the namespace `identity` is, beside the policy in `policy`."""
+    return Path(os.path.abspath(policy)).parent / DIRECTORY / identity
 
 
-def allowance(policy: str, uuid: str) -> tuple[Path, str]:
-    """The file for the namespace `uuid`, of the policy in the file `policy`, and what is wrong with it.
+def allowance(policy: str, identity: str) -> tuple[Path, str]:
+    """The file for the namespace `identity`, of the policy in the file `policy`, and what is wrong with it.
     Raises nothing."""
-    path = allow_file(Path(policy), uuid)
+    path = allow_file(Path(policy), identity)
     return path, refused(path)
 
 

@@ -81,15 +81,15 @@ def _check_namespaces(entries: list[Entry], document: Document, report: Report) 
     for index, entry in entries:
         namespace = entry.get("namespace")
         key = "uuid" if isinstance(namespace, dict) and "uuid" in namespace else "dimm"
-        uuid = namespace.get(key) if isinstance(namespace, dict) else None
-        if not isinstance(uuid, str):
+        identity = namespace.get(key) if isinstance(namespace, dict) else None
+        if not isinstance(identity, str):
             continue
         location = ("provision", index, "namespace", key)
         mark = document.values[location]
-        if uuid.lower() in first:
-            message = f"this namespace is already asked for on line {first[uuid.lower()].line}; keep one"
+        if identity.lower() in first:
+            message = f"this namespace is already asked for on line {first[identity.lower()].line}; keep one"
             report.add(mark, location, message)
-        first.setdefault(uuid.lower(), mark)
+        first.setdefault(identity.lower(), mark)
 
 
 def _check_cxl(entries: list[Entry], document: Document, report: Report) -> None:

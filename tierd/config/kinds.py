@@ -38,6 +38,8 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _SIGNATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+ -]{0,59}")
 _DEVICE = re.compile(r"(?:/dev/)?(?:region|namespace|nmem|pmem|dax|btt|pfn)[0-9.s]*(?:p[0-9]+)?")
 
+_DEVICE_NAME = re.compile(r"(?:region|namespace|nmem|pmem|dax|btt|pfn)[0-9.s]*")
+_MEMDEV_NAME = re.compile(r"(?:mem|region|dax|decoder|endpoint)[0-9.]*")
 _SERIAL = re.compile(r"[0-9a-f]{4}(-[0-9a-f]{2}-[0-9a-f]{4})?-[0-9a-f]{8}")
 """VENDOR[-LOCATION-DATE]-SERIAL (id_show, drivers/acpi/nfit/core.c)."""
 
@@ -194,14 +196,9 @@ def iset_id(value: str | int) -> int:
 
     ndctl prints the number signed in JSON and in hexadecimal with `--human`; both are accepted.
     """
-    shown, number = clean(str(value), 60), _number(value)
+    shown, number = clean(str(value), 60), _number(value, _DEVICE_NAME, _HOW_TO_NAME_A_REGION)
     if number is None:
-        text = str(value)
-        if re.fullmatch(r"(?:region|namespace|nmem|pmem|dax|btt|pfn)[0-9.s]*", text) or text == "all":
-            raise ValueError(
-                f"`{shown}` is a name, and names renumber over reboots; {_HOW_TO_NAME_A_REGION}"
-            )
-        if re.search(r"[*?\[\]]", text):
+        if re.search(r"[*?\[\]]", str(value)):
             raise ValueError(f"`{shown}` is a glob; one region is meant, so {_HOW_TO_NAME_A_REGION}")
         raise ValueError(f"`{shown}` is not an interleave set; {_HOW_TO_NAME_A_REGION}")
     if not -(1 << 63) <= number < 1 << 64:
@@ -213,25 +210,23 @@ def iset_id(value: str | int) -> int:
     return number % (1 << 64)
 
 
-def _number(value: str | int) -> int | None:
-    """A number, or one written as hexadecimal or decimal text; None for any other text."""
+def _number(value: str | int, names: re.Pattern[str], how: str) -> int | None:
+    """A number, or one written as hexadecimal or decimal text; None for other text. Raises ValueError, which
+    says `how` to name the device, for one of its `names`."""
     if isinstance(value, int):
         return value
     if _HEXADECIMAL.fullmatch(value):
         return int(value, 16)
+    if value == "all" or names.fullmatch(value):
+        raise ValueError(f"`{clean(value, 60)}` is a name, and names renumber over reboots; {how}")
     return int(value) if _DECIMAL.fullmatch(value) else None
 
 
 def cxl_serial(value: str | int) -> int:
     """The serial number of a CXL memory device as an unsigned 64-bit integer, from hexadecimal text or a
     decimal number: `cxl list -Mu` prints the one, `cxl list -M` the other."""
-    shown, number = clean(str(value), 60), _number(value)
+    shown, number = clean(str(value), 60), _number(value, _MEMDEV_NAME, _HOW_TO_NAME_A_MEMDEV)
     if number is None:
-        text = str(value)
-        if re.fullmatch(r"(?:mem|region|dax|decoder|endpoint)[0-9.]*", text) or text == "all":
-            raise ValueError(
-                f"`{shown}` is a name, and names renumber over reboots; {_HOW_TO_NAME_A_MEMDEV}"
-            )
         raise ValueError(f"`{shown}` is not a serial number; {_HOW_TO_NAME_A_MEMDEV}")
     if not 0 < number < 1 << 64:
         raise ValueError(f"`{shown}` is no serial number of 64 bits; {_HOW_TO_NAME_A_MEMDEV}")

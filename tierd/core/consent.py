@@ -1,8 +1,8 @@
 """A namespace that exists becomes memory: what must be known of it, and every reason why it does not.
 
-Its data is destroyed, so nothing is assumed. The owner names it by UUID, repeats what it holds, and puts a
-file beside the policy; two witnesses who do not know of each other must say the same; nobody may use it. Any
-doubt is a refusal, and all of them are told at once.
+Its data is destroyed, so nothing is assumed. The owner names it by UUID, or by its DIMM, repeats what it
+holds, and puts a file beside the policy; two witnesses who do not know of each other must say the same;
+nobody may use it. Any doubt is a refusal, and all of them are told at once.
 
 The way to memory is the one of free capacity (core/provision.py): the namespace is given up, and one of
 tierd's own is made of what it leaves. Pure. kernel/evidence.py fills Evidence, twice: for the plan, and
@@ -139,10 +139,11 @@ def _plan_absent(inventory: Inventory, request: NamespaceRequest) -> ProvisionPl
     """Nothing is what the request names: tierd has made memory of it, or it is not there."""
     taken = taken_of(inventory, request)
     every = [n for region in inventory.regions for n in region.namespaces]
-    if taken is not None:
+    if taken is not None and request.dimm:
         # without labels its region had no iset_id yet
-        by_serial = [r.iset_id for r in inventory.regions if request.dimm and r.serials == (request.dimm,)]
-        taken = replace(taken, iset_id=next(filter(None, by_serial), taken.iset_id))
+        there = [r.iset_id for r in inventory.regions if r.serials == (request.dimm,) and r.iset_id]
+        taken = replace(taken, iset_id=there[0]) if there else None
+    if taken is not None:
         inner = ProvisionRequest(request.name, taken.iset_id, taken.memory, request.mode)
         made = [uuid for name, uuid in inventory.made if name == request.name]
         if made and all(n.label != LABEL_PREFIX + request.name for n in every) and _seen(inventory, taken):
@@ -158,8 +159,8 @@ def _plan_absent(inventory: Inventory, request: NamespaceRequest) -> ProvisionPl
     elif same:
         refusal = Refusal("ambiguous-uuid", f"{', '.join(same)} all have UUID {request.uuid}")
     else:
-        there = ", ".join(f"{n.uuid} ({n.name})" for n in every if n.uuid) or "none"
-        words = f"no namespace has UUID {request.uuid}; there is {there}"
+        known = ", ".join(f"{n.uuid} ({n.name})" for n in every if n.uuid) or "none"
+        words = f"no namespace has UUID {request.uuid}; there is {known}"
         before = [t.request for t in inventory.taken if t.uuid == request.uuid]
         if before:
             words += f"; tierd gave it up for the request {before[-1]}, whose name must stay"

@@ -44,7 +44,7 @@ SETTLE_DEADLINE = 5.0
 """Seconds to wait once more with the lock, for what another conversion has only just finished."""
 _TRANSIENT = frozenset(
     {
-        *("region-not-found", "namespace-not-found", "memdev-not-found"),
+        *("region-not-found", "namespace-not-found", "dimm-not-found", "memdev-not-found"),
         *("not-settled", "no-device", "region-disabled", "no-window"),
     }
 )

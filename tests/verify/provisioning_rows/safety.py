@@ -48,7 +48,7 @@ tries."""
 class Seen:
     """What became of the matrix. real: cells in which blkid finds the content, before. reasons: why tierd
     leaves each alone, as `tierctl list devices` says it. asked: what it says when asked for each by its
-    UUID, None where that cannot be asked; taken: the blocks that the acceptable one became then."""
+    UUID; taken: the blocks that the acceptable one became then."""
 
     cells: tuple[str, ...]
     real: int
@@ -58,7 +58,7 @@ class Seen:
     reasons: dict[str, str]
     codes: tuple[int, ...]
     blocks: int
-    asked: Asked | None
+    asked: Asked
     taken: int
 
 
@@ -82,11 +82,9 @@ def _see(stage: Stage, kernel: str) -> Seen:
     seen = {str(n["label"]): n for n in listed(server)}
     after = server.held()
     sums_after = server.checksums(before)
-    taken = 0
-    if asked is not None:
-        taken = by_uuid.take(server)
-        others = {label: held for label, held in before.items() if label != ACCEPTABLE}
-        sums_after |= server.checksums(others)  # one that is taken leaves the others alone
+    taken = by_uuid.take(server)
+    others = {label: held for label, held in before.items() if label != ACCEPTABLE}
+    sums_after |= server.checksums(others)  # one that is taken leaves the others alone
     stage.close()
     could = {label: n["could"] for label, n in seen.items() if label in kinds}
     return Seen(
@@ -148,8 +146,7 @@ def named(kernel: str) -> Row:
         asked = [label for label in seen.cells if label.partition("/")[2] != "zeros"]
         missing = [label for label in asked if not _names(seen, label)]
         empty = {f"{mode}/zeros" for mode in MODES if mode != "sector"}
-        accepted = set(seen.asked.accepted) if seen.asked else set()
-        faults = [*seen.asked.faults] if seen.asked else ["the policy cannot name a namespace"]
+        accepted, faults = set(seen.asked.accepted), [*seen.asked.faults]
         if accepted != empty:
             faults.append(f"what holds nothing is {', '.join(sorted(empty))}, accepted {sorted(accepted)}")
         text = (
@@ -170,7 +167,7 @@ def named(kernel: str) -> Row:
 
 def _names(seen: Seen, label: str) -> bool:
     mode, _, content = label.partition("/")
-    said = (seen.reasons | (seen.asked.words if seen.asked else {})).get(label, "").lower()
+    said = (seen.reasons | seen.asked.words).get(label, "").lower()
     words = {content.lower(), SIGNATURES[content].lower()}
     # a sector namespace is refused for what it is
     return any(word in said for word in words) or (mode == "sector" and "sector" in said)
