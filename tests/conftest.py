@@ -12,7 +12,7 @@ from hypothesis import settings
 from tests.vm import host, image, machine
 from tests.vm.guest import Guest
 
-KERNELS = tuple(kernel.name for kernel in image.RECIPE.kernels)
+KERNELS = image.kernel_names()
 _guests: list[Guest] = []
 
 # How long an example takes says something of the machine, and nothing of the code.
@@ -22,7 +22,10 @@ settings.load_profile("tierd")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--kernel", action="append", choices=KERNELS, help="boot only this kernel (may be repeated)"
+        "--kernel",
+        action="append",
+        choices=image.kernel_names(earlier=True),
+        help="boot only this kernel (may be repeated)",
     )
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
 

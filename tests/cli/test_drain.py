@@ -84,7 +84,7 @@ class Bench:
             (mark,) = read_drained(self.record.parent)
             service.empty(self.converter, mark)
             self.machine.draw_nodes()
-        elif argv[0] == "restart":
+        elif argv[0] == "reload-or-restart":
             self.convert()
         return 0, b"", ""
 
@@ -120,16 +120,19 @@ def test_a_dimm_is_drained_and_comes_back(bench: Bench, capsys: pytest.CaptureFi
 
     assert run("--undo", "pmem0") == 0
     assert "pmem0: done\nit is not drained any more\n" in capsys.readouterr().out
-    assert bench.units[1:] == ["restart tierd-convert@pmem0.service"]
+    assert bench.units[1:] == ["reload-or-restart tierd-convert@pmem0.service"]
     assert len(bench.machine.online()) == 4 and bench.marked() == []
     assert run("--undo", "pmem0") == 0 and run() == 0
     assert "nothing is drained" in capsys.readouterr().out
 
 
 def test_without_consent_nothing_is_marked(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("region0") == 0
+    assert run("region0") == 1
     said = capsys.readouterr()
     assert "drain 4 memory blocks" in said.out and "nothing was changed" in said.err
+    assert run("region0", "--json") == 1
+    said = capsys.readouterr()
+    assert said.out == "" and "drain 4 memory blocks" in said.err
     assert bench.units == [] and bench.marked() == []
 
 

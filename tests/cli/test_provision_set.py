@@ -40,7 +40,7 @@ class Bench:
         def running(tools: Tools, argv: tuple[str, ...], *, deadline: float = 60.0) -> ToolResult:
             if argv[0] != "systemctl":
                 return run(tools, argv, deadline=deadline)
-            assert argv[1] == "restart"
+            assert argv[1] == "reload-or-restart"
             self.units.append(argv[2])
             if self.works:
                 self.carry_out()
@@ -96,9 +96,9 @@ def test_it_grows_and_shrinks_and_changes_one_value(
 
 
 def test_without_consent_it_only_shows(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("pmem0", "2GiB") == 0
-    said = capsys.readouterr().out
-    assert "ndctl create-namespace" in said and "nothing was changed" in said
+    assert run("pmem0", "2GiB") == 1
+    said = capsys.readouterr()
+    assert "ndctl create-namespace" in said.out and "nothing was changed" in said.err
     assert bench.policy.read_text() == TEXT and bench.units == [] and bench.machine.acts() == []
 
 
@@ -109,7 +109,7 @@ def test_it_asks_on_a_terminal(
     terminal = io.StringIO(answer)
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stdin", terminal)
-    assert run("pmem0", "2GiB") == 0
+    assert run("pmem0", "2GiB") == (0 if units else 1)
     assert len(bench.units) == units
     assert (bench.policy.read_text() == TEXT) is (units == 0)
 
@@ -121,10 +121,19 @@ def test_a_refusal_writes_nothing(bench: Bench, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(
-    ("words", "status"), [(("other", "2GiB"), 5), (("pmem0", "2"), 78), (("pmem0", "1GB"), 78)]
+    ("words", "status", "says"),
+    [
+        (("other", "2GiB"), 5, "no request named other"),
+        (("pmem0", "2"), 2, "SIZE `2` is a bare number"),
+        (("pmem0", "1GB"), 2, "SIZE `1GB` is not a size; write 1GiB (the policy is unchanged)"),
+        (("pmem0", "64MiB"), 2, "SIZE `64MiB` is less than the minimum"),
+    ],
 )
-def test_what_cannot_be_meant(bench: Bench, words: tuple[str, ...], status: int) -> None:
+def test_what_cannot_be_meant(
+    bench: Bench, words: tuple[str, ...], status: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(*words, "--yes") == status
+    assert says in capsys.readouterr().err
     assert bench.policy.read_text() == TEXT
 
 

@@ -95,5 +95,5 @@ def test_the_size_of_cxl_memory_is_changed() -> None:
     changed, request = with_size(text.encode(), "a", "none", "p")
     assert changed.decode() == text.replace("1GiB", "none")
     assert request == CxlRequest("a", (1,), 0)
-    with pytest.raises(ConfigError, match="cannot be had"):
+    with pytest.raises(ValueError, match="cannot be had"):
         with_size(text.encode(), "a", "40%", "p")

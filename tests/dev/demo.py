@@ -34,7 +34,7 @@ class Scene:
 def main(argv: list[str]) -> int:
     """Called by `./dev demo`. Ends with exit code 0 when tierd made the placement better in each case."""
     parser = argparse.ArgumentParser(prog="./dev demo", description=__doc__)
-    parser.add_argument("--kernel", default="7.3", choices=image.kernel_names())
+    parser.add_argument("--kernel", default="7.3", choices=image.kernel_names(earlier=True))
     parser.add_argument("--seconds", type=int, default=60, help="how long tierd is watched in each case")
     parser.add_argument(
         "--picture", type=Path, default=host.ROOT / "demo.png", help="where the picture goes"

@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--kernel",
         action="append",
-        choices=[kernel.name for kernel in image.RECIPE.kernels],
+        choices=image.kernel_names(earlier=True),
         help="boot only this kernel in the ring vm (may be repeated)",
     )
     parser.add_argument("--slow", action="store_true", help="run the tests marked slow too")

@@ -20,7 +20,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="A guest that stays: ./dev vm --detach --name mine; then ./dev vm --name mine, with --run "
         "CMD, --put FILE PATH, --get PATH FILE, --install or --stop. --list names those that run.",
     )
-    parser.add_argument("--kernel", default="7.3", choices=[kernel.name for kernel in image.RECIPE.kernels])
+    parser.add_argument("--kernel", default="7.3", choices=image.kernel_names(earlier=True))
     parser.add_argument("--no-tierd", action="store_true", help="do not build and install tierd")
     parser.add_argument(
         "--no-labels", action="store_true", help="leave the NVDIMM as it came, without labels"

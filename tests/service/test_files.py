@@ -119,7 +119,7 @@ def test_the_unit() -> None:
     assert settings["ExecReload"] == [
         "/usr/bin/tierd --check-config",
         "/bin/kill -HUP $MAINPID",
-        "+-/usr/bin/systemctl --no-block restart tierd-convert@*.service",
+        "+-/usr/bin/systemctl --no-block reload-or-restart tierd-convert@*.service",
     ]
     assert "78" in settings["RestartPreventExitStatus"][0].split()
     # A directory of the daemon's own there would let it choose what the root helper writes.

@@ -46,7 +46,7 @@ class Plug:
             answer = {
                 "is-enabled": (0 if self.enabled else 1, b"", ""),
                 "show": (0, f"{self.active}\n".encode(), ""),
-                "restart": (0 if self.works else 5, b"", "" if self.works else "Unit not found."),
+                "reload-or-restart": (0 if self.works else 5, b"", "" if self.works else "Unit not found."),
             }[argv[1]]
             return ToolResult(argv, *answer)
 
@@ -85,11 +85,11 @@ def test_what_is_enabled_is_taken_up(plug: Plug, capfd: pytest.CaptureFixture[st
     for plug.active in ("inactive", "failed", "active"):
         said = appear(capfd)
         assert "region0: 4GiB of persistent memory, 4GiB free; request pmem0 takes it up" in said
-        assert plug.calls.pop() == f"restart --no-block {UNIT}"
+        assert plug.calls.pop() == f"reload-or-restart --no-block {UNIT}"
     # one that waits for it already is left alone
-    plug.active = "activating"
-    assert "takes it up" in appear(capfd)
-    assert plug.calls[-1].startswith("show")
+    for plug.active in ("activating", "reloading"):
+        assert "takes it up" in appear(capfd)
+        assert plug.calls[-1].startswith("show")
     assert plug.machine.acts() == [], "only the unit acts"
 
 
@@ -119,7 +119,7 @@ def test_everything_else_is_reported(
         plug.machine.write("sys/bus/nd/devices/region0/nstype", "4")
     plug.enabled = case != "disabled"
     assert words in appear(capfd)
-    assert not [call for call in plug.calls if call.startswith("restart")]
+    assert not [call for call in plug.calls if call.startswith("reload-or-restart")]
 
 
 def test_what_a_namespace_holds_is_for_its_unit_to_find_out(
@@ -133,7 +133,7 @@ def test_what_a_namespace_holds_is_for_its_unit_to_find_out(
     assert "no request of the policy names it" in appear(capfd)
     plug.ask_for(namespace.uuid)
     assert "request pmem0 takes it up" in appear(capfd)
-    assert plug.calls[-1] == f"restart --no-block {UNIT}"
+    assert plug.calls[-1] == f"reload-or-restart --no-block {UNIT}"
 
 
 def test_requests_for_cxl_memory_are_no_concern_of_a_region(

@@ -111,9 +111,22 @@ STORAGE = replace(
 """The same with what makes file systems, volumes and partitions, as a server that holds data has it."""
 
 
-def kernel_names() -> tuple[str, ...]:
-    """The short names of the kernels in the image, oldest first."""
-    return tuple(kernel.name for kernel in RECIPE.kernels)
+EARLIER = (Kernel("6.1", "bookworm"),)
+"""Kernels that the tests run on when asked, from an image of its own: each kernel more costs each machine
+that runs the tests minutes."""
+
+
+def kernel_names(*, earlier: bool = False) -> tuple[str, ...]:
+    """The short names of the kernels in the image, oldest first; with the earlier ones too."""
+    return tuple(kernel.name for kernel in ((*EARLIER, *RECIPE.kernels) if earlier else RECIPE.kernels))
+
+
+def having(recipe: Recipe, kernel: str) -> Recipe:
+    """The recipe when this kernel is in it, or the same with its release's own kernel and this one."""
+    if kernel not in kernel_names(earlier=True) or kernel in kernel_names():
+        return recipe
+    own = tuple(known for known in recipe.kernels if known.suite == recipe.release)
+    return replace(recipe, kernels=(*own, *(known for known in EARLIER if known.name == kernel)))
 
 
 @dataclass(frozen=True)
@@ -152,7 +165,7 @@ class Image:
             if not path.name.split(name)[1][:1].isdigit()
         ]
         if not found:
-            known = ", ".join(kernel.name for kernel in RECIPE.kernels)
+            known = ", ".join(kernel_names(earlier=True))
             raise host.HostError(f"the guest image has no kernel {name}; it has {known}")
         return sorted(found)[-1]
 
@@ -191,7 +204,10 @@ def _build(recipe: Recipe, directory: Path) -> None:
         ["ssh-keygen", *"-q -t ed25519 -C tierd-testbed -N".split(), "", "-f", str(work / "id_ed25519")],
         check=True,
     )
-    (work / "archive.sources").write_text(host.archive().stanzas(recipe.release, backports=True))
+    archive = host.archive()
+    releases = [kernel.suite for kernel in recipe.kernels if _downgraded(kernel, recipe)]
+    sources = [archive.stanzas(recipe.release, backports=True), *map(archive.stanzas, releases)]
+    (work / "archive.sources").write_text("\n".join(sources))
     (work / "apt.conf").write_text(host.acquire_options())
     shutil.copytree(GUEST_FILES, work / "guest-files")
     (work / "setup.sh").write_text(_setup_script(recipe, work))
@@ -215,12 +231,12 @@ def _build(recipe: Recipe, directory: Path) -> None:
 
 
 def _drop_old(current: Path) -> None:
-    """Keep this image and the two newest of the others: there are two recipes, and going back is free."""
+    """Keep this image and the three newest others: there are several recipes, and going back is free."""
     others = sorted(
         (path for path in current.parent.glob("guest-*") if path.is_dir() and path != current),
         key=lambda path: path.stat().st_mtime,
     )
-    for path in others[:-2]:
+    for path in others[:-3]:
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -263,12 +279,17 @@ cp -R --no-preserve=ownership {shlex.quote(str(work / "guest-files"))}/. "$1"/
 """
 
 
+def _downgraded(kernel: Kernel, recipe: Recipe) -> str:
+    """What makes apt take a kernel of an earlier release, where this release has a later one; else empty."""
+    return "" if kernel.suite.startswith(recipe.release) else f"/{kernel.suite} --allow-downgrades"
+
+
 def _finish_script(recipe: Recipe, work: Path) -> str:
     """The steps on the unpacked root: the other kernels, the ssh keys, the names, what starts at boot."""
     newer = "\n".join(
         # From outside, as mmdebstrap itself does it: proxies and certificates are this machine's.
         f'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -y -q -oDPkg::Chroot-Directory="$1" '
-        f"-t {kernel.suite} install {recipe.kernel_package}"
+        f"-t {kernel.suite} install {recipe.kernel_package}{_downgraded(kernel, recipe)}"
         for kernel in recipe.kernels
         if kernel.suite != recipe.release
     )

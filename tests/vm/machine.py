@@ -198,7 +198,7 @@ def start(machine: Machine, *, name: str = "", detached: bool = False) -> Guest:
     Unless `detached`, QEMU dies with the thread that called this. Raises HostError with the serial console's
     end when the guest does not come up.
     """
-    files = image.image(machine.recipe)
+    files = image.image(image.having(machine.recipe, machine.kernel))
     accelerate = acceleration()
     directory = _short_directory()
     started = time.monotonic()

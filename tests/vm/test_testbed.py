@@ -14,7 +14,7 @@ from tests.vm.guest import Guest, GuestError
 
 
 def test_runs_the_kernel_that_was_asked_for(guest: Guest, kernel: str) -> None:
-    assert guest.output("uname -r") == image.image().release(kernel)
+    assert guest.output("uname -r") == image.image(image.having(image.RECIPE, kernel)).release(kernel)
     assert guest.output("uname -r").startswith(f"{kernel}.")
 
 

@@ -18,8 +18,10 @@ from tierd.cli.provision import NoRequestError, require_root
 from tierd.config import DEFAULT_PATH as POLICY_PATH
 from tierd.config import load
 from tierd.core.drain import DrainPlan, find_region, hindrances, plan_drain, regions_of
+from tierd.core.evidence import regions_asked
+from tierd.core.inventory import Inventory
 from tierd.core.picture import Picture
-from tierd.core.policy import ProvisionMode, ProvisionRequest
+from tierd.core.policy import AnyRequest, ProvisionMode
 from tierd.core.provision import Verdict
 from tierd.core.text import clean, in_order
 from tierd.core.units import format_size
@@ -43,8 +45,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="empty a device that is to be removed, and say when that is safe",
         description="Empty all memory of the regions that a device is part of, and keep them so over reboots"
         " until --undo. Namespaces and what is stored in them stay. Without DEVICE: what is drained.",
-        epilog="Exit status: 0 safe to remove, shown, or undone; 1 not safe, refused or failed, 4 not root,"
-        " 5 no such device",
+        epilog="Exit status: 0 safe to remove, or undone; 1 not safe, not agreed to, refused or failed, 4"
+        " not root, 5 no such device",
     )
     found.add_argument(
         "device",
@@ -81,7 +83,7 @@ def _drain(arguments: argparse.Namespace) -> int:
         return command.show(as_json=arguments.json)
     iset_ids = command.find(arguments.device)
     if arguments.undo:
-        return command.undo(iset_ids)
+        return command.undo(iset_ids, as_json=arguments.json)
     return command.drain(iset_ids, arguments.deadline, agreed=arguments.yes, as_json=arguments.json)
 
 
@@ -91,10 +93,10 @@ class _Command:
     def __init__(self, root: Root, tools: Tools) -> None:
         self._root = root
         self._tools = tools
-        self._requests: tuple[ProvisionRequest, ...] = ()
+        self._requests: tuple[AnyRequest, ...] = ()
         self._policy_error: ConfigError | None = None
         try:
-            self._requests = load(POLICY_PATH).provision
+            self._requests = load(POLICY_PATH).requests
         except ConfigError as error:
             # a device can be drained by its own name while the policy is bad
             self._policy_error = error
@@ -136,7 +138,7 @@ class _Command:
         entry: dict[str, Any] = {
             "iset_id": f"{iset_id:#x}",
             "since": since.get(iset_id),
-            "requests": [request.name for request in self._requests if request.iset_id == iset_id],
+            "requests": self._names(picture.inventory, iset_id),
             "region": None,
             "dimms": [],
             "safe": None,
@@ -158,24 +160,29 @@ class _Command:
         """Show it, ask, mark it, have it done, and say whether it is safe."""
         picture = self._look()
         assert picture.inventory is not None
-        plans = [plan_drain(picture.inventory, find_region(picture.inventory, n)) for n in sorted(iset_ids)]
-        if not as_json:
-            print("\n".join(line for plan in plans for line in self._plan_lines(plan)))
+        inventory = picture.inventory
+        plans = [plan_drain(inventory, find_region(inventory, n)) for n in sorted(iset_ids)]
+        shown = "\n".join(line for plan in plans for line in self._plan_lines(inventory, plan))
+        print(shown, file=sys.stderr if as_json else sys.stdout)
         if any(plan.verdict is Verdict.REFUSED for plan in plans):
             words = [reason.words for plan in plans for reason in plan.refusals]
             raise TierdError(f"refused: {'; '.join(words)}", hint="nothing was changed")
         if not (agreed or _agreed()):
             print("nothing was changed; --yes does it without asking", file=sys.stderr)
-            return Exit.OK
+            return Exit.FAILED
         mark_drained(DEFAULT_PATH.parent, iset_ids, deadline)
         for plan in plans:
             if plan.verdict is Verdict.READY:
                 self._carry_out(f"tierd-drain@{plan.region.iset_id:#x}.service", quiet=as_json)
         return self._show(sorted(iset_ids), as_json=as_json)
 
-    def _plan_lines(self, plan: DrainPlan) -> list[str]:
+    def _names(self, inventory: Inventory, iset_id: int) -> list[str]:
+        """The requests that ask for that region, or for a namespace of it."""
+        return [r.name for r in self._requests if iset_id in regions_asked(inventory, r)]
+
+    def _plan_lines(self, inventory: Inventory, plan: DrainPlan) -> list[str]:
         region = plan.region
-        names = [request.name for request in self._requests if request.iset_id == region.iset_id]
+        names = self._names(inventory, region.iset_id or 0)
         of = f", of which the policy makes {', '.join(names)}" if names else ""
         lines = [f"{region.name} (iset_id {region.iset_id:#x}){of}:"]
         lines += [f"  {step.words}" for part in plan.parts for step in part.steps]
@@ -216,28 +223,31 @@ class _Command:
         if result != "success":
             raise TierdError(f"{unit} failed", hint=f"journalctl -u {unit} says why; not safe to remove")
 
-    def undo(self, iset_ids: frozenset[int]) -> int:
+    def undo(self, iset_ids: frozenset[int], *, as_json: bool) -> int:
         """Forget that it is drained, and carry out the requests that are started at boot, or were."""
+        out = sys.stderr if as_json else sys.stdout
         marked = {mark.iset_id for mark in read_drained(DEFAULT_PATH.parent)}
         if not iset_ids & marked:
-            print("it is not drained: nothing to undo")
-            return Exit.OK
+            print("it is not drained: nothing to undo", file=out)
+            return self.show(as_json=True) if as_json else Exit.OK
+        inventory = self._look().inventory
+        assert inventory is not None
         forget_drained(DEFAULT_PATH.parent, iset_ids)
         failed = []
         for request in self._requests:
             unit = f"tierd-convert@{request.name}.service"
-            if request.iset_id not in iset_ids:
+            if not iset_ids & regions_asked(inventory, request):
                 continue
             if request.mode is not ProvisionMode.APPLY or not self._wanted(unit):
-                print(f"{request.name}: `systemctl enable --now {unit}` makes it memory again")
-            elif self._tools.run(("systemctl", "restart", unit), deadline=CARRY_OUT_DEADLINE).code:
+                print(f"{request.name}: `systemctl enable --now {unit}` makes it memory again", file=out)
+            elif self._tools.run(("systemctl", "reload-or-restart", unit), deadline=CARRY_OUT_DEADLINE).code:
                 failed.append(unit)
             else:
-                print(f"{request.name}: done")
+                print(f"{request.name}: done", file=out)
         if failed:
             raise TierdError(f"{', '.join(failed)} failed", hint=f"journalctl -u {failed[0]}")
-        print("it is not drained any more")
-        return Exit.OK
+        print("it is not drained any more", file=out)
+        return self.show(as_json=True) if as_json else Exit.OK
 
     def _wanted(self, unit: str) -> bool:
         return not all(
@@ -264,5 +274,5 @@ def _lines(entry: dict[str, Any]) -> list[str]:
 def _agreed() -> bool:
     if not sys.stdin.isatty():
         return False
-    print("drain it? [y/N] ", end="", flush=True)
+    print("drain it? [y/N] ", end="", flush=True, file=sys.stderr)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -27,6 +27,12 @@ CARRY_OUT_DEADLINE = 7300.0
 """Seconds for the unit, which has a limit of two hours of its own."""
 
 
+class SizeError(TierdError):
+    """No size, or none that a request may have."""
+
+    status = Exit.USAGE
+
+
 class ChangedError(TierdError):
     """The policy was changed by somebody else meanwhile."""
 
@@ -39,12 +45,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="change how much of a region is memory",
         description="Show what a new size of a request would do; with --yes, or when asked and told so,"
         f" write it into {DEFAULT_PATH} and carry it out.",
-        epilog="Exit status: 0 done, or shown only; 1 refused or failed, 4 not root, 5 no such request, 78"
-        " policy",
+        epilog="Exit status: 0 done; 1 not agreed to, refused or failed, 2 no such size, 4 not root, 5 no"
+        " such request, 78 policy",
     )
     found.add_argument("name", metavar="NAME", help="the request's name in the policy")
     found.add_argument(
-        "size", metavar="SIZE", help="512MiB, 40%%, 'all but 64GiB', all, or none to give everything back"
+        "size",
+        metavar="SIZE",
+        help="512MiB, 40%%, 'all but 64GiB', all, or none to give everything back",
     )
     found.add_argument("--yes", action="store_true", help="do not ask")
     found.set_defaults(handler=set_size)
@@ -59,20 +67,22 @@ def set_size(arguments: argparse.Namespace) -> int:
         changed, request = with_size(content, arguments.name, arguments.size, str(DEFAULT_PATH))
     except GoneError as error:
         raise NoRequestError(str(error)) from None
+    except ValueError as error:
+        raise SizeError(f"SIZE {error}", hint="the policy is unchanged") from None
     allow = partial(allowance, str(DEFAULT_PATH))
     plan = look(root).plan(request, allow)
     print(plan_text(plan, root))
     if plan.verdict is Verdict.REFUSED:
         return Exit.FAILED
     if not (arguments.yes or _agreed()):
-        print("nothing was changed; --yes does it without asking")
-        return Exit.OK
+        print("nothing was changed; --yes does it without asking", file=sys.stderr)
+        return Exit.FAILED
     write_policy(DEFAULT_PATH, content, changed)
     if request.mode is ProvisionMode.PLAN:
         print(f"{DEFAULT_PATH} is changed; nothing is run while it says `mode: plan`")
         return Exit.OK
     unit = f"tierd-convert@{request.name}.service"
-    done = tools.run(("systemctl", "restart", unit), deadline=CARRY_OUT_DEADLINE)
+    done = tools.run(("systemctl", "reload-or-restart", unit), deadline=CARRY_OUT_DEADLINE)
     after = look(root).plan(request, allow)
     if done.code or after.verdict is not Verdict.DONE:
         raise TierdError(f"{unit} did not do all of it", hint=f"journalctl -u {unit}")

@@ -19,8 +19,8 @@ def with_size(
 ) -> tuple[bytes, ProvisionRequest | CxlRequest]:
     """`content` with `size` as the size of the provisioning request `name`, and the request that it is then.
 
-    origin: the file, for the words of errors. Raises ConfigError when the policy is bad before or after,
-    GoneError when it has no such request. Called by `tierctl provision set`.
+    origin: the file, for the words of errors. Raises ConfigError when the policy is bad, ValueError when the
+    size is, GoneError when there is no such request. Called by `tierctl provision set`.
     """
     before = parse(content, origin)
     names = [request.name for request in _sized(before)]
@@ -29,10 +29,7 @@ def with_size(
     if name not in names:
         known = ", ".join(names) or "none"
         raise GoneError(f"{origin} has no request named {name}; there is {known}")
-    try:
-        kinds.amount(size)
-    except ValueError as error:
-        raise ConfigError((str(error),)) from None
+    kinds.amount(size)
     document = read(content, Report())
     assert isinstance(document.data, dict)
     entries = [entry.get("name") for entry in document.data["provision"]]
@@ -40,7 +37,10 @@ def with_size(
     text = content.decode()
     start, end = _scalar(text, mark)
     changed = (text[:start] + size + text[end:]).encode()
-    after = parse(changed, origin)
+    try:
+        after = parse(changed, origin)
+    except ConfigError as error:  # it was good before
+        raise ValueError(error.problems[0].partition(".size: ")[2] or error.problems[0]) from None
     found = [request for request in _sized(after) if request.name == name]
     if len(found) != 1 or _others(after, name) != _others(before, name):
         raise ConfigError((f"{origin}: the size of {name} cannot be changed alone",))

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tierd.core import refusals
+from tierd.core.evidence import regions_asked
 from tierd.core.inventory import Inventory, Namespace, Region
 from tierd.core.picture import Picture
-from tierd.core.policy import ProvisionRequest
+from tierd.core.policy import AnyRequest, CxlRequest, ProvisionRequest
 from tierd.core.provision import ProvisionPlan, Verdict, target_of
 from tierd.core.refusals import LABEL_PREFIX, Refusal
 from tierd.core.release import leaving_steps
@@ -103,7 +104,7 @@ def hindrances(picture: Picture, region: Region) -> tuple[str, ...]:
     return tuple(found)
 
 
-def regions_of(picture: Picture, requests: Iterable[ProvisionRequest], name: str) -> frozenset[int]:
+def regions_of(picture: Picture, requests: Iterable[AnyRequest], name: str) -> frozenset[int]:
     """The interleave sets that `name` stands for: of a request, a DIMM, a region, a namespace, a dax device,
     or one itself, as ``0x9f2c0e5a1b3d7788``.
 
@@ -116,7 +117,10 @@ def regions_of(picture: Picture, requests: Iterable[ProvisionRequest], name: str
             return frozenset({int(name, 16)})
         except ValueError:
             raise GoneError(f"{name} is no iset_id") from None
-    by_request = {request.iset_id for request in requests if request.name == name}
+    asking = [request for request in requests if request.name == name]
+    by_request = {
+        iset for request in asking if picture.inventory for iset in regions_asked(picture.inventory, request)
+    }
     dimms = {region for dimm in picture.dimms if dimm.name == name for region in dimm.regions}
     namespace = next((view.namespace for view in picture.dax if view.name == name), None)
     found = [
@@ -136,6 +140,13 @@ def regions_of(picture: Picture, requests: Iterable[ProvisionRequest], name: str
         )
     if by_request or found:
         return frozenset(by_request or {region.iset_id for region in found if region.iset_id is not None})
+    if any(isinstance(request, CxlRequest) for request in asking):
+        raise TierdError(
+            f"{name} asks for CXL memory, which is not drained by region",
+            hint=f"tierctl provision set {name} none empties it and gives it back",
+        )
+    if asking:
+        raise GoneError(f"what the request {name} asks for is not there")
     if any(view.name == name for view in picture.dax):
         raise TierdError(
             f"{name} is in no region of persistent memory", hint=f"daxctl offline-memory {name} empties it"

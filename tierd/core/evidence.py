@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tierd.core.inventory import Inventory, Namespace, Region, Taken, Use
-from tierd.core.policy import NamespaceRequest
+from tierd.core.policy import AnyRequest, CxlRequest, NamespaceRequest
 
 UNKNOWN_DATA = "unknown data"
 """The name of what is not zeros and has no signature: plain dm-crypt, the raw files of a database, or
@@ -79,6 +79,22 @@ def taken_of(inventory: Inventory, request: NamespaceRequest) -> Taken | None:
     """What the record says of the request's namespace; None when it was never begun to be given up."""
     found = [t for t in inventory.taken if (t.request, t.uuid) == (request.name, request.identity)]
     return found[-1] if found else None
+
+
+def regions_asked(inventory: Inventory, request: AnyRequest) -> frozenset[int]:
+    """The interleave sets that a request is about, as far as they can be known; none for CXL memory."""
+    if isinstance(request, CxlRequest):
+        return frozenset()
+    if not isinstance(request, NamespaceRequest):
+        return frozenset({request.iset_id})
+    taken = taken_of(inventory, request)
+    found = {
+        region.iset_id
+        for region in inventory.regions
+        if request.identity in (*region.serials, *(n.uuid for n in region.namespaces))
+    }
+    # zero: a DIMM that had no labels when it was taken
+    return frozenset(iset for iset in (*found, taken.iset_id if taken else None) if iset)
 
 
 def find_target(inventory: Inventory, request: NamespaceRequest) -> Target | None:

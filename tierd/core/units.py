@@ -24,6 +24,9 @@ MAXIMUM_SIZE = (1 << 63) - 1
 MAXIMUM_DURATION = 366 * 24 * DURATION_UNITS["h"]
 """Milliseconds. A year: whatever is longer is a slip."""
 
+LIKELY_BYTES = 1 << 20
+"""A bare number from here on is taken for bytes: as MiB it would be more than a TiB."""
+
 _NUMBER = re.compile(r"(?P<number>[0-9]{1,19}(?:\.[0-9]{1,9})?)(?P<space>\s*)(?P<unit>.*)", re.DOTALL)
 _BARE = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?")
 
@@ -135,8 +138,13 @@ def _scaled(text: str, units: dict[str, int], words: dict[str, str], what: str, 
     if match and not match["space"] and match["unit"] in units and "." not in match["number"]:
         return int(match["number"]) * units[match["unit"]]
     if _BARE.fullmatch(text):
-        unit = "s" if units is DURATION_UNITS else "B" if text == "0" else "MiB"
-        example = f"{text.lstrip('+-')}{unit}"
+        number = text.lstrip("+-")
+        if units is DURATION_UNITS:
+            example = f"{number}s"
+        elif number.isdecimal() and int(number) >= LIKELY_BYTES:
+            example = format_size(int(number))
+        else:
+            example = f"{number}MiB" if text != "0" else "0B"
         raise ValueError(
             f"{_shown(text)} is a bare number; write {what} with its unit, for example {example}"
         )

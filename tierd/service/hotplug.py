@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 
 import tierd.config
-from tierd.core.evidence import taken_of
+from tierd.core.evidence import regions_asked
 from tierd.core.inventory import Inventory, Region
 from tierd.core.picture import of_region
 from tierd.core.policy import NamespaceRequest, ProvisionMode, ProvisionRequest
@@ -120,12 +120,13 @@ def _unclaimed(inventory: Inventory, region: Region) -> str:
 
 def _concerns(request: Request, inventory: Inventory, region: Region) -> bool:
     """Whether the request asks for the region, for a namespace of it, or for one that tierd took there."""
-    if isinstance(request, ProvisionRequest):
-        return region.iset_id is not None and request.iset_id == region.iset_id
-    taken = taken_of(inventory, request)
-    here: set[str | None] = {namespace.uuid for namespace in region.namespaces}
-    here |= set(region.serials)
-    return request.identity in here or (taken is not None and taken.iset_id == region.iset_id)
+    if region.iset_id in regions_asked(inventory, request):
+        return True
+    # without labels a region has no iset_id
+    return isinstance(request, NamespaceRequest) and request.identity in (
+        *region.serials,
+        *(namespace.uuid for namespace in region.namespaces),
+    )
 
 
 def _follow(tools: Tools, inventory: Inventory, request: Request) -> str:
@@ -144,8 +145,8 @@ def _follow(tools: Tools, inventory: Inventory, request: Request) -> str:
     state = (
         tools.run(("systemctl", "show", "-P", "ActiveState", unit)).stdout.decode(errors="replace").strip()
     )
-    if state != "activating":  # else it waits for this very region, or is at it
-        started = tools.run(("systemctl", "restart", "--no-block", unit))
+    if state not in ("activating", "reloading"):  # else it waits for this very region, or is at it
+        started = tools.run(("systemctl", "reload-or-restart", "--no-block", unit))
         if started.code:
             return f"request {request.name} cannot be started: {started.stderr}"
     return f"request {request.name} takes it up"
