@@ -141,6 +141,18 @@ def test_offline_blocks_are_brought_online_one_by_one() -> None:
     )
 
 
+@pytest.mark.parametrize(("zone", "verdict"), [("Movable", Verdict.DONE), ("Normal", Verdict.REFUSED)])
+def test_blocks_that_somebody_took_offline_stay_so(zone: str, verdict: Verdict) -> None:
+    """All of it was online once: what is offline now is no work of tierd's that was left half done."""
+    there = namespace(dax=device("kmem", blocks(zone=zone, offline=2)))
+    assert there.uuid is not None
+    found = plan(replace(holding(there), whole=frozenset({there.uuid})), REQUEST)
+    assert found.verdict is verdict
+    if verdict is Verdict.DONE:
+        (note,) = found.notes
+        assert note.startswith("2 blocks of dax0.0 taken offline by somebody else, and left so")
+
+
 RAW = namespace(mode="raw", dax=None)
 
 

@@ -18,7 +18,7 @@ from tierd.core.provision import Verdict
 from tierd.errors import ConfigError, TierdError
 from tierd.kernel.intents import Intents
 from tierd.kernel.paths import Root
-from tierd.service import conversion, convert, one_shot
+from tierd.service import convert, one_shot, recovery
 from tierd.service.conversion import ConversionError, Converter
 
 GIB = 1 << 30
@@ -205,7 +205,7 @@ def test_memory_that_comes_into_the_tier_of_dram_is_rolled_back(bench: Bench) ->
 
 def test_what_stays_online_is_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.machine.stub("daxctl", wrong_zone(bench))
-    monkeypatch.setattr("tierd.service.conversion.take_offline", lambda *_: (33, 34))
+    monkeypatch.setattr("tierd.service.recovery.take_offline", lambda *_: (33, 34))
     with pytest.raises(ConversionError, match="2 blocks of dax0.0 are in use and stay online"):
         bench.converter.run(REQUEST)
     assert bench.machine.acts() == [CREATE, CONVERT]
@@ -297,7 +297,7 @@ def test_a_node_without_kswapd_gets_it_by_a_block_that_comes_online(
     bench.machine.write("proc/51/comm", "kcompactd0\n")
     bench.machine.write("proc/61/comm", "kcompactd1\n")
     written: list[tuple[str, str]] = []
-    write = conversion.write_setting
+    write = recovery.write_setting
 
     def onlining(root: Root, path: str, value: str) -> None:
         write(root, path, value)
@@ -305,7 +305,7 @@ def test_a_node_without_kswapd_gets_it_by_a_block_that_comes_online(
         if path.endswith("memory40/state"):
             bench.machine.write("proc/60/comm", "kswapd1\n")
 
-    monkeypatch.setattr(conversion, "write_setting", onlining)
+    monkeypatch.setattr(recovery, "write_setting", onlining)
     bench.converter.recover()
     assert ("devices/system/memory/memory40/state", "online_movable") in written
     assert "started kswapd1" in bench.reports[-1][1]

@@ -45,6 +45,7 @@ class Store(Bench):
         assert "store" in text
         listing.write_text(text)
         write = self.machine.write
+        write("sys/bus/nd/devices/namespace0.0/alt_name", "store\n")
         write("sys/bus/nd/devices/namespace0.0/block/pmem0/x", "")
         for name, content in (("dev", "259:0"), ("size", str(SIZE // 512)), ("ro", "0")):
             write(f"sys/class/block/pmem0/{name}", f"{content}\n")

@@ -211,6 +211,7 @@ class Inventory:
     gone.
     taken: namespaces that tierd began to give up with their owners' consent, oldest first.
     drained: the interleave sets of regions that an operator has drained.
+    whole: the UUIDs of namespaces all of which tierd has seen online in this boot.
     """
 
     regions: tuple[Region, ...]
@@ -222,3 +223,4 @@ class Inventory:
     condemned: frozenset[tuple[str, str]] = frozenset()
     taken: tuple[Taken, ...] = ()
     drained: frozenset[int] = frozenset()
+    whole: frozenset[str] = frozenset()

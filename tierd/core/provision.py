@@ -16,6 +16,7 @@ from tierd.core import capacity, refusals
 from tierd.core.inventory import Inventory, Namespace, Region, Span
 from tierd.core.policy import ProvisionRequest
 from tierd.core.refusals import Refusal, label_of, same_tier
+from tierd.core.text import plural
 from tierd.core.units import format_size
 
 NAMESPACE_ALIGNMENT = 2 << 20
@@ -224,6 +225,15 @@ def plan_existing(
             notes.append(f"node {target} is in {tier} together with DRAM: the kernel and tierd see one tier")
         return result(Verdict.DONE)
 
+    offline = [number for number in wanted if number in present and not present[number].online]
+    others = all(number in present and (present[number].movable or number in offline) for number in wanted)
+    if dax is not None and dax.system_ram and others and namespace.uuid in inventory.whole:
+        notes.append(
+            f"{plural(len(offline), 'block')} of {dax.name} taken offline by somebody else, and left so:"
+            f" `daxctl online-memory {dax.name}` brings them back"
+        )
+        return result(Verdict.DONE)
+
     found = refusals.of_region(inventory, region, target)
     found += refusals.of_namespace(inventory, request, namespace)
     if dax is not None:
@@ -247,7 +257,6 @@ def plan_existing(
     elif not dax.system_ram:
         steps = (_system_ram(inventory, dax.name, target, numbers),)
     else:
-        offline = [number for number in wanted if number in present and not present[number].online]
         steps = (
             Step(
                 Action.ONLINE_BLOCKS,

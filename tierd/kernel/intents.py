@@ -34,6 +34,9 @@ TAKEN = Action.TAKE_NAMESPACE.value
 CXL_MADE = Action.CREATE_CXL_REGION.value
 """The action that makes a region of CXL memory, which does not outlive the boot."""
 
+ONLINE = frozenset({Action.SYSTEM_RAM.value, Action.ONLINE_BLOCKS.value})
+"""Actions after which a namespace's memory is online."""
+
 GONE = Action.DESTROY_NAMESPACE.value
 """The action after which it is free capacity."""
 
@@ -155,18 +158,36 @@ class Intents:
 
     def made(self) -> frozenset[tuple[str, str]]:
         """Requests, each with the UUID of its namespace as last recorded; none from the intent to make it
-        until the result that names it. Raises DeniedError, MalformedError."""
+        until the result that names it, or until it was to become memory. Raises DeniedError,
+        MalformedError."""
         latest: dict[str, str | None] = {}
         for record in self._records():
-            facts = record.get("facts")
+            facts, action = record.get("facts"), record.get("action")
             uuid = facts.get("uuid") if isinstance(facts, dict) else None
-            begun = record.get("action") in MAKING and record.get("record") == "intent"
-            gone = record.get("action") == GONE and record.get("outcome") == "done"
+            begun = action in MAKING and record.get("record") == "intent"
+            gone = action == GONE and record.get("outcome") == "done"
             if begun or gone:
                 latest[str(record.get("request"))] = None
-            elif isinstance(uuid, str):
+            # what is drained or given up may be somebody else's
+            elif isinstance(uuid, str) and action in MADE | ONLINE:
                 latest[str(record.get("request"))] = uuid
         return frozenset((request, uuid) for request, uuid in latest.items() if uuid)
+
+    def whole(self) -> frozenset[str]:
+        """The UUIDs of namespaces whose memory was all online, in this boot, when tierd last did something
+        about it. Raises DeniedError, MalformedError."""
+        begun: dict[str, str] = {}
+        found: set[str] = set()
+        for record in self._records():
+            facts, id_ = record.get("facts"), str(record.get("id"))
+            uuid = facts.get("uuid") if isinstance(facts, dict) else None
+            if record.get("record") == "intent" and isinstance(uuid, str):
+                found.discard(uuid)
+                if record.get("action") in ONLINE and record.get("boot") == self._boot:
+                    begun[id_] = uuid
+            elif record.get("outcome") == "done" and id_ in begun:
+                found.add(begun[id_])
+        return frozenset(found)
 
     def taken(self) -> tuple[Taken, ...]:
         """Namespaces begun to be given up with consent, oldest first; one for each request and UUID. Raises

@@ -56,9 +56,10 @@ def measure(
     made: frozenset[tuple[str, str]] = frozenset()
     condemned: frozenset[tuple[str, str]] = frozenset()
     taken: tuple[Taken, ...] = ()
+    whole: frozenset[str] = frozenset()
     try:
         unfinished, made, condemned = record.unfinished(), record.made(), record.condemned()
-        taken = record.taken()
+        taken, whole = record.taken(), record.whole()
     except DeniedError:
         if denied is None:
             raise
@@ -73,6 +74,7 @@ def measure(
         condemned=condemned,
         taken=taken,
         drained=frozenset(entry.iset_id for entry in read_drained(record.path.parent)),
+        whole=whole,
     )
 
 

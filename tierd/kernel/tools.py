@@ -39,6 +39,11 @@ class ToolError(TierdError):
     """A tool was ended: it took too long, or wrote too much."""
 
 
+class AbandonedError(ToolError):
+    """A tool does not end, not even when it is killed: it hangs in the kernel, which goes on with what it
+    was told."""
+
+
 @dataclass(frozen=True, slots=True)
 class ToolResult:
     """How a tool ended. code: its exit code, negative for a signal. stderr: at most 500 characters, one
@@ -78,7 +83,8 @@ class Tools:
         return (self.path(argv[0]), *argv[1:])
 
     def run(self, argv: tuple[str, ...], *, deadline: float = 60.0) -> ToolResult:
-        """Run a tool to its end, at most `deadline` seconds. Raises UnsupportedError, ToolError."""
+        """Run a tool to its end, at most `deadline` seconds. Raises UnsupportedError, ToolError;
+        AbandonedError, also in place of what interrupted it, when it would not end."""
         full = self.resolve(argv)
         process = subprocess.Popen(
             full,
@@ -92,9 +98,13 @@ class Tools:
         )
         try:
             stdout, stderr = _drain(process, time.monotonic() + deadline, full[0])
-        except BaseException:
-            _end(process)
-            raise
+        except BaseException as error:
+            if _end(process):
+                raise
+            raise AbandonedError(
+                f"{full[0]} hangs in the kernel, and was left behind; nothing else is begun until it ends",
+                hint="the next run puts right what it leaves",
+            ) from error
         text = " ".join(stderr.decode("utf-8", errors="replace").split())
         return ToolResult(full, process.returncode, stdout, text[:500])
 
@@ -146,8 +156,9 @@ def _drain(process: subprocess.Popen[bytes], until: float, name: str) -> tuple[b
     return bytes(collected[process.stdout]), bytes(collected[process.stderr])
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a tool and what it started; one that hangs in the kernel is left behind after a moment."""
+def _end(process: subprocess.Popen[bytes]) -> bool:
+    """End a tool and what it started; one that hangs in the kernel is left behind after a moment. Whether it
+    has ended."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
@@ -157,3 +168,4 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     for stream in (process.stdout, process.stderr):
         if stream is not None:
             stream.close()
+    return process.returncode is not None

@@ -7,7 +7,6 @@ or finished by the next one. Nothing that a tool says about its success is belie
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import time
@@ -19,46 +18,31 @@ from tierd.core.capacity import whole_blocks
 from tierd.core.inventory import DaxDevice, Inventory, Namespace
 from tierd.core.policy import ProvisionRequest
 from tierd.core.provision import (
-    MEMORY_POLICY,
     ONLINE_POLICY,
     Action,
-    Command,
     ProvisionPlan,
     Setting,
     Step,
 )
-from tierd.core.provision_text import act_text
 from tierd.core.refusals import same_tier
 from tierd.core.share_plan import SharePlan
 from tierd.core.shares import MOST_SLICES, plan_share
-from tierd.errors import GoneError, TierdError
+from tierd.errors import TierdError
 from tierd.kernel.dax import read_device
-from tierd.kernel.files import read_text
-from tierd.kernel.intents import MAKING, Intent, Intents, Value
-from tierd.kernel.inventory import read_nodes, take_inventory
+from tierd.kernel.intents import MAKING, Intent, Value
+from tierd.kernel.inventory import read_nodes
 from tierd.kernel.memory_blocks import (
-    block_state,
-    missing_threads,
     read_block_size,
-    take_offline,
     write_setting,
 )
-from tierd.kernel.paths import Root
-from tierd.kernel.tools import ToolError, Tools
+from tierd.kernel.tools import AbandonedError
 from tierd.service.draining import deadline_of, drain
 from tierd.service.ownership import require_ours, require_unused
+from tierd.service.recovery import COMMAND_DEADLINE, Recovery
 
-ROLL_BACK = "roll-back"
-COMMAND_DEADLINE = 120.0
-"""Seconds for one call of ndctl or daxctl: a terabyte takes the kernel tens of seconds to take up."""
 DRIVER_DEADLINE = 15.0
 """Seconds for udev to load device_dax and the driver to bind."""
-OFFLINE_DEADLINE = 60.0
 MOST_STEPS = 6 * MOST_SLICES
-
-Report = Callable[[str, str, Mapping[str, str]], None]
-"""Takes one event: its kind (``begun``, ``draining``, ``step-done``, ``failed``, ``restored``), words, and
-fields for the journal."""
 
 
 class ConversionError(TierdError):
@@ -67,40 +51,12 @@ class ConversionError(TierdError):
 
 
 @dataclass(frozen=True, slots=True)
-class Converter:
+class Converter(Recovery):
     """What a conversion works with. Used by tierd-convert only, under its lock, from the main thread."""
 
-    root: Root
-    tools: Tools
-    intents: Intents
-    report: Report
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     drain_deadline: float | None = None
-
-    def look(self) -> Inventory:
-        """The machine now. Raises what take_inventory raises."""
-        return take_inventory(self.root, self.tools, self.intents)
-
-    def recover(self) -> None:
-        """Put back what runs that were stopped left behind. Raises DeniedError, MalformedError,
-        ConversionError."""
-        for intent in self.intents.open_intents():
-            done = []
-            if intent.boot == self.intents.boot:
-                for path, value in intent.saved.items():
-                    if self._put_back(path, value):
-                        done.append(f"{path} is {value} again")
-                device = intent.facts.get("device")
-                if intent.action == Action.SYSTEM_RAM.value and isinstance(device, str):
-                    done += self._roll_back_if_fixed(intent.request, device)
-                    done += self._start_threads(device)
-            words = (
-                f"an earlier run was stopped during {intent.action};"
-                f" {', '.join(done) or 'nothing was to be put back'}"
-            )
-            self.intents.conclude(intent, "interrupted", words, {})
-            self.report("restored", f"{intent.request}: {words}", {"TIERD_INTENT": intent.id})
 
     def run(self, request: ProvisionRequest) -> SharePlan:
         """Do what the plan says until it is done or refused; the last plan. Raises ConversionError and
@@ -153,6 +109,9 @@ class Converter:
             else:
                 said = self._perform(intent, step)
             after = self._check(plan, step, device, said)
+        except AbandonedError as error:
+            # the intent stays open: what the kernel does under the tool is put right when that has ended
+            raise ConversionError(f"{request.name}: {error}", hint=error.hint) from error
         except TierdError as error:
             undone = self._undo(plan, step, device)
             words = "; ".join((str(error), *undone))
@@ -163,21 +122,33 @@ class Converter:
         self.report("step-done", f"{request.name}: {step.action} done", {**fields, **after_fields})
 
     def _perform(self, intent: Intent, step: Step) -> str:
-        """Run the step's acts; what the tools said. The policy is put back whatever happens."""
+        """Run the step's acts; what the tools said. The policy is put back when they have ended: the kernel
+        asks for it for each block that it adds."""
         said = []
+        ended = True
         try:
             for act in step.acts:
                 if isinstance(act, Setting):
-                    write_setting(self.root, act.path, act.value)
+                    try:
+                        write_setting(self.root, act.path, act.value)
+                    except TierdError as error:
+                        # one block that fails is no reason to do without the others
+                        if step.action is not Action.ONLINE_BLOCKS:
+                            raise
+                        said.append(str(error))
                     continue
                 result = self.tools.run(act.argv, deadline=COMMAND_DEADLINE)
                 if result.code:
                     said.append(
                         f"{act.argv[0]} ended with exit code {result.code}: {result.stderr or 'silent'}"
                     )
+        except AbandonedError:
+            ended = False
+            raise
         finally:
-            for path, value in intent.saved.items():
-                self._put_back(path, value)
+            if ended:
+                for path, value in intent.saved.items():
+                    self._put_back(path, value)
         return "; ".join(said)
 
     def _check(
@@ -275,80 +246,14 @@ class Converter:
 
     def _undo(self, plan: ProvisionPlan, step: Step, device: DaxDevice | None) -> list[str]:
         """After a step that failed: memory that is not as it must be goes again."""
-        if device is None or step.action not in (Action.SYSTEM_RAM, Action.ONLINE_BLOCKS):
-            return []
         try:
-            return self._roll_back(plan.request.name, device.name)
+            if device is not None and step.action is Action.SYSTEM_RAM:
+                return self._roll_back(plan.request.name, device.name)
+            if device is not None and step.action is Action.ONLINE_BLOCKS:
+                return self._take_back(device)
         except TierdError as error:
             return [f"it could not be undone: {error}"]
-
-    def _roll_back_if_fixed(self, request: str, device: str) -> list[str]:
-        try:
-            now = read_device(self.root, device, read_block_size(self.root))
-        except GoneError:
-            return []
-        if now.system_ram and any(block.online and not block.movable for block in now.blocks):
-            return self._roll_back(request, device)
         return []
-
-    def _roll_back(self, request: str, name: str) -> list[str]:
-        """Take the device's memory offline and make it devdax again; what was done, in words."""
-        block_size = read_block_size(self.root)
-        now = read_device(self.root, name, block_size)
-        if not now.system_ram:
-            return []
-        command = Command(("daxctl", "reconfigure-device", "-m", "devdax", "-f", name))
-        acts = (*(f"take memory{b.number} offline" for b in now.blocks if b.online), self._act_text(command))
-        intent = self.intents.begin(request, ROLL_BACK, acts, {"device": name}, {})
-        stayed, still = take_offline(self.root, now.blocks, OFFLINE_DEADLINE), False
-        if stayed:
-            words = f"{len(stayed)} blocks of {name} are in use and stay online until a reboot"
-        else:
-            with contextlib.suppress(ToolError):  # what became of the device is read below
-                self.tools.run(command.argv, deadline=COMMAND_DEADLINE)
-            still = read_device(self.root, name, block_size).system_ram
-            words = f"{name} was rolled back: its memory is offline" + (
-                ", daxctl left the mode" if still else ""
-            )
-        self.intents.conclude(intent, "failed" if stayed or still else "done", words, {})
-        self.report(
-            "restored", f"{request}: {words}", {"TIERD_INTENT": intent.id, "TIERD_ARGV": "\n".join(acts)}
-        )
-        return [words]
-
-    def _start_threads(self, name: str) -> list[str]:
-        """Let the kernel start the threads that the device's node lacks, if any; what was done."""
-        try:
-            now = read_device(self.root, name, read_block_size(self.root))
-        except GoneError:
-            return []
-        movable = [block for block in now.blocks if block.movable]
-        node = now.target_node
-        if not movable or node is None or not (missing := missing_threads(self.root, node)):
-            return []
-        last = movable[-1]
-        if not take_offline(self.root, (last,), OFFLINE_DEADLINE):
-            write_setting(self.root, block_state(last.number), MEMORY_POLICY)
-        if still := missing_threads(self.root, node):
-            return [f"node {node} is without {' and '.join(still)} until a reboot"]
-        return [f"started {' and '.join(missing)}, which the kernel could not"]
-
-    def _put_back(self, path: str, value: str) -> bool:
-        """Write `value` where one of our steps wrote MEMORY_POLICY; whether that was necessary.
-
-        A third value is somebody else's, and stays.
-        """
-        current = read_text(self.root.sys / path).strip()
-        if current == value:
-            return False
-        if current != MEMORY_POLICY:
-            words = f"{path} is {current}, which somebody else set: it is not put back to {value}"
-            self.report("failed", words, {})
-            return False
-        write_setting(self.root, path, value)
-        if read_text(self.root.sys / path).strip() != value:
-            raise ConversionError(f"{path} cannot be put back to {value}")
-        return True
 
     def _require_free(self, namespace: Namespace, step: Step, request: str) -> None:
         """The last look before a step that takes a namespace from whoever uses it. Raises
@@ -356,7 +261,7 @@ class Converter:
         if step.action in (Action.FINISH_NAMESPACE, Action.DESTROY_NAMESPACE):
             self._require_unused(namespace.name)
         try:
-            if step.action is Action.DESTROY_NAMESPACE:
+            if step.action in (Action.FINISH_NAMESPACE, Action.DESTROY_NAMESPACE):
                 require_ours(self.root, namespace)
             elif step.action is Action.SYSTEM_RAM and namespace.dax is not None:
                 require_unused(self.root, namespace.dax.name, (namespace.dax.name,))
@@ -369,14 +274,11 @@ class Converter:
             path = self.root.dev / block.name
             try:
                 os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+            except FileNotFoundError:
+                continue
             except OSError as error:
-                if error.errno == errno.EBUSY:
-                    raise ConversionError(f"{path} is in use; {namespace} is left alone") from error
-
-    def _act_text(self, act: Command | Setting) -> str:
-        if isinstance(act, Command):
-            act = Command(self.tools.resolve(act.argv))
-        return act_text(act, str(self.root.sys))
+                why = "is in use" if error.errno == errno.EBUSY else f"cannot be opened ({error.strerror})"
+                raise ConversionError(f"{path} {why}; {namespace} is left alone") from error
 
 
 def _changes_policy(step: Step) -> bool:

@@ -22,7 +22,9 @@ from tierd.errors import TierdError
 from tierd.kernel.edges import KEPT, Edges, forget, keep, read_edges
 from tierd.kernel.evidence import examine, find_data
 from tierd.kernel.intents import Value
-from tierd.service.conversion import COMMAND_DEADLINE, MOST_STEPS, ConversionError, Converter
+from tierd.kernel.tools import AbandonedError
+from tierd.service.conversion import MOST_STEPS, ConversionError, Converter
+from tierd.service.recovery import COMMAND_DEADLINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,8 @@ class Taker:
             assert isinstance(act, Command)
             try:
                 result = self.converter.tools.run(act.argv, deadline=COMMAND_DEADLINE)
+            except AbandonedError:
+                raise
             except TierdError as error:  # what became of it is read from the machine
                 said.append(str(error))
                 continue
