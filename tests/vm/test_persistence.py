@@ -128,10 +128,21 @@ def test_blocks_and_a_whole_device_go_under_the_daemon_and_stay_away(server: Ser
     guest.wait_for(f"{lines} | grep -q 'memory blocks {taken} went offline'")
     time.sleep(12)
     assert guest.output(f"{lines} | grep -c 'memory blocks {taken} went offline'") == "1"
+    assert server.convert() == 0
     assert guest.output(f"cat {path}/state") == "offline"
     assert tiers(guest)[1] == ("slow", 7 * 128 * MIB)
     guest.run(f"echo online_movable > {path}/state")
     guest.wait_for(f"{lines} | grep -q 'memory blocks {taken} went online'")
+    server.is_memory()
+
+    # A changed request is carried out under a service that requires it.
+    needs = "Requires=tierd-convert@test.service -p After=tierd-convert@test.service"
+    guest.run(f"systemd-run --unit=needs -p {needs} sleep infinity")
+    needing = guest.output("systemctl show -P MainPID needs")
+    guest.run("systemctl reload tierd-convert@test", timeout=180)
+    guest.run("systemctl reload tierd", timeout=60)
+    guest.wait_for("systemctl is-active --quiet tierd-convert@test", timeout=180)
+    assert guest.output("systemctl show -P MainPID needs") == needing != "0"
     server.is_memory()
 
     # All of it: the node vanishes under the daemon and under the workload.
