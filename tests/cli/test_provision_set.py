@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.fixtures.region import ISET, SimulatedRegion
-from tierd.cli import main, provision, provision_set
+from tierd.cli import main, provision, provision_apply, provision_set
 from tierd.config.loader import parse
 from tierd.kernel.intents import Intents
 from tierd.kernel.tools import ToolResult, Tools
@@ -47,11 +47,12 @@ class Bench:
             return ToolResult(argv, 0, b"", "")
 
         monkeypatch.setattr(Tools, "run", running)
-        for module in (provision, provision_set):
+        for module in (provision, provision_apply, provision_set):
             monkeypatch.setattr(module, "Root", lambda: self.machine.root)
             monkeypatch.setattr(module, "Tools", lambda: self.machine.tools)
         monkeypatch.setattr(provision, "DEFAULT_PATH", self.record)
-        monkeypatch.setattr(provision_set, "DEFAULT_PATH", self.policy)
+        for module in (provision_apply, provision_set):
+            monkeypatch.setattr(module, "DEFAULT_PATH", self.policy)
         monkeypatch.setattr(os, "geteuid", lambda: 0)
 
     def carry_out(self) -> None:

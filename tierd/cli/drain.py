@@ -15,6 +15,8 @@ from typing import Any
 from tierd.cli import Exit
 from tierd.cli.arguments import add_json
 from tierd.cli.provision import NoRequestError, require_root
+from tierd.cli.provision_apply import CARRY_OUT_DEADLINE
+from tierd.cli.provision_apply import agreed as agreed_to
 from tierd.config import DEFAULT_PATH as POLICY_PATH
 from tierd.config import load
 from tierd.core.drain import DrainPlan, find_region, hindrances, plan_drain, regions_of
@@ -32,8 +34,6 @@ from tierd.kernel.paths import Root
 from tierd.kernel.picture import take_picture
 from tierd.kernel.tools import Tools
 
-CARRY_OUT_DEADLINE = 7300.0
-"""Seconds for a unit, which has a limit of two hours of its own."""
 POLL_SECONDS = 0.5
 
 
@@ -167,7 +167,7 @@ class _Command:
         if any(plan.verdict is Verdict.REFUSED for plan in plans):
             words = [reason.words for plan in plans for reason in plan.refusals]
             raise TierdError(f"refused: {'; '.join(words)}", hint="nothing was changed")
-        if not (agreed or _agreed()):
+        if not (agreed or agreed_to("drain it?")):
             print("nothing was changed; --yes does it without asking", file=sys.stderr)
             return Exit.FAILED
         mark_drained(DEFAULT_PATH.parent, iset_ids, deadline)
@@ -269,10 +269,3 @@ def _lines(entry: dict[str, Any]) -> list[str]:
         ]
     lines = [f"{name} is to be drained: not safe to remove", *(f"  {words}" for words in entry["reasons"])]
     return [clean(line, None) for line in lines]
-
-
-def _agreed() -> bool:
-    if not sys.stdin.isatty():
-        return False
-    print("drain it? [y/N] ", end="", flush=True, file=sys.stderr)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")

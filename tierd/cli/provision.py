@@ -31,7 +31,8 @@ _NEXT = {
     (
         Verdict.READY,
         ProvisionMode.APPLY,
-    ): "`systemctl enable --now tierd-convert@{name}` does this now and at each boot",
+    ): "`tierctl provision apply {name}` does this now, `systemctl enable --now tierd-convert@{name}` now"
+    " and at each boot",
     (Verdict.READY, ProvisionMode.PLAN): "nothing is run while the policy says `mode: plan`",
     (
         Verdict.DONE,
@@ -60,8 +61,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_draft(plan, "--policy")
     add_json(plan)
     plan.set_defaults(handler=_plan)
-    from tierd.cli import provision_set
+    from tierd.cli import provision_apply, provision_set
 
+    provision_apply.add_parser(commands)
     provision_set.add_parser(commands)
     listing = commands.add_parser(
         "list",

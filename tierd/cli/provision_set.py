@@ -9,22 +9,18 @@ import argparse
 import os
 import secrets
 import sys
-from functools import partial
 from pathlib import Path
 
 from tierd.cli import Exit
-from tierd.cli.provision import NoRequestError, look, plan_text, require_root
+from tierd.cli.provision import NoRequestError, plan_text, require_root
+from tierd.cli.provision_apply import agreed, carry_out, plan_of
 from tierd.config import DEFAULT_PATH, source
-from tierd.config.allow import allowance
 from tierd.config.edit import with_size
 from tierd.core.policy import ProvisionMode
 from tierd.core.provision import Verdict
 from tierd.errors import GoneError, TierdError
 from tierd.kernel.paths import Root
 from tierd.kernel.tools import Tools
-
-CARRY_OUT_DEADLINE = 7300.0
-"""Seconds for the unit, which has a limit of two hours of its own."""
 
 
 class SizeError(TierdError):
@@ -69,25 +65,18 @@ def set_size(arguments: argparse.Namespace) -> int:
         raise NoRequestError(str(error)) from None
     except ValueError as error:
         raise SizeError(f"SIZE {error}", hint="the policy is unchanged") from None
-    allow = partial(allowance, str(DEFAULT_PATH))
-    plan = look(root).plan(request, allow)
+    plan = plan_of(root, request)
     print(plan_text(plan, root))
     if plan.verdict is Verdict.REFUSED:
         return Exit.FAILED
-    if not (arguments.yes or _agreed()):
+    if not (arguments.yes or agreed("write this into the policy, and carry it out?")):
         print("nothing was changed; --yes does it without asking", file=sys.stderr)
         return Exit.FAILED
     write_policy(DEFAULT_PATH, content, changed)
     if request.mode is ProvisionMode.PLAN:
         print(f"{DEFAULT_PATH} is changed; nothing is run while it says `mode: plan`")
         return Exit.OK
-    unit = f"tierd-convert@{request.name}.service"
-    done = tools.run(("systemctl", "reload-or-restart", unit), deadline=CARRY_OUT_DEADLINE)
-    after = look(root).plan(request, allow)
-    if done.code or after.verdict is not Verdict.DONE:
-        raise TierdError(f"{unit} did not do all of it", hint=f"journalctl -u {unit}")
-    print(f"{request.name}: done")
-    return Exit.OK
+    return carry_out(root, tools, request)
 
 
 def write_policy(path: Path, before: bytes, after: bytes) -> None:
@@ -115,10 +104,3 @@ def write_policy(path: Path, before: bytes, after: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
-
-
-def _agreed() -> bool:
-    if not sys.stdin.isatty():
-        return False
-    print("write this into the policy, and carry it out? [y/N] ", end="", flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
