@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -406,6 +407,13 @@ def test_the_lock_is_one_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert first is not None
         with one_shot.lock(path) as second:
             assert second is None
+    # one that says how long it takes is waited for
+    with one_shot.lock(path) as first:
+        assert first is not None
+        one_shot.busy_for(first, 0.7)
+        begun = time.monotonic()
+        with one_shot.lock(path) as second:
+            assert second is None and 0.9 < time.monotonic() - begun < 5.0
     with one_shot.lock(path) as third:
         assert third is not None
         with pytest.raises(BlockingIOError), path.open() as file:

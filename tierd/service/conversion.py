@@ -224,13 +224,15 @@ class Converter(Recovery):
     def _drain(self, request: str, device: DaxDevice, fields: Mapping[str, str]) -> str:
         """Empty the device's blocks and take them offline. Raises ConversionError when one stays."""
 
-        def progress(done: int, of: int) -> None:
-            words = f"{done} of {of} blocks of {device.name} are empty and offline"
-            self.report("draining", f"{request}: {words}", {**fields, "TIERD_BLOCKS": f"{done}/{of}"})
-
         deadline = self.drain_deadline
         if deadline is None:
             deadline = deadline_of(len(device.blocks) * read_block_size(self.root))
+        more = {**fields, "TIERD_DEADLINE": f"{deadline:g}"}
+
+        def progress(done: int, of: int) -> None:
+            words = f"{done} of {of} blocks of {device.name} are empty and offline"
+            self.report("draining", f"{request}: {words}", {**more, "TIERD_BLOCKS": f"{done}/{of}"})
+
         stayed, lost = drain(self.root, device.blocks, deadline, progress)
         if stayed:
             words = (

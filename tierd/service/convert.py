@@ -33,7 +33,8 @@ from tierd.service.cxl_conversion import CxlConverter
 from tierd.service.draining import DRAIN_DEADLINE, DRAIN_SECONDS_PER_GIB
 from tierd.service.events import EventType, Priority
 from tierd.service.notify import Notifier
-from tierd.service.one_shot import LOCK, Exit, Stopped, lock, say, stoppable
+from tierd.service.one_shot import LOCK, LOCK_DEADLINE, Exit, Stopped, busy_for, lock, say, stoppable
+from tierd.service.recovery import COMMAND_DEADLINE, Report
 from tierd.service.taking import Taker
 
 DEVICE_DEADLINE = 60.0
@@ -42,6 +43,10 @@ LONGEST_PAUSE = 5.0
 """Seconds between two whole looks meanwhile."""
 SETTLE_DEADLINE = 5.0
 """Seconds to wait once more with the lock, for what another conversion has only just finished."""
+HELD_UP = (
+    f"another request or drain holds {LOCK}, without progress for {LOCK_DEADLINE:g} s; nothing was changed:"
+    f" `fuser {LOCK}` names who, wait until it has ended"
+)
 _TRANSIENT = frozenset(
     {
         *("region-not-found", "namespace-not-found", "dimm-not-found", "memdev-not-found"),
@@ -170,16 +175,11 @@ def _carry_out(
     status."""
     with lock(LOCK) as descriptor:
         if descriptor is None:
-            say(FAILED, f"{request.name}: another conversion is running", request.name, {})
+            unit = f"tierd-convert@{request.name}"
+            say(FAILED, f"{request.name}: {HELD_UP}; then `systemctl restart {unit}`", request.name, {})
             return Exit.BUSY
         tools = replace(tools, inherit=(descriptor,))
-
-        notifier = Notifier()
-
-        def report(kind: str, words: str, fields: Mapping[str, str]) -> None:
-            notifier.status(words)
-            say(KINDS[kind], words, request.name, fields)
-
+        report = reporter(descriptor, request.name)
         converter = CxlConverter(root, tools, record, report, drain_deadline=drain)
         converter.recover()
         _wait(root, tools, record, request, origin, wait)
@@ -202,6 +202,19 @@ def _carry_out(
         return Exit.REFUSED
     say(DONE, f"{request.name}: {gist}", request.name, fields)
     return Exit.OK
+
+
+def reporter(descriptor: int, name: str) -> Report:
+    """What a converter tells it goes into the journal and the unit's status, and tells those who wait for
+    the lock `descriptor` that there is progress. name: what it is about."""
+    notifier = Notifier()
+
+    def report(kind: str, words: str, fields: Mapping[str, str]) -> None:
+        busy_for(descriptor, float(fields.get("TIERD_DEADLINE", COMMAND_DEADLINE)))
+        notifier.status(words)
+        say(KINDS[kind], words, name, fields)
+
+    return report
 
 
 def _fields(plan: AnyPlan) -> dict[str, str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tierd.core.drain import DrainPlan, find_region, hindrances, plan_drain
@@ -23,9 +23,8 @@ from tierd.kernel.paths import Root
 from tierd.kernel.picture import take_picture
 from tierd.kernel.tools import Tools
 from tierd.service.conversion import MOST_STEPS, ConversionError, Converter
-from tierd.service.convert import KINDS
+from tierd.service.convert import HELD_UP, reporter
 from tierd.service.events import EventType, Priority
-from tierd.service.notify import Notifier
 from tierd.service.one_shot import LOCK, Exit, Stopped, failure, lock, say, stoppable
 
 DRAINED = EventType("drained", "79c5676c9a6ef7a826e8f718ead7729f", Priority.NOTICE)
@@ -67,14 +66,9 @@ def _run(name: str) -> int:
         raise TierdError(f"{name} is not marked as drained", hint=f"tierctl drain {name}")
     with stoppable(), lock(LOCK) as descriptor:
         if descriptor is None:
-            return _fail(name, "a conversion is running", Exit.BUSY)
-        notifier = Notifier()
-
-        def report(kind: str, words: str, fields: Mapping[str, str]) -> None:
-            notifier.status(words)
-            say(KINDS[kind], words, name, fields)
-
+            return _fail(name, HELD_UP, Exit.BUSY)
         tools = replace(tools, inherit=(descriptor,))
+        report = reporter(descriptor, name)
         converter = Converter(root, tools, record, report, drain_deadline=mark.deadline)
         converter.recover()
         plan = empty(converter, mark)

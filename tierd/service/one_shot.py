@@ -21,6 +21,9 @@ from tierd.service.journal import default_sink, to_stderr
 
 LOCK = Path("/run/tierd/convert.lock")
 LOCK_DEADLINE = 120.0
+"""Seconds after which one that holds the lock and shows no progress is not waited for any longer."""
+_LONGEST = 7200.0
+"""Seconds that anything may take at most, so that a clock which jumps does not make others wait for ever."""
 
 
 class Exit(IntEnum):
@@ -41,24 +44,34 @@ class Stopped(BaseException):
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[int | None]:
-    """The lock on all conversions, as a descriptor for the tools to inherit; None when it is not to be had
-    in time."""
+    """The lock on all conversions, as a descriptor for the tools to inherit; None when it is not to be had,
+    and who holds it gets no further. Several requests in one boot have to wait for each other, for as long
+    as terabytes take; a tool that hangs in the kernel keeps the lock for good."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        until = time.monotonic() + LOCK_DEADLINE
+        begun = time.time()
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() > until:
+                now = time.time()
+                expected = min(os.fstat(descriptor).st_mtime, now + _LONGEST)
+                if now > max(begun, expected) + LOCK_DEADLINE:
                     yield None
                     return
                 time.sleep(0.2)
+        busy_for(descriptor, 0.0)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def busy_for(descriptor: int, seconds: float) -> None:
+    """Tell those who wait for the lock that what is being done may take so long from now."""
+    until = time.time() + seconds
+    os.utime(descriptor, (until, until))
 
 
 @contextlib.contextmanager
