@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -55,15 +56,43 @@ class Bench:
     def plan(self, request: CxlRequest = ALL) -> CxlPlan:
         return plan_cxl(take_cxl(self.machine.root, self.machine.tools, self.intents), request)
 
-    def by_others(self, zone: str, driver: str = "kmem") -> None:
+    def by_others(self, zone: str, driver: str = "kmem", name: str = "region3") -> None:
         """A region that tierd did not make."""
         state = self.machine.load()
         region = {"size": GIB, "ways": 1, "committed": True, "driver": driver, "targets": [["mem0", 0]]}
-        state["regions"]["region3"] = region
+        state["regions"][name] = region
         self.machine.save(state)
         if driver == "kmem":
             self.machine.add_memory(GIB, zone)
         self.machine.draw()
+
+    def switch_to_devdax(self) -> None:
+        """Tierd's own region, by an administrator."""
+        self.free()
+        state = self.machine.load()
+        state["regions"]["region9"]["driver"] = "device_dax"
+        self.machine.save(state)
+        self.machine.draw()
+
+    def free(self, *regions: str) -> None:
+        """All memory of the devices goes, and those regions."""
+        for path in self.machine.root.memory_blocks.glob("memory[0-9]*/state"):
+            path.write_text("offline\n")
+        assert self.machine.remove_memory()
+        state = self.machine.load()
+        for region in regions:
+            del state["regions"][region]
+        self.machine.save(state)
+        self.machine.draw()
+
+    def use(self) -> None:
+        """A process maps dax0.0."""
+        maps = "7f0000000000-7f0000200000 rw-s 00000000 00:06 1 /dev/dax0.0"
+        for name, content in {"comm": "postgres", "maps": maps, "mountinfo": ""}.items():
+            self.machine.write(f"proc/4242/{name}", content)
+        for name in ("fd", "ns"):
+            (self.machine.root.proc / "4242" / name).mkdir()
+        (self.machine.root.proc / "4242/ns/mnt").symlink_to("mnt:[1]")
 
     def vice(self, vice: str) -> None:
         self.machine.save({**self.machine.load(), "vice": vice})
@@ -198,13 +227,10 @@ class Killed(BaseException):
     """As SIGKILL would: nothing of the converter's own runs after it."""
 
 
-@pytest.mark.parametrize("vice", ["", "half", "nothing"])
-def test_a_run_that_was_killed_over_the_tool_is_got_over(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, vice: str
-) -> None:
-    bench.vice(vice)
+def killed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is killed over the tool that makes the region."""
 
-    def killed(self: CxlConverter, intent: Intent, step: Step) -> str:
+    def perform(self: CxlConverter, intent: Intent, step: Step) -> str:
         for act in step.acts[:2]:
             if isinstance(act, Setting):
                 write_setting(self.root, act.path, act.value)
@@ -213,16 +239,122 @@ def test_a_run_that_was_killed_over_the_tool_is_got_over(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(CxlConverter, "_perform", killed)
+        patch.setattr(CxlConverter, "_perform", perform)
         with pytest.raises(Killed):
             bench.converter.run_cxl(ALL)
-    assert bench.machine.policy() == "online_movable" and bench.intents.cxl_made() == {"cxl0"}
+
+
+@pytest.mark.parametrize("vice", ["", "half", "nothing"])
+def test_a_run_that_was_killed_over_the_tool_is_got_over(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, vice: str
+) -> None:
+    bench.vice(vice)
+    killed(bench, monkeypatch)
+    assert bench.machine.policy() == "online_movable" and bench.intents.cxl_made() == frozenset()
     bench.vice("")
     again = bench.converter
     again.recover()
     assert bench.machine.policy() == "online"
     assert again.run_cxl(ALL).verdict is Verdict.DONE
     assert bench.machine.blocks() == MOVABLE and len(bench.machine.load()["regions"]) == 1
+    # it is known as tierd's own, and goes again
+    assert not bench.plan().adopted and bench.converter.run_cxl(NONE).verdict is Verdict.DONE
+    assert bench.machine.load()["regions"] == {}
+
+
+def test_what_others_made_after_a_kill_is_not_taken_for_what_the_run_began(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.vice("nothing")
+    killed(bench, monkeypatch)
+    bench.vice("")
+    bench.by_others("", driver="device_dax")
+    again = bench.converter
+    again.recover()
+    assert kinds(again.run_cxl(ALL)) == ["devdax"] and bench.machine.acts() == [CREATE]
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["used", "untold"])
+@pytest.mark.parametrize("request_", [ALL, NONE])
+def test_a_region_of_its_own_that_somebody_uses_is_left_alone(
+    bench: Bench, told: bool, request_: CxlRequest
+) -> None:
+    bench.converter.run_cxl(ALL)
+    bench.switch_to_devdax()
+    bench.use()
+    words = r"region9 is in use, and left alone: process 4242 \(postgres\) has it mapped"
+    if not told:
+        (bench.machine.root.dax_devices / "dax0.0/dev").unlink()
+        words = "who uses dax0.0 of region9 cannot be told"
+    with pytest.raises(ConversionError, match=words):
+        bench.converter.run_cxl(request_)
+    assert bench.machine.acts() == [CREATE]
+    # and when the process has ended, it is made anew
+    shutil.rmtree(bench.machine.root.proc / "4242")
+    bench.machine.draw()
+    assert bench.converter.run_cxl(request_).verdict is Verdict.DONE
+    assert bench.machine.acts()[:3] == [CREATE, *TAKE_DOWN]
+
+
+@pytest.mark.parametrize("name", ["region3", "region9"])
+def test_a_region_of_others_in_the_place_of_its_own_is_left_alone(bench: Bench, name: str) -> None:
+    """Names come again; the region is another one."""
+    bench.converter.run_cxl(ALL)
+    bench.free("region9")
+    bench.by_others("", driver="device_dax", name=name)
+    assert kinds(bench.converter.run_cxl(ALL)) == ["devdax"]
+    assert bench.converter.run_cxl(NONE).verdict is Verdict.DONE
+    assert bench.machine.acts() == [CREATE]
+
+
+def test_an_unfinished_region_of_others_is_none_of_these_devices(bench: Bench) -> None:
+    bench.converter.run_cxl(ALL)
+    state = bench.machine.load()
+    state["regions"]["region3"] = {"size": 0, "ways": 1, "committed": False, "driver": "", "targets": []}
+    bench.machine.save(state)
+    bench.machine.draw()
+    assert bench.converter.run_cxl(ALL).verdict is Verdict.DONE
+    bench.free("region9")
+    assert bench.converter.run_cxl(ALL).verdict is Verdict.DONE
+    assert bench.machine.acts() == [CREATE, CREATE] and "region3" in bench.machine.load()["regions"]
+
+
+@pytest.mark.parametrize("driver", ["device_dax", "kmem"])
+def test_a_region_that_others_were_quicker_to_make_is_left_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, driver: str
+) -> None:
+    perform = CxlConverter._perform
+
+    def too_late(self: CxlConverter, intent: Intent, step: Step) -> str:
+        bench.by_others("Movable", driver=driver)
+        bench.machine.stub("cxl", "echo no capacity >&2; exit 228")
+        return perform(self, intent, step)
+
+    monkeypatch.setattr(CxlConverter, "_perform", too_late)
+    with pytest.raises(ConversionError, match=r"the region is not there \(cxl ended .* no capacity\)$"):
+        bench.converter.run_cxl(ALL)
+    assert list(bench.machine.load()["regions"]) == ["region3"] and bench.plan().adopted
+
+
+def test_of_two_that_appear_together_none_is_taken_down(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    perform = CxlConverter._perform
+
+    def meanwhile(self: CxlConverter, intent: Intent, step: Step) -> str:
+        said = perform(self, intent, step)
+        bench.by_others("", driver="")
+        return said
+
+    monkeypatch.setattr(CxlConverter, "_perform", meanwhile)
+    with pytest.raises(ConversionError, match="region3 and region9 are left alone"):
+        bench.converter.run_cxl(ALL)
+    assert bench.machine.acts() == [CREATE] and len(bench.machine.load()["regions"]) == 2
+
+
+def test_that_udev_is_slow_is_no_failure_of_the_region(bench: Bench) -> None:
+    bench.machine.stub("udevadm", "exit 1")
+    assert bench.converter.run_cxl(ALL).verdict is Verdict.DONE and not bench.plan().adopted
 
 
 def test_what_came_in_the_wrong_zone_behind_a_kill_is_brought_online_anew(bench: Bench) -> None:

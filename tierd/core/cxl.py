@@ -1,11 +1,11 @@
-"""CXL memory: the devices that offer it, the regions made of them, what is to be done about a request. Pure.
+"""CXL memory: what is to be done about a request for it. Pure.
 
 What these devices hold is volatile: nothing of it outlives a reboot, nor does a region that tierd made. So a
 region is made anew at each boot, and nothing is lost when one is taken down but memory in use, which is
 drained first. A region that others made (the firmware, an operator) is adopted: tierd brings its memory
 online and takes it offline on request, and never takes the region itself down.
 
-Filled by kernel/cxl.py; planned for `tierctl provision plan` and for tierd-convert, which takes one step and
+Planned for `tierctl provision plan` and for tierd-convert, which takes one step and
 plans anew.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from tierd.core import capacity, refusals
+from tierd.core.cxl_machine import CxlMachine, CxlMemdev, CxlRegion, CxlWindow
 from tierd.core.inventory import DaxDevice, Inventory, MemoryBlock
 from tierd.core.policy import CxlRequest
 from tierd.core.provision import (
@@ -36,77 +37,6 @@ alloc_hpa)."""
 
 BLOCK_STATE = "devices/system/memory/memory{}/state"
 """The path of a memory block's state, below the sysfs root."""
-
-
-@dataclass(frozen=True, slots=True)
-class CxlMemdev:
-    """A memory device on CXL, ``mem0``; names renumber. Sizes in bytes.
-
-    serial: what names it for good; None when it has none. volatile, persistent: what it offers of each kind.
-    free: volatile capacity that no region has. bridge: number of the host bridge that it is behind.
-    settled: whether the kernel has found the way to it; until then nothing is known of its regions.
-    """
-
-    name: str
-    serial: int | None
-    volatile: int
-    persistent: int
-    free: int
-    bridge: str = ""
-    settled: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class CxlWindow:
-    """Physical addresses that the firmware has set aside for CXL: a root decoder, ``decoder0.0``.
-
-    bridges: numbers of the host bridges that it interleaves. volatile: whether the kernel makes regions of
-    volatile memory in it. free: bytes that no region has, though perhaps not in one piece.
-    """
-
-    name: str
-    bridges: frozenset[str]
-    volatile: bool
-    free: int
-
-
-@dataclass(frozen=True, slots=True)
-class CxlRegion:
-    """A region of CXL memory, as ``region0`` on the bus of CXL, which has nothing to do with the nd bus.
-
-    mode: ``ram`` or ``pmem``. size: bytes, 0 while it has none. memdevs: names of its devices, by position;
-    fewer than `ways` while it is being made. committed: whether the hardware decodes it. enabled: whether a
-    driver has it. window: name of the root decoder that it is in. devices: names of its dax devices. dax:
-    the first of them, None when there is none, or the reader may not see it.
-    """
-
-    name: str
-    mode: str
-    size: int
-    ways: int
-    memdevs: tuple[str, ...]
-    committed: bool
-    enabled: bool
-    window: str
-    devices: tuple[str, ...] = ()
-    dax: DaxDevice | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CxlMachine:
-    """The machine as a request for CXL memory sees it.
-
-    inventory: nodes, memory blocks and the policy for new ones; its regions of persistent memory are not
-    asked. tool: whether `cxl` is installed. made: requests whose region tierd began to make in this boot,
-    and did not take down.
-    """
-
-    inventory: Inventory
-    memdevs: tuple[CxlMemdev, ...]
-    regions: tuple[CxlRegion, ...]
-    windows: tuple[CxlWindow, ...]
-    tool: bool
-    made: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,19 +92,18 @@ class _Work:
                 words = f"no CXL memory device has serial {serial:#x}; there is {known or 'none'}"
                 self.refused.append(Refusal("memdev-not-found", words))
 
+    def ours(self, region: CxlRegion) -> bool:
+        """Whether the record says that tierd made this very region."""
+        return bool(region.identity) and (self.request.name, region.identity) in self.machine.made
+
     def regions(self) -> list[CxlRegion]:
-        """Volatile regions of exactly these devices; also what a killed run left of one."""
+        """Tierd's own region of these devices, whatever state it is in; else volatile ones of exactly
+        these."""
         wanted = {memdev.name for memdev in self.memdevs}
-        ours = self.request.name in self.machine.made
-        return [
-            region
-            for region in self.machine.regions
-            if region.mode in ("ram", "none")
-            and (
-                set(region.memdevs) == wanted
-                or (ours and not region.committed and set(region.memdevs) <= wanted)
-            )
-        ]
+        volatile = [region for region in self.machine.regions if region.mode in ("ram", "none")]
+        exact = [region for region in volatile if set(region.memdevs) == wanted]
+        unfinished = [r for r in volatile if not r.committed and set(r.memdevs) < wanted]
+        return [region for region in (*exact, *unfinished) if self.ours(region)] or exact
 
     def create(self) -> CxlPlan:
         """A region out of what is free in the devices."""
@@ -226,13 +155,13 @@ class _Work:
 
     def bring_up(self, region: CxlRegion) -> CxlPlan:
         """The region is there: what remains."""
-        adopted = self.request.name not in self.machine.made
+        adopted = not self.ours(region)
         dax = region.dax
         if dax is None or not region.enabled or not region.committed or not dax.system_ram:
             if adopted:
                 self.refused.append(_idle(region))
                 return self.result(Verdict.READY, region)
-            # nothing of it is in use: it is made anew
+            # it is made anew; whether somebody uses it is asked before it goes
             made = self.create_after(region)
             steps = (take_down(region), *made.steps)
             return self.result(Verdict.READY, region, steps, made.numbers)
@@ -268,7 +197,7 @@ class _Work:
     def notes(self, region: CxlRegion, fixed: list[MemoryBlock], memory: int) -> tuple[str, ...]:
         assert region.dax is not None
         found, node = [], region.dax.target_node
-        if self.request.name not in self.machine.made:
+        if not self.ours(region):
             found.append(f"{region.name} was made by others: tierd adopts its memory, and leaves the region")
         if fixed:
             zones = "/".join(sorted({block.zone or "an unknown zone" for block in fixed}))
@@ -287,7 +216,7 @@ class _Work:
 
     def release(self, region: CxlRegion) -> CxlPlan:
         """The memory goes; the region too, when tierd made it."""
-        adopted = self.request.name not in self.machine.made
+        adopted = not self.ours(region)
         dax, block = region.dax, self.inventory.block_size
         online = () if dax is None else self.online(dax)
         fixed = [b for b in online if not b.movable]
@@ -321,7 +250,7 @@ class _Work:
         numbers: Numbers | None = None,
         notes: tuple[str, ...] = (),
     ) -> CxlPlan:
-        adopted = region is not None and self.request.name not in self.machine.made
+        adopted = region is not None and not self.ours(region)
         verdict = Verdict.REFUSED if self.refused else verdict
         return CxlPlan(
             self.request, verdict, region, adopted, steps, numbers, tuple(dict.fromkeys(self.refused)), notes

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tierd.core import capacity, provision, refusals
-from tierd.core.cxl import CxlMachine, CxlMemdev, CxlRegion, plan_cxl
+from tierd.core.cxl import plan_cxl
+from tierd.core.cxl_machine import CxlMachine, CxlMemdev, CxlRegion
 from tierd.core.inventory import (
     SYSTEM_RAM_DRIVER,
     DaxDevice,

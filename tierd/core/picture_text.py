@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tierd.core import picture as pictures
-from tierd.core.cxl import CxlMachine, CxlMemdev, CxlRegion
+from tierd.core.cxl_machine import CxlMachine, CxlMemdev, CxlRegion
 from tierd.core.inventory import SYSTEM_RAM_DRIVER, Namespace, Region
 from tierd.core.kinds_of_device import DaxKind, kind_of_region
 from tierd.core.memory_side_cache import cache_words

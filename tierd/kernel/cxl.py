@@ -6,12 +6,12 @@ import contextlib
 import re
 from pathlib import Path
 
-from tierd.core.cxl import CxlMachine, CxlMemdev, CxlRegion, CxlWindow
+from tierd.core.cxl_machine import CxlMachine, CxlMemdev, CxlRegion, CxlWindow
 from tierd.core.inventory import DaxDevice, Inventory
 from tierd.core.text import in_order
 from tierd.errors import DeniedError, GoneError, MalformedError, UnsupportedError
 from tierd.kernel.dax import read_device
-from tierd.kernel.files import read_int, read_text
+from tierd.kernel.files import named_errors, read_int, read_text
 from tierd.kernel.intents import Intents
 from tierd.kernel.inventory import read_nodes
 from tierd.kernel.memory_blocks import read_block_size, read_online_policy
@@ -100,9 +100,18 @@ def read_regions(
                     window=directory.resolve().parent.name,
                     devices=names,
                     dax=_device(root, names, block_size, denied),
+                    identity=_identity(directory),
                 )
             )
     return tuple(regions)
+
+
+def _identity(directory: Path) -> str:
+    """The name, and the number of the directory in sysfs, which the kernel gives once in a boot
+    (fs/kernfs/dir.c, __kernfs_new_node): names come again, and a volatile region's `uuid` is empty. Raises
+    GoneError, DeniedError, MalformedError."""
+    with named_errors(directory):
+        return f"{directory.name}:{directory.stat().st_ino}"
 
 
 def _device(

@@ -207,21 +207,25 @@ class Intents:
                 latest[key] = taken
         return tuple(latest.values())
 
-    def cxl_made(self) -> frozenset[str]:
-        """Requests whose CXL region tierd began to make in this boot, and did not take down since. Raises
-        DeniedError, MalformedError."""
-        found: set[str] = set()
+    def cxl_made(self) -> frozenset[tuple[str, str]]:
+        """Requests whose CXL region tierd made in this boot and did not take down since, each with the
+        identity of the region; none until the result that says it. Raises DeniedError, MalformedError."""
+        found: dict[str, str] = {}
+        begun: set[str] = set()
         for record in self._records():
-            request, action = str(record.get("request")), record.get("action")
-            facts = record.get("facts")
-            if action == CXL_MADE and record.get("record") == "intent":
-                found.discard(request)
-                if record.get("boot") == self._boot:
-                    found.add(request)
+            request, facts = str(record.get("request")), record.get("facts")
+            if record.get("record") == "intent":
+                if record.get("action") == CXL_MADE and record.get("boot") == self._boot:
+                    begun.add(str(record.get("id")))
+                    found.pop(request, None)
             # known to be gone, or never to have come
             elif isinstance(facts, dict) and facts.get("cxl_region") == "gone":
-                found.discard(request)
-        return frozenset(found)
+                found.pop(request, None)
+            elif isinstance(facts, dict) and str(record.get("id")) in begun:
+                identity = facts.get("cxl_identity")
+                if isinstance(identity, str):
+                    found[request] = identity
+        return frozenset(found.items())
 
     def _records(self) -> list[dict[str, object]]:
         try:

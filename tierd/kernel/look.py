@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from tierd.core.any_plan import AnyPlan
-from tierd.core.cxl import CxlMachine, plan_cxl
+from tierd.core.cxl import plan_cxl
+from tierd.core.cxl_machine import CxlMachine
 from tierd.core.inventory import Inventory
 from tierd.core.policy import AnyRequest, CxlRequest, NamespaceRequest
 from tierd.core.shares import plan_share

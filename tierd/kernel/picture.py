@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from tierd.core.cxl import CxlMachine
+from tierd.core.cxl_machine import CxlMachine
 from tierd.core.inventory import DaxDevice, Inventory
 from tierd.core.picture import DaxView, Picture
 from tierd.core.text import plural
