@@ -128,6 +128,15 @@ def test_the_unit() -> None:
     assert not [key for key, value in hiding.items() if value in settings.get(key, [])]
 
 
+def test_what_udev_starts_is_installed() -> None:
+    rules = (ROOT / "systemd/90-tierd.rules").read_text(encoding="utf-8")
+    wanted = re.findall(r'ENV\{SYSTEMD_WANTS\}\+="([^"]+)"', rules)
+    assert len(wanted) == len([line for line in rules.split("\n") if line.startswith("ACTION==")]) == 2
+    installed = (ROOT / "debian/tierd.install").read_text(encoding="utf-8")
+    for unit in wanted:
+        assert f"systemd/{unit.replace('%k', '')} usr/lib/systemd/system\n" in installed
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 def test_the_unit_is_hardened() -> None:
     done = subprocess.run(

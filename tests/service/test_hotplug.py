@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.fixtures.region import ISET, SIZE, SimulatedRegion
+from tests.kernel.fixtures.simulated_cxl import GIB, SimulatedCxl
 from tests.service.conftest import ROOT, DaemonProgram, wait_for
 from tests.service.test_boot import settings
 from tierd.config.loader import parse
@@ -23,6 +24,7 @@ from tierd.kernel.regions import read_regions
 from tierd.kernel.tools import ToolResult, Tools
 from tierd.service import hotplug
 from tierd.service.conversion import Converter
+from tierd.service.cxl_conversion import CxlConverter
 from tierd.service.devices import DeviceWatch
 
 UNIT = "tierd-convert@pmem0.service"
@@ -33,6 +35,7 @@ class Plug:
 
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.machine = SimulatedRegion(directory / "machine").begin()
+        self.cxl = SimulatedCxl(directory / "cxl").begin()
         self.state = directory / "state"
         self.monkeypatch = monkeypatch
         self.calls: list[str] = []
@@ -62,6 +65,15 @@ class Plug:
         request = f"{{name: pmem0, region: {{iset_id: '{iset:#x}'}}, size: 512MiB, mode: {mode}}}"
         policy = parse(f"version: 1\nprovision:\n  - {request}\n".encode(), "here")
         self.monkeypatch.setattr(hotplug.tierd.config, "load", lambda _: policy)
+
+    def ask_cxl(self, *serials: int, mode: str = "apply") -> None:
+        """On the machine with CXL memory."""
+        listed = ", ".join(f"'{serial:#x}'" for serial in serials)
+        request = f"{{name: cxl0, cxl: {{serials: [{listed}]}}, size: all, mode: {mode}}}"
+        policy = parse(f"version: 1\nprovision:\n  - {request}\n".encode(), "here")
+        self.monkeypatch.setattr(hotplug.tierd.config, "load", lambda _: policy)
+        self.monkeypatch.setattr(hotplug, "Root", lambda: self.cxl.root)
+        self.monkeypatch.setattr(hotplug, "Tools", lambda: self.cxl.tools)
 
     def ask_for(self, uuid: str) -> None:
         request = f"{{name: pmem0, namespace: {{uuid: {uuid}}}, consent: destroy, mode: apply}}"
@@ -146,6 +158,75 @@ def test_requests_for_cxl_memory_are_no_concern_of_a_region(
     assert plug.calls == []
 
 
+def test_a_cxl_device_is_taken_up_as_a_region_is(plug: Plug, capfd: pytest.CaptureFixture[str]) -> None:
+    plug.ask_cxl(0x1234, 0x1235)
+    for device in ("mem0", "mem1"):
+        said = appear(capfd, device)
+        assert f"{device}: 1GiB of volatile CXL memory, 1GiB free; request cxl0 takes it up" in said
+        assert plug.calls.pop() == "reload-or-restart --no-block tierd-convert@cxl0.service"
+    plug.active = "activating"
+    assert "takes it up" in appear(capfd, "mem0")
+    assert plug.calls[-1].startswith("show") and plug.cxl.acts() == []
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("unclaimed", 'no request of the policy names it (serial: "0x1234")'),
+        ("persistent", "tierd would not use it: not enough volatile capacity in mem0"),
+        ("plan", "request cxl0 would use it, and says `mode: plan`"),
+        (
+            "disabled",
+            "request cxl0 would use it: `systemctl enable --now tierd-convert@cxl0.service` lets it",
+        ),
+        ("partner", "request cxl0 is refused: no CXL memory device has serial 0x9"),
+        ("unsettled", "request cxl0 is refused: mem0 has no endpoint"),
+        ("made", "mem0: 1GiB of volatile CXL memory, 0B free; request cxl0 has what it asks for"),
+    ],
+)
+def test_of_every_other_cxl_device_there_is_one_line(
+    plug: Plug, case: str, words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plug.ask_cxl(0x1234, mode="plan" if case == "plan" else "apply")
+    plug.enabled = case != "disabled"
+    devices = plug.cxl.root.cxl_devices
+    if case in ("unclaimed", "persistent"):
+        plug.ask_cxl(0x1235)
+    if case == "persistent":
+        (devices / "mem0/ram/size").write_text("0x0\n")
+    if case == "partner":
+        plug.ask_cxl(0x1234, 0x9)
+    if case == "unsettled":
+        (devices / "endpoint2").unlink()
+    if case == "made":
+        record = intents.Intents(intents.DEFAULT_PATH, plug.cxl.root)
+        (request,) = hotplug.tierd.config.load(Path()).cxl
+        CxlConverter(plug.cxl.root, plug.cxl.tools, record, lambda *_: None).run_cxl(request)
+    assert words in appear(capfd, "mem0")
+    assert not [call for call in plug.calls if call.startswith("reload-or-restart")]
+
+
+def test_a_cxl_device_is_waited_for_until_its_region_is_there(
+    plug: Plug, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Early in the boot a region that the firmware made has no driver yet."""
+    plug.ask_cxl(0x1234)
+    plug.monkeypatch.setattr(hotplug, "SETTLE_DEADLINE", 60.0)
+    region = {"size": GIB, "ways": 1, "committed": True, "driver": "", "targets": [["mem0", 0]]}
+    plug.cxl.save({"regions": {"region0": region}, "vice": ""})
+    plug.cxl.draw()
+
+    def come(_: float) -> None:
+        plug.cxl.save({"regions": {"region0": {**region, "driver": "kmem"}}, "vice": ""})
+        plug.cxl.add_memory(GIB, "Movable")
+        plug.cxl.draw()
+
+    plug.monkeypatch.setattr(hotplug.time, "sleep", come)
+    assert "request cxl0 has what it asks for" in appear(capfd, "mem0")
+    plug.monkeypatch.setattr(hotplug, "SETTLE_DEADLINE", 0.0)
+    assert appear(capfd, "mem7") == "", "gone again"
+
+
 def test_what_is_there_already_is_not_started_again(plug: Plug, capfd: pytest.CaptureFixture[str]) -> None:
     record = intents.Intents(intents.DEFAULT_PATH, plug.machine.root)
     policy = hotplug.tierd.config.load(Path())
@@ -177,11 +258,12 @@ def test_failures_are_one_line(plug: Plug, capfd: pytest.CaptureFixture[str]) ->
     assert "only root" in appear(capfd, code=77)
 
 
-def test_the_rule_starts_one_unit_for_each_region() -> None:
+def test_the_rules_start_one_unit_for_each_device() -> None:
     lines = (ROOT / "systemd/90-tierd.rules").read_text(encoding="utf-8").splitlines()
-    (rule,) = [line for line in lines if line and not line.startswith("#")]
-    assert 'ACTION=="add", SUBSYSTEM=="nd", KERNEL=="region[0-9]*"' in rule
-    assert 'ENV{SYSTEMD_WANTS}+="tierd-hotplug@%k.service"' in rule and "RUN" not in rule
+    rules = [line for line in lines if line and not line.startswith("#")]
+    matches = ['SUBSYSTEM=="nd", KERNEL=="region[0-9]*"', 'SUBSYSTEM=="cxl", KERNEL=="mem[0-9]*"']
+    wants = 'TAG+="systemd", ENV{SYSTEMD_WANTS}+="tierd-hotplug@%k.service"'
+    assert rules == [f'ACTION=="add", {match}, {wants}' for match in matches]
     unit = settings("tierd-hotplug@.service")
     assert unit["Type"] == ["oneshot"] and "RemainAfterExit" not in unit
     # it may look, and start what acts; it cannot write a kernel setting
