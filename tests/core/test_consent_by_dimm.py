@@ -84,6 +84,27 @@ def test_what_is_not_one_bare_dimm_is_refused(machine: Inventory, kind: str, wor
     assert kinds(found) == {kind} and words in found.refusals[0].words and not found.steps
 
 
+@pytest.mark.parametrize("enabled", [False, True], ids=["disabled", "enabled"])
+@pytest.mark.parametrize("first", [False, True], ids=["behind", "before"])
+def test_a_dimm_that_is_part_of_another_region_is_refused(first: bool, enabled: bool) -> None:
+    other = replace(
+        BARE.regions[0],
+        name="region1",
+        span=Span(START + 4 * GIB, 4 * GIB),
+        dimms=("nmem0", "nmem1"),
+        serials=(SERIAL, "8680-2"),
+        enabled=enabled,
+        namespaces=(),
+    )
+    regions = (other, *BARE.regions) if first else (*BARE.regions, other)
+    machine = replace(BARE, regions=regions)
+    assert find_target(machine, REQUEST) is None
+    found = ask(None, REQUEST, machine)
+    assert kinds(found) == {"dimm"} and not found.steps
+    words = found.refusals[0].words
+    assert "region0" in words and "region1" in words and "one region of it" in words
+
+
 def test_it_is_given_up_when_its_dimm_has_labels() -> None:
     target = find_target(BARE, REQUEST)
     assert target is not None

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tierd.core import provision
-from tierd.core.evidence import Content, Evidence, Target, find_target, finding, taken_of
+from tierd.core.evidence import Content, Evidence, Target, find_target, finding, regions_of_dimm, taken_of
 from tierd.core.foresight import without
 from tierd.core.inventory import Inventory, Namespace, Region, Taken
 from tierd.core.policy import NamespaceRequest, ProvisionRequest
@@ -171,12 +171,17 @@ def _plan_absent(inventory: Inventory, request: NamespaceRequest) -> ProvisionPl
 
 def _absent_on_dimm(inventory: Inventory, serial: str) -> Refusal:
     """Why the DIMM has no namespace that its serial number alone could name."""
-    found = [region for region in inventory.regions if serial in region.serials]
+    found = regions_of_dimm(inventory, serial)
     if not found:
         known = ", ".join(sorted({s for region in inventory.regions for s in region.serials if s})) or "none"
         return Refusal("dimm-not-found", f"no region has a DIMM {serial}; there is {known}")
     names = ", ".join(region.name for region in found)
-    if len(found) > 1 or found[0].serials != (serial,):
+    if len(found) > 1:
+        words = (
+            f"{serial} is part of {names}, and is to be part of one region alone: labels would take what"
+            " lies in each of them; have the firmware make one region of it, once nothing in them is wanted"
+        )
+    elif found[0].serials != (serial,):
         words = (
             f"{serial} is not alone in {names}: what lies on several DIMMs is not taken by the serial of one"
         )

@@ -97,11 +97,18 @@ def regions_asked(inventory: Inventory, request: AnyRequest) -> frozenset[int]:
     return frozenset(iset for iset in (*found, taken.iset_id if taken else None) if iset)
 
 
+def regions_of_dimm(inventory: Inventory, serial: str) -> tuple[Region, ...]:
+    """The regions that the DIMM is part of, alone or interleaved, disabled ones too."""
+    return tuple(region for region in inventory.regions if serial in region.serials)
+
+
 def find_target(inventory: Inventory, request: NamespaceRequest) -> Target | None:
     """The namespace that is to be given up, of which evidence is to be had; None for none or several."""
     taken = taken_of(inventory, request)
     every = [(region, n) for region in inventory.regions for n in region.namespaces]
     if request.dimm:
+        if len(regions_of_dimm(inventory, request.dimm)) > 1:
+            return None  # labels are the whole DIMM's: they take what lies in each of its regions
         found = [(r, n) for r, n in every if r.serials == (request.dimm,) and not r.labelled]
     else:
         found = [(r, n) for r, n in every if n.uuid is not None and n.uuid.lower() == request.uuid]
