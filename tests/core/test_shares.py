@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.core.test_provision import BLOCK, DRAM, GIB, ISET, MACHINE, MIB, REGION, START, first_fit
 from tierd.core.capacity import page_structures
+from tierd.core.drain import plan_drain
 from tierd.core.foresight import with_made, without
 from tierd.core.inventory import DaxDevice, Inventory, MemoryBlock, MemoryNode, Namespace, Span
 from tierd.core.policy import ProvisionMode, ProvisionRequest
@@ -218,6 +219,38 @@ def test_what_is_in_use_must_have_a_place() -> None:
         full, nodes=(replace(DRAM, available=2 * GIB), replace(used, available=2 * GIB + 900 * MIB))
     )
     assert plan_share(half, ask(GIB)).verdict is Verdict.READY
+
+
+@pytest.mark.parametrize("more", [0, 512 * MIB])
+def test_several_slices_that_go_do_not_share_one_place(more: int) -> None:
+    kernel = Kernel()
+    kernel.run(ask(GIB))
+    kernel.run(ask(2 * GIB))
+    # 1.5 GiB is in use: for each slice alone others have room, for both they have not
+    dram = MemoryNode(0, 4 * GIB, 1485 * MIB + more, True, True, "memory_tier4")
+    slow = MemoryNode(1, 2 * GIB, 512 * MIB, False, False, "memory_tier56", True)
+    machine = replace(kernel.machine, nodes=(dram, slow))
+    found, drained = plan_share(machine, ask(0)), plan_drain(machine, machine.regions[0])
+    assert len(found.changes) == 2 and found.verdict is drained.verdict
+    if more:
+        assert found.verdict is Verdict.READY
+    else:
+        assert [r.kind for r in found.refusals] == ["room"] and found.next is None
+    # one alone has a place
+    assert plan_share(machine, ask(GIB)).verdict is Verdict.READY
+
+
+def test_a_slice_that_goes_is_reckoned_to_fill_dram_first() -> None:
+    kernel = Kernel()
+    kernel.run(ask(GIB))
+    dram = MemoryNode(0, 4 * GIB, 756 * MIB, True, True, "memory_tier4")
+    slow = MemoryNode(1, GIB, 24 * MIB, False, False, None, True)
+    other = MemoryNode(2, 4 * GIB, 3 * GIB, False, False, None, True)
+    machine = replace(kernel.machine, nodes=(dram, slow, other))
+    region = machine.regions[0]
+    after, _ = without(machine, region, region.namespaces[0])
+    given = page_structures(GIB)
+    assert [n.available for n in after.nodes] == [256 * MIB + given, 0, 3 * GIB - 600 * MIB]
 
 
 @pytest.mark.parametrize("lost", ["made", "uuid"])

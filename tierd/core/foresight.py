@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tierd.core import capacity
+from tierd.core import capacity, room
 from tierd.core.inventory import Inventory, MemoryNode, Namespace, Region
 from tierd.core.provision import target_of
 
@@ -27,7 +27,7 @@ def with_made(
 
 
 def without(inventory: Inventory, region: Region, gone: Namespace) -> tuple[Inventory, Region]:
-    """The machine when `gone` is free capacity."""
+    """The machine when `gone` is free capacity, and what of it was in use is in other memory."""
     size = 0 if gone.span is None else gone.span.size
     online = 0 if gone.dax is None else sum(block.online for block in gone.dax.blocks)
     after = replace(
@@ -35,8 +35,10 @@ def without(inventory: Inventory, region: Region, gone: Namespace) -> tuple[Inve
         namespaces=tuple(n for n in region.namespaces if n is not gone),
         available=region.available + size,
     )
-    memory = -online * inventory.block_size
-    return _replace_region(_with_memory(inventory, target_of(region, gone), memory), region, after)
+    leaving, target = online * inventory.block_size, target_of(region, gone)
+    # what is in use moves before the memory goes
+    moved = room.moved_away(inventory, target, room.moving(inventory, target, leaving))
+    return _replace_region(_with_memory(moved, target, -leaving), region, after)
 
 
 def _with_memory(inventory: Inventory, number: int | None, memory: int) -> Inventory:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tierd.core import capacity
+from tierd.core import capacity, room
 from tierd.core.inventory import DaxDevice, Inventory, MemoryNode, Namespace, Region, Span
 from tierd.core.kinds_of_device import DaxKind, label_less_words
 from tierd.core.policy import ProvisionRequest
+from tierd.core.room import DRAM_KEPT_SHARE, SMALLEST_DRAM_KEPT
 from tierd.core.units import format_size
 
 LABEL_PREFIX = "tierd:"
@@ -21,12 +22,6 @@ LARGEST_RATIO = 8
 """Bytes of slow memory for each byte of DRAM. Memory that only holds movable pages needs kernel memory
 elsewhere for its page tables and caches (Documentation/admin-guide/mm/memory-hotplug.rst: 3:1 or 4:1 is
 fine, 63:1 is not)."""
-
-DRAM_KEPT_SHARE = 16
-SMALLEST_DRAM_KEPT = 64 << 20
-"""One sixteenth of DRAM, and at least 64 MiB, is to be available still when the page structures have been
-made."""
-
 
 DRAINED = "drained"
 """The kind of refusal that an operator has asked for, and that is no failure."""
@@ -344,22 +339,15 @@ def of_room(inventory: Inventory, target: int | None, leaving: int) -> list[Refu
     What of the node is in use, and does not fit into what of it stays, must fit into what other nodes have
     available beyond what DRAM is to keep, with a tenth to spare.
     """
-    node = next((n for n in inventory.nodes if n.number == target), None)
-    if node is None or not leaving:
-        return []
-    used = node.total - node.available
-    moving = max(0, used - max(0, node.total - leaving))
-    room = 0
-    for other in inventory.nodes:
-        kept = max(other.total // DRAM_KEPT_SHARE, SMALLEST_DRAM_KEPT) if other.dram else 0
-        room += max(0, other.available - kept) if other.number != target else 0
-    if moving * 11 <= room * 10:
+    moving = room.moving(inventory, target, leaving)
+    there = room.others_to_give(inventory, target)
+    if room.needed(moving) <= there:
         return []
     return [
         Refusal(
             "room",
             f"{_about(moving)} that is in use on node {target} would have no place: other nodes have"
-            f" {_about(room)} to give, and a tenth more than is moved is asked for",
+            f" {_about(there)} to give, and a tenth more than is moved is asked for",
         )
     ]
 
