@@ -17,7 +17,7 @@ from tierd.core.policy import ProvisionMode, ProvisionRequest
 from tierd.core.provision import Action, Command, Setting, Step, Verdict, memory_of
 from tierd.core.provision_text import plan_document, plan_lines
 from tierd.core.share_plan import SharePlan, slices_of
-from tierd.core.shares import plan_share
+from tierd.core.shares import MOST_SLICES, plan_share
 
 LARGE = replace(MACHINE, nodes=(replace(DRAM, total=16 * GIB, available=15 * GIB),))
 
@@ -325,6 +325,36 @@ def test_more_than_there_is_is_refused_and_what_is_there_is_brought_up() -> None
     assert "only what is there already is brought up" in text and "create-namespace" not in text
     kernel.change(lambda b: replace(b, online=True))
     assert plan_share(kernel.machine, ask(5 * GIB)).next is None
+
+
+def test_no_more_slices_are_made_than_can_be_numbered() -> None:
+    region = replace(REGION, span=Span(START, 64 * GIB), available=64 * GIB)
+    dram = replace(DRAM, total=200 * GIB, available=190 * GIB)
+    kernel = Kernel(replace(LARGE, regions=(region,), nodes=(dram,)))
+    for count in range(1, MOST_SLICES + 1):
+        kernel.run(ask(count * BLOCK))
+    assert len(kernel.machine.regions[0].namespaces) == MOST_SLICES
+    for more in (ask(100 * BLOCK), ask(200 * BLOCK), ask(per_cent=90.0), ask(all_but=GIB)):
+        found = plan_share(kernel.machine, more)
+        assert [r.kind for r in found.refusals] == ["too-many-slices"] and found.next is None
+        assert "`tierctl provision set pmem0 none`" in found.refusals[0].words
+    # what they hold can be asked for, and all of it can be given back
+    assert plan_share(kernel.machine, ask(MOST_SLICES * BLOCK)).verdict is Verdict.DONE
+    assert plan_share(kernel.machine, ask(0)).verdict is Verdict.READY
+    # a region that holds no more says so, with as many slices
+    full = with_free(kernel.machine, 0)
+    found = plan_share(full, ask(200 * BLOCK))
+    assert [r.kind for r in found.refusals] == ["capacity"]
+
+
+def with_free(machine: Inventory, free: int) -> Inventory:
+    """The same where a stranger holds all of the region but `free` bytes at its end."""
+    (region,) = machine.regions
+    assert region.span is not None
+    taken = max((n.span.end for n in region.namespaces if n.span is not None), default=region.span.start)
+    span = Span(taken, region.span.end - taken - free)
+    other = Namespace("namespace0.999", "x", "data", "fsdax", True, span)
+    return with_made(machine, region, other, 0)[0]
 
 
 def test_one_block_short_by_alignment_is_done_and_said() -> None:

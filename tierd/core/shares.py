@@ -161,6 +161,9 @@ class _Work:
         exact = self.request.size is not None
         if not self.limit and not self.slices and self.unsettled():
             return [self.refuse(missing)]
+        if left >= self.block and len(self.slices) >= MOST_SLICES and self.piece(left) is not None:
+            self.inventory, self.region, self.slices = before
+            return [self.too_many()]
         if left > self.block * len(self.slices) if exact else (left >= self.block and not self.slices):
             self.inventory, self.region, self.slices = before
             return [self.refuse(missing)]
@@ -225,7 +228,9 @@ class _Work:
 
     def number(self) -> int:
         """Of the next slice: the one that was begun and has no namespace yet, or the first that is free."""
-        free = [number for number in range(1, MOST_SLICES + 1) if number not in self.slices]
+        # one more than there are: a plan that says that nothing is free has a number too
+        most = max(MOST_SLICES, len(self.slices)) + 1
+        free = [number for number in range(1, most + 1) if number not in self.slices]
         begun = {name for name, _ in self.inventory.unfinished}
         if self.region.half_made:
             return next((n for n in free if slice_name(self.request.name, n) in begun), free[0])
@@ -243,6 +248,21 @@ class _Work:
         ]
         return ProvisionPlan(
             request, Verdict.REFUSED, region.name, target_node=region.target_node, refusals=tuple(found)
+        )
+
+    def too_many(self) -> ProvisionPlan:
+        """A plan that says that there are too many slices to make one more."""
+        name, region = self.request.name, self.region
+        memory = sum(memory_of(namespace, self.block).size for namespace in self.slices.values())
+        words = (
+            f"{name} has {len(self.slices)} slices in {region.name}, {format_size(memory)} of memory, and"
+            f" {MOST_SLICES} are the most: `tierctl provision set {name} none` gives them back, then what is"
+            " asked for can be made in fewer; or ask for what they hold"
+        )
+        refusal = refusals.Refusal("too-many-slices", words)
+        node = region.target_node
+        return ProvisionPlan(
+            self.request, Verdict.REFUSED, region.name, target_node=node, refusals=(refusal,)
         )
 
 
