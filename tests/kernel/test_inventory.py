@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -228,3 +229,16 @@ def test_the_dimms_of_a_region_and_their_serial_numbers_are_the_kernels(tmp_path
     machine.write("sys/bus/nd/devices/nmem0/nfit/id", "8680-56341200\n")
     (region,) = look(machine).regions
     assert (region.dimms, region.serials) == (("nmem0", "nmem7"), ("8680-56341200", ""))
+
+
+def test_what_modules_complain_of_is_known_without_asking_their_firmware(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    listing = json.loads((tmp_path / "ndctl.json").read_text())
+    listing["dimms"][0]["flag_failed_arm"] = True
+    listing["dimms"].append({"dev": "nmem9", "flag_failed_map": True})
+    (tmp_path / "ndctl.json").write_text(json.dumps(listing))
+    machine.stub("ndctl", 'case "$2" in *H*) exit 9;; esac; exec cat ../ndctl.json')
+    (region,) = look(machine).regions
+    assert [(dimm.name, dimm.flags, dimm.health) for dimm in region.modules] == [
+        ("nmem0", ("failed arm",), None)
+    ]

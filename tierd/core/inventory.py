@@ -111,7 +111,7 @@ class Region:
     provider: of its bus, as the kernel names it (``ACPI.NFIT``, ``virtio-pmem``, ``e820``); empty when
     unknown.
     dimms: the names of those that it interleaves, and serials what names each for good (``8680-56341200``);
-    empty for one whose serial number is not known.
+    empty for one whose serial number is not known. modules: what ndctl lists of them, with their flags.
     """
 
     name: str
@@ -130,6 +130,7 @@ class Region:
     provider: str = ""
     dimms: tuple[str, ...] = ()
     serials: tuple[str, ...] = ()
+    modules: tuple[Dimm, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tierd.core import capacity, provision, refusals
+from tierd.core import capacity, health, provision, refusals
 from tierd.core.cxl import plan_cxl
 from tierd.core.cxl_machine import CxlMachine, CxlMemdev, CxlRegion
 from tierd.core.inventory import (
@@ -113,7 +113,7 @@ class BlockRun:
 def of_region(inventory: Inventory, region: Region, *, blind: bool = False) -> Prospect:
     """What all the free capacity of a region would become."""
     if region.iset_id is None or blind:
-        found = tuple(refusals.of_region(inventory, region, region.target_node))
+        found = (*refusals.of_region(inventory, region, region.target_node), *health.of_modules(region))
         if region.iset_id is None and not found:
             found = (Refusal("no-iset-id", f"{region.name} has no iset_id: no policy can name it"),)
         return Prospect(Verdict.REFUSED if found else None, reasons=found)
@@ -129,7 +129,7 @@ def of_namespace(
         return Prospect(Verdict.REFUSED, reasons=(refusals.not_ours(namespace),))
     name = namespace.label.removeprefix(LABEL_PREFIX)
     if region.iset_id is None or blind:
-        found = tuple(refusals.of_region(inventory, region, region.target_node))
+        found = (*refusals.of_region(inventory, region, region.target_node), *health.of_modules(region))
         return Prospect(Verdict.REFUSED if found else None, request=name, reasons=found)
     return _of_plan(provision.plan(inventory, ProvisionRequest(name, region.iset_id, None)), name)
 

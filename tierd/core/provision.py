@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tierd.core import capacity, refusals
+from tierd.core import capacity, health, refusals
 from tierd.core.inventory import Inventory, Namespace, Region, Span
 from tierd.core.policy import ProvisionRequest
 from tierd.core.refusals import Refusal, label_of, same_tier
@@ -151,6 +151,7 @@ def plan_new(inventory: Inventory, request: ProvisionRequest, region: Region) ->
     found = [
         *refusals.of_label(inventory, request),
         *refusals.of_region(inventory, region, region.target_node),
+        *health.of_modules(region),
     ]
     extents = capacity.free_extents(region)
     found += refusals.of_layout(region, extents)
@@ -190,7 +191,7 @@ def plan_new(inventory: Inventory, request: ProvisionRequest, region: Region) ->
         (first, _system_ram(inventory, NEW_DEVICE, region.target_node, numbers)),
         numbers,
         tuple(found),
-        _size_notes(request, slice_.memory.size, inventory.block_size),
+        (*_size_notes(request, slice_.memory.size, inventory.block_size), *health.notes(region)),
     )
 
 
@@ -205,7 +206,7 @@ def plan_existing(
     present = {b.number: b for b in dax.blocks} if dax is not None else {}
     still_to_add = sum(inventory.block_size for number in wanted if number not in present)
     numbers = numbers_of(inventory, namespace.span or memory, memory, still_to_add)
-    notes: list[str] = []
+    notes = list(health.notes(region))
 
     def result(
         verdict: Verdict, steps: tuple[Step, ...] = (), refused: tuple[Refusal, ...] = ()
@@ -221,6 +222,7 @@ def plan_existing(
                 f"{region.name} reports {region.bad_blocks} ranges with media errors, and is in use as"
                 " memory"
             )
+        notes += health.failing(region)
         if tier := same_tier(inventory.nodes, target):
             notes.append(f"node {target} is in {tier} together with DRAM: the kernel and tierd see one tier")
         return result(Verdict.DONE)
@@ -235,6 +237,7 @@ def plan_existing(
         return result(Verdict.DONE)
 
     found = refusals.of_region(inventory, region, target)
+    found += health.of_modules(region)
     found += refusals.of_namespace(inventory, request, namespace)
     if dax is not None:
         found += refusals.of_blocks(dax, wanted, frozenset(present))

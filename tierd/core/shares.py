@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tierd.core import capacity, refusals
+from tierd.core import capacity, health, refusals
 from tierd.core.foresight import with_made, without
 from tierd.core.inventory import Inventory, Namespace, Region, Span
 from tierd.core.policy import ProvisionRequest
@@ -65,13 +65,14 @@ def plan_share(inventory: Inventory, request: ProvisionRequest) -> SharePlan:
     )
     changes = work.changes(going)
     numbers = _numbers(inventory, region, work, kept, changes)
+    of_modules = health.notes(region) if work.slices else ()
     return SharePlan(
         request,
         region.name,
         kept,
         tuple(changes),
         numbers,
-        _notes(request, inventory, numbers, kept, changes),
+        tuple(dict.fromkeys((*of_modules, *_notes(request, inventory, numbers, kept, changes)))),
     )
 
 
@@ -242,6 +243,7 @@ class _Work:
         request = _slice(self.request, self.number(), missing)
         extents = capacity.free_extents(region)
         found = refusals.of_region(self.inventory, region, region.target_node)
+        found += health.of_modules(region)
         found += refusals.of_label(self.inventory, request)
         found += refusals.of_layout(region, extents) or [
             refusals.no_room(self.inventory, request, region, extents)

@@ -51,7 +51,7 @@ def measure(
     regions = []
     for listed in listing.regions:
         with contextlib.suppress(GoneError):  # removed between the two looks
-            regions.append(_read_region(root, listed, listing.locked, block_size, denied))
+            regions.append(_read_region(root, listed, listing, block_size, denied))
     unfinished: frozenset[tuple[str, int]] = frozenset()
     made: frozenset[tuple[str, str]] = frozenset()
     condemned: frozenset[tuple[str, str]] = frozenset()
@@ -111,7 +111,7 @@ def read_nodes(root: Root) -> tuple[MemoryNode, ...]:
 def _read_region(
     root: Root,
     listed: ndctl.ListedRegion,
-    locked: frozenset[str],
+    listing: ndctl.Listing,
     block_size: int,
     denied: list[Path] | None,
 ) -> Region:
@@ -128,7 +128,9 @@ def _read_region(
         enabled=listed.enabled,
         read_only=read_int(directory / "read_only") != 0,
         bad_blocks=_count_bad_blocks(root, listed.name),
-        locked=tuple(dimm for dimm in listed.dimms if dimm in locked or "lock" in _dimm_flags(root, dimm)),
+        locked=tuple(
+            dimm for dimm in listed.dimms if dimm in listing.locked or "lock" in _dimm_flags(root, dimm)
+        ),
         target_node=_node(root, f"{listed.name}/target_node"),
         namespaces=tuple(namespace for namespace in namespaces if namespace is not None),
         half_made=tuple(
@@ -137,6 +139,7 @@ def _read_region(
         provider=_provider(directory),
         dimms=dimms,
         serials=tuple(_serial(root, dimm) for dimm in dimms),
+        modules=tuple(dimm for dimm in listing.dimms if dimm.name in listed.dimms),
     )
 
 
