@@ -121,6 +121,7 @@ REFUSED: dict[str, tuple[Evidence, set[str]]] = {
     "held": (replace(EXT4, uses=(Use("holder", "dm-0 is made of it"),)), {"holder"}),
     "open": (replace(EXT4, uses=(Use("open", "process 7 (db) has it open"),)), {"open"}),
     "mapped": (replace(EXT4, uses=(Use("mapped", "process 7 (db) has it mapped"),)), {"mapped"}),
+    "named": (replace(EXT4, uses=(Use("named", "/etc/fstab, line 3, says UUID=x"),)), {"named"}),
     "use unknown": (replace(EXT4, blind="/proc/7/fd: permission denied"), {"use-unknown"}),
     "read-only": (replace(EXT4, read_only=True), {"read-only"}),
     "btt below": (replace(EXT4, info_block="btt"), {"info-block"}),
@@ -193,6 +194,14 @@ def test_each_state_refuses(name: str) -> None:
 def test_too_little_dram_refuses_before_anything_is_given_up() -> None:
     nodes = tuple(replace(node, available=64 * MIB) for node in MACHINE.nodes)
     assert kinds(ask(machine=replace(MACHINE, nodes=nodes))) == {"dram"}
+
+
+def test_what_a_table_says_is_refused_with_its_place() -> None:
+    found = ask(replace(EXT4, uses=(Use("named", "/etc/fstab, line 3, says /dev/pmem0"),)))
+    assert found.refusals[0].words == (
+        "namespace0.1 is meant to be mounted, or to be swap: /etc/fstab, line 3, says /dev/pmem0; take that"
+        " out of there first"
+    )
 
 
 def test_all_reasons_are_told_at_once() -> None:

@@ -258,7 +258,10 @@ _REMEDIES = {
     "holder": "take it out of the volume",
     "open": "end it, or have it close the device",
     "mapped": "end it, or have it unmap the device",
+    "named": "take that out of there",
 }
+
+_USED = {"named": "meant to be mounted, or to be swap"}
 
 
 def of_evidence(request: NamespaceRequest, target: Target, evidence: Evidence) -> list[Refusal]:
@@ -266,7 +269,11 @@ def of_evidence(request: NamespaceRequest, target: Target, evidence: Evidence) -
     name, found = target.namespace.name, finding(evidence, target.taken)
     same = target.taken is not None and evidence.as_kept is True
     refused = [
-        Refusal(use.kind, f"{name} is in use: {use.words}; {_REMEDIES.get(use.kind, 'stop that')} first")
+        Refusal(
+            use.kind,
+            f"{name} is {_USED.get(use.kind, 'in use')}: {use.words};"
+            f" {_REMEDIES.get(use.kind, 'stop that')} first",
+        )
         for use in evidence.uses
     ]
     if evidence.blind:

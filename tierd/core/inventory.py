@@ -27,7 +27,8 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Somebody uses a device. kind: ``mounted``, ``swap``, ``holder``, ``open`` or ``mapped``."""
+    """Somebody uses a device. kind: ``mounted``, ``swap``, ``holder``, ``open`` or ``mapped``; ``named``
+    when a table of mounts only says that it is to be."""
 
     kind: str
     words: str

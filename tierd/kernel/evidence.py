@@ -16,6 +16,7 @@ from tierd.errors import GoneError, MalformedError, TierdError
 from tierd.kernel.edges import KEPT, Edges, read_edges, read_kept, room_in, unchanged
 from tierd.kernel.files import named_errors, read_int, read_text
 from tierd.kernel.in_use import block_devices, uses_of
+from tierd.kernel.mount_tables import named_in_tables
 from tierd.kernel.paths import Root
 from tierd.kernel.tools import Tools
 from tierd.kernel.witnesses import ask_blkid, ask_udev
@@ -153,6 +154,7 @@ def _with_uses(root: Root, target: Target, evidence: Evidence) -> Evidence:
         found = [use for uses in uses_of(root, devices).values() for use in uses]
         if not found and namespace.dax is None:
             found += [Use("holder", f"the kernel holds {name}") for name in devices if _held(root, name)]
+        found += named_in_tables(root, devices, (namespace.uuid, namespace.label_uuid))
     except TierdError as error:
         return replace(evidence, blind=str(error))
     return replace(evidence, uses=tuple(dict.fromkeys(found)))
