@@ -175,6 +175,7 @@ STATES: dict[str, tuple[Inventory, str]] = {
     "badblocks": (holding(HELD, bad_blocks=2), "badblocks"),
     "no node": (holding(HELD, target_node=None), "target-node"),
     "DRAM's node": (holding(HELD, target_node=0), "target-node"),
+    "claimed": (held(claimed="/etc/daxctl.conf.d/a.conf, line 2"), "claimed"),
     "too small": (held(span=Span(START, 100 * MIB)), "too-small"),
     "not settled": (with_region(namespaces=(HELD,), available=MIB), "not-settled"),
     "label in use": (

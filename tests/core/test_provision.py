@@ -448,3 +448,11 @@ def test_nothing_wrong_is_ever_ready(changes: list[Callable[[Inventory], Invento
     assert found.verdict is Verdict.REFUSED
     # a second node of kernel memory is DRAM too, and mends what DRAM is short of
     assert len(changes) - 1 <= len(found.refusals) <= len(changes)
+
+
+def test_what_daxctl_is_to_reconfigure_is_left_to_it() -> None:
+    place = "/etc/daxctl.conf.d/a.conf, line 2"
+    found = plan(holding(namespace(claimed=place)), REQUEST)
+    assert kinds(found) == ["claimed"] and place in found.refusals[0].words
+    done = plan(holding(namespace(claimed=place, dax=device("kmem", blocks()))), REQUEST)
+    assert done.verdict is Verdict.DONE and place in done.notes[0]

@@ -242,3 +242,33 @@ def test_what_modules_complain_of_is_known_without_asking_their_firmware(tmp_pat
     assert [(dimm.name, dimm.flags, dimm.health) for dimm in region.modules] == [
         ("nmem0", ("failed arm",), None)
     ]
+
+
+DAXCTL = """# nvdimm.uuid = {uuid}
+[other]
+nvdimm.uuid = {uuid}
+[reconfigure-device second]
+nvdimm.uuid = 11111111-4ef9-4fc1-a56b-db81433947dd
+[reconfigure-device first]
+mode = system-ram
+nvdimm.uuid={upper}
+"""
+
+
+@pytest.mark.parametrize("name", ["daxctl.conf.d/a.conf", "daxctl.conf"])
+def test_what_daxctl_is_told_to_reconfigure(tmp_path: Path, name: str) -> None:
+    machine = Machine(tmp_path, "system-ram")
+    (before,) = look(machine).regions[0].namespaces
+    assert before.claimed == "" and before.uuid is not None
+    machine.write("etc/daxctl.conf.d/a.example", f"[reconfigure-device x]\nnvdimm.uuid={before.uuid}\n")
+    assert look(machine).regions[0].namespaces == (before,)
+    machine.write(f"etc/{name}", DAXCTL.format(uuid=before.uuid, upper=before.uuid.upper()))
+    (after,) = look(machine).regions[0].namespaces
+    assert after.claimed == f"/etc/{name}, line 8"
+
+
+def test_a_configuration_of_daxctl_that_cannot_be_read_is_no_empty_one(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    (machine.root.path / "etc/daxctl.conf").mkdir(parents=True)
+    with pytest.raises(MalformedError, match=r"daxctl\.conf"):
+        look(machine)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tierd.core import provision
+from tierd.core import provision, refusals
 from tierd.core.evidence import Content, Evidence, Target, find_target, finding, regions_of_dimm, taken_of
 from tierd.core.foresight import without
 from tierd.core.inventory import Inventory, Namespace, Region, Taken
@@ -232,7 +232,7 @@ def held_words(found: str | None) -> str:
 
 def of_state(request: NamespaceRequest, namespace: Namespace) -> list[Refusal]:
     """What of the namespace itself forbids it."""
-    name, found = namespace.name, []
+    name, found = namespace.name, refusals.of_claim(namespace)
     if namespace.mode == "sector":
         words = f"{name} is in sector mode, behind a btt, which is for file systems that rely on it"
         found.append(Refusal("sector", f"{words}: it is never converted"))

@@ -81,7 +81,7 @@ class Namespace:
     name: ``namespace0.1``; changes from boot to boot, never an identity. label: the name written in its
     label.
     uuid: changes at every reconfiguration; label_uuid: the one in the label itself, which stays as long as
-    the namespace does.
+    the namespace does. claimed: where daxctl is told to reconfigure it at boot; empty when it is not.
     mode: as ndctl prints it (``devdax``, ``fsdax``, ``sector``, ``raw`` ...).
     span: None when the kernel does not say where it lies. dax: its device when the mode is devdax and it is
     there.
@@ -95,6 +95,7 @@ class Namespace:
     span: Span | None
     dax: DaxDevice | None = None
     label_uuid: str | None = None
+    claimed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,6 +223,7 @@ def plan_existing(
                 " memory"
             )
         notes += health.failing(region)
+        notes += [refusal.words for refusal in refusals.of_claim(namespace)]
         if tier := same_tier(inventory.nodes, target):
             notes.append(f"node {target} is in {tier} together with DRAM: the kernel and tierd see one tier")
         return result(Verdict.DONE)
@@ -239,6 +240,7 @@ def plan_existing(
     found = refusals.of_region(inventory, region, target)
     found += health.of_modules(region)
     found += refusals.of_namespace(inventory, request, namespace)
+    found += refusals.of_claim(namespace)
     if dax is not None:
         found += refusals.of_blocks(dax, wanted, frozenset(present))
     if not wanted:

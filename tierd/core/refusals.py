@@ -276,6 +276,17 @@ def of_namespace(inventory: Inventory, request: ProvisionRequest, namespace: Nam
     return []
 
 
+def of_claim(namespace: Namespace) -> list[Refusal]:
+    """Whether daxctl is told to change the namespace at boot as well."""
+    if not namespace.claimed:
+        return []
+    words = (
+        f"{namespace.claimed}, has daxctl reconfigure {namespace.name} at boot too, and one alone may: take"
+        " it out of there, or out of the policy"
+    )
+    return [Refusal("claimed", words)]
+
+
 def of_release(
     inventory: Inventory, request: ProvisionRequest, region: Region, namespace: Namespace
 ) -> list[Refusal]:

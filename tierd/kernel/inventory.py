@@ -12,6 +12,7 @@ from tierd.core.model import TierKind
 from tierd.errors import DeniedError, GoneError, MalformedError
 from tierd.kernel import ndctl
 from tierd.kernel.dax import read_device
+from tierd.kernel.daxctl_config import read_claims
 from tierd.kernel.drained import read_drained
 from tierd.kernel.files import read_int, read_text
 from tierd.kernel.intents import Intents
@@ -49,9 +50,10 @@ def measure(
     """
     block_size = read_block_size(root)
     regions = []
+    claims = read_claims(root, denied)
     for listed in listing.regions:
         with contextlib.suppress(GoneError):  # removed between the two looks
-            regions.append(_read_region(root, listed, listing, block_size, denied))
+            regions.append(_read_region(root, listed, listing, claims, block_size, denied))
     unfinished: frozenset[tuple[str, int]] = frozenset()
     made: frozenset[tuple[str, str]] = frozenset()
     condemned: frozenset[tuple[str, str]] = frozenset()
@@ -112,12 +114,13 @@ def _read_region(
     root: Root,
     listed: ndctl.ListedRegion,
     listing: ndctl.Listing,
+    claims: dict[str, str],
     block_size: int,
     denied: list[Path] | None,
 ) -> Region:
     directory = root.nd_devices / listed.name
     dimms = _dimms(root, listed.name)
-    namespaces = (_read_namespace(root, namespace, block_size, denied) for namespace in listed.namespaces)
+    namespaces = (_read_namespace(root, n, claims, block_size, denied) for n in listed.namespaces)
     return Region(
         name=listed.name,
         iset_id=listed.iset_id,
@@ -144,7 +147,11 @@ def _read_region(
 
 
 def _read_namespace(
-    root: Root, listed: ndctl.ListedNamespace, block_size: int, denied: list[Path] | None
+    root: Root,
+    listed: ndctl.ListedNamespace,
+    claims: dict[str, str],
+    block_size: int,
+    denied: list[Path] | None,
 ) -> Namespace | None:
     """None for an idle one: each region keeps one without size, for the next that is made."""
     _require_as_listed(root, listed)
@@ -179,6 +186,7 @@ def _read_namespace(
         span=span,
         dax=dax,
         label_uuid=listed.label_uuid,
+        claimed=claims.get((listed.uuid or "").lower(), ""),
     )
 
 
