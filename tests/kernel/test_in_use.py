@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,14 +38,20 @@ class Tree:
         path.write_text(content)
 
     def process(
-        self, pid: int, command: str, mountinfo: str = "", maps: str = "", namespace: int = 1
+        self, pid: int, command: str, mountinfo: str = "", maps: str = "", namespace: int = 1, at: str = ""
     ) -> None:
-        self.write(f"proc/{pid}/comm", f"{command}\n")
-        self.write(f"proc/{pid}/mountinfo", mountinfo)
-        self.write(f"proc/{pid}/maps", maps)
-        (self.root.proc / f"{pid}/fd").mkdir()
-        (self.root.proc / f"{pid}/ns").mkdir()
-        (self.root.proc / f"{pid}/ns/mnt").symlink_to(f"mnt:[{namespace}]")
+        at = at or f"{pid}"
+        self.write(f"proc/{at}/comm", f"{command}\n")
+        self.write(f"proc/{at}/mountinfo", mountinfo)
+        self.write(f"proc/{at}/maps", maps)
+        (self.root.proc / at / "fd").mkdir()
+        (self.root.proc / at / "ns").mkdir()
+        (self.root.proc / at / "ns/mnt").symlink_to(f"mnt:[{namespace}]")
+
+    def mapped(self, pid: int, address: str, target: str) -> None:
+        files = self.root.proc / f"{pid}/map_files"
+        files.mkdir(exist_ok=True)
+        (files / address).symlink_to(target)
 
     def open(self, pid: int, target: str) -> None:
         (self.root.proc / f"{pid}/fd/7").symlink_to(target)
@@ -119,10 +128,112 @@ def test_mapped_and_closed(tree: Tree) -> None:
 
 def test_mapped_under_another_name(tree: Tree) -> None:
     tree.process(20, "db", maps="7f0000000000-7f0000200000 rw-s 00000000 00:06 1 /dev/renamed\n")
-    files = tree.root.proc / "20/map_files"
-    files.mkdir()
-    (files / "7f0000000000-7f0000200000").symlink_to("/dev/null")
+    tree.mapped(20, "7f0000000000-7f0000200000", "/dev/null")
     assert tree.found() == [("dax1.0", "mapped", "process 20 (db) has it mapped")]
+
+
+@pytest.mark.parametrize("path", ["/srv/guest/dev/disk", "/dev/pts/x (deleted)", ""])
+def test_mapped_through_a_node_that_may_lie_anywhere(tree: Tree, path: str) -> None:
+    libc = "7f0000100000-7f0000200000 r-xp 00000000 fe:00 7 /usr/lib/libc.so.6\n"
+    anonymous = (
+        "7f0000300000-7f0000400000 rw-p 00000000 00:00 0 \n7f0000400000-7f0000500000 rw-p 0 00:00 0 [heap]\n"
+    )
+    tree.process(20, "db", maps=f"{libc}{anonymous}00400000-00401000 rw-s 00000000 fe:00 9       {path}\n")
+    tree.mapped(20, "7f0000100000-7f0000200000", __file__)
+    tree.mapped(20, "400000-401000", "/dev/null")  # as the kernel writes it: without zeros in front
+    assert tree.found() == [("dax1.0", "mapped", "process 20 (db) has it mapped")]
+    assert tree.found("dax1.0") == [("dax1.0", "mapped", "process 20 (db) has it mapped")]
+
+
+def test_a_dax_device_cannot_be_mapped_privately_and_a_block_device_can(tree: Tree) -> None:
+    tree.process(20, "db", maps="7f0000000000-7f0000200000 r--p 00000000 fe:00 9 /srv/disk\n")
+    tree.mapped(20, "7f0000000000-7f0000200000", "/dev/null")
+    assert tree.found("dax1.0") == []
+    tree.write("sys/class/block/pmem0/dev", "1:3\n")
+    assert tree.found("pmem0") == [("pmem0", "mapped", "process 20 (db) has it mapped")]
+
+
+def test_what_is_mapped_elsewhere_meanwhile_is_looked_at_again(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = "7f0000{}00000-7f0000200000 rw-s 00000000 fe:00 9 /srv/disk\n"
+    tree.process(20, "db", maps=line.format(0))
+    with pytest.raises(MalformedError, match="20/maps: changes faster"):
+        tree.found()
+    tree.mapped(20, "7f0000100000-7f0000200000", "/dev/null")
+    answers = [line.format(0), line.format(1)]
+    read = in_use.read_text
+    monkeypatch.setattr(in_use, "read_text", lambda p: answers.pop(0) if p.name == "maps" else read(p))
+    tree.write("proc/1/maps", "")
+    os.rename(tree.root.proc / "1", tree.root.path / "gone")
+    assert tree.found() == [("dax1.0", "mapped", "process 20 (db) has it mapped")]
+
+
+def test_what_may_not_be_asked_is_an_error(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree.process(20, "db", maps="7f0000000000-7f0000200000 rw-s 00000000 fe:00 9 /srv/disk\n")
+    tree.mapped(20, "7f0000000000-7f0000200000", "/dev/null")
+
+    stat = os.stat
+
+    def refused(path: str | Path, **options: bool) -> os.stat_result:
+        if "map_files" in str(path):
+            raise PermissionError(1, "Operation not permitted", str(path))
+        return stat(path, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(DeniedError, match="map_files"):
+        patch.setattr(in_use.os, "stat", refused)
+        tree.found()
+
+
+def test_threads_that_outlive_the_main_one(tree: Tree) -> None:
+    tree.process(20, "db")
+    (tree.root.proc / "20/ns/mnt").unlink()
+    mountinfo = "36 35 259:1 / /srv rw - xfs /dev/elsewhere rw\n"
+    maps = "7f0000000000-7f0000200000 rw-s 00000000 00:06 1 /dev/pmem0\n"
+    tree.process(20, "main", at="20/task/20")
+    tree.process(20, "worker", at="20/task/21", mountinfo=mountinfo, maps=maps, namespace=2)
+    (tree.root.proc / "20/task/21/fd/7").symlink_to("/dev/null")
+    assert tree.found() == [
+        ("pmem0", "mapped", "process 20 (db) has it mapped"),
+        ("pmem0p1", "mounted", "mounted on /srv"),
+        ("dax1.0", "open", "process 20 (db) has it open"),
+    ]
+
+
+ENDED = """\
+import ctypes, mmap, os, threading, time
+descriptor = os.open("/dev/zero", os.O_RDWR)
+kept = mmap.mmap(descriptor, 4096, flags=mmap.MAP_PRIVATE)
+os.closerange(3, 100)  # mmap has a descriptor of its own
+opened = os.open("/dev/null", os.O_RDWR)
+threading.Thread(target=time.sleep, args=(60,)).start()
+print("ready", flush=True)
+if {ended}:
+    ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_process_of_this_machine(tree: Tree, ended: bool) -> None:
+    tree.write("sys/class/block/pmem0/dev", "1:5\n")  # of /dev/zero
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDED.format(ended=ended)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        try:
+            assert child.stdout is not None and child.stdout.readline() == "ready\n"
+            process = Path("/proc") / str(child.pid)
+            until = time.monotonic() + 20
+            while ended and (process / "maps").read_text() and time.monotonic() < until:
+                time.sleep(0.01)
+            for task in os.listdir(process / "task"):
+                (tree.root.proc / task).symlink_to(f"/proc/{task}")
+            found = {(name, kind) for name, kind, words in tree.found() if f" {child.pid} " in words}
+            assert found == {("pmem0", "mapped"), ("dax1.0", "open")}
+        finally:
+            child.kill()
 
 
 def test_a_process_that_ends_meanwhile_hides_nobody_else(tree: Tree) -> None:

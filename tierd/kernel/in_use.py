@@ -7,10 +7,12 @@ picture to look at, kernel/users.py shows what the reader may see.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tierd.core.inventory import Use
@@ -20,6 +22,12 @@ from tierd.kernel.files import named_errors, read_text
 from tierd.kernel.paths import Root
 
 _ESCAPE = re.compile(r"\\([0-7]{3})")
+
+_NO_FILE = "00:00"
+"""What maps says of memory that is no file's: every file system has a number of its own."""
+
+_TRIES = 10
+"""How often a process is looked at that changes meanwhile."""
 
 
 def block_devices(root: Root, namespace: str) -> tuple[str, ...]:
@@ -60,6 +68,7 @@ def uses_of(root: Root, names: Iterable[str]) -> dict[str, tuple[Use, ...]]:
     for name, words in _loops(root, set(found)):
         found[name][Use("holder", words)] = None
     seen: set[str] = set()
+    sought = _Sought(numbers, frozenset(found), private=not _all_dax(root, found))
     for pid in _entries(root.proc):
         if not pid.isdecimal():
             continue
@@ -67,9 +76,13 @@ def uses_of(root: Root, names: Iterable[str]) -> dict[str, tuple[Use, ...]]:
         with contextlib.suppress(GoneError):
             for name, use in _mounts(directory, numbers, set(found), seen):
                 found[name][use] = None
-            for name, how in _handles(directory, numbers, set(found)):
+            for name, how in _handles(directory, sought):
                 found[name][Use(how, f"process {pid} ({_command(directory)}) has it {how}")] = None
     return {name: tuple(uses) for name, uses in found.items()}
+
+
+def _all_dax(root: Root, names: Iterable[str]) -> bool:
+    return all((root.dax_devices / name).exists() for name in names)
 
 
 def _number(root: Root, name: str) -> str:
@@ -103,7 +116,13 @@ def _mounts(
 ) -> Iterator[tuple[str, Use]]:
     """Mounts in the process's mount namespace, unless it has been looked at."""
     namespace = _mount_namespace(process)
-    if namespace is None or (namespace and namespace in seen):
+    if namespace is None:
+        # its main thread has ended; others may live
+        for thread in _threads(process):
+            with contextlib.suppress(GoneError):
+                yield from _mounts(thread, numbers, names, seen)
+        return
+    if namespace and namespace in seen:
         return
     try:
         lines = read_text(process / "mountinfo").splitlines()
@@ -133,35 +152,113 @@ def _mount_namespace(process: Path) -> str | None:
         return ""
 
 
-def _handles(process: Path, numbers: dict[str, str], names: set[str]) -> Iterator[tuple[str, str]]:
-    """Devices that a process has open or mapped. Raises GoneError, DeniedError."""
-    for descriptor in _entries(process / "fd", required=True):
-        if name := _device(process / "fd" / descriptor, numbers, names):
-            yield name, "open"
-    for line in read_text(process / "maps").splitlines():
-        parts = line.split(" ", 5)
-        path = parts[5].strip() if len(parts) == 6 else ""
-        if path.startswith("/dev/") or os.path.basename(path).removesuffix(" (deleted)") in names:
-            name = os.path.basename(path.removesuffix(" (deleted)"))
-            name = name if name in names else _device(process / "map_files" / parts[0], numbers, names)
-            if name:
-                yield name, "mapped"
+@dataclass(frozen=True, slots=True)
+class _Sought:
+    """The devices that are looked for. numbers: their names by ``MAJOR:MINOR``. private: whether one of
+    them can be mapped privately, which the kernel refuses of a dax device."""
+
+    numbers: dict[str, str]
+    names: frozenset[str]
+    private: bool
 
 
-def _device(link: Path, numbers: dict[str, str], names: set[str]) -> str:
-    """Which of the devices an open file is; by its number, since a container may call it anything."""
+def _handles(process: Path, sought: _Sought) -> list[tuple[str, str]]:
+    """Devices that a process has open or mapped. Raises DeniedError, MalformedError."""
+    found: list[tuple[str, str]] = []
+    with contextlib.suppress(GoneError):
+        found, alive = _of_task(process, process, sought)
+        if alive:
+            return found
+    # a thread of the kernel; or the main thread has ended, which shows nothing of what the others have
+    for _ in range(_TRIES):
+        alive = vanished = False
+        for thread in _threads(process):
+            try:
+                handles, memory = _of_task(thread, process.parent / thread.name, sought)
+            except GoneError:
+                vanished = True
+                continue
+            found += handles
+            alive = alive or memory
+        if alive or not vanished:
+            return found
+    raise MalformedError(f"{process}/task: threads end faster than they can be looked at")
+
+
+def _threads(process: Path) -> list[Path]:
+    """All but the main one."""
+    return [process / "task" / name for name in _entries(process / "task") if name != process.name]
+
+
+def _of_task(task: Path, whole: Path, sought: _Sought) -> tuple[list[tuple[str, str]], bool]:
+    """What a thread has open or mapped, and whether it has memory: one that has ended has neither.
+
+    whole: where its map_files are, which task/TID lacks. Raises GoneError, DeniedError, MalformedError.
+    """
+    opened = set()
+    for descriptor in _entries(task / "fd", required=True):
+        with contextlib.suppress(GoneError):  # closed meanwhile
+            opened.add(_device(task / "fd" / descriptor, sought))
+    # behind the descriptors: who has memory now had descriptors then
+    mapped, memory = _mapped(task / "maps", whole / "map_files", sought)
+    found = [*((name, "open") for name in sorted(opened)), *((name, "mapped") for name in sorted(mapped))]
+    return [handle for handle in found if handle[0]], memory
+
+
+def _mapped(maps: Path, files: Path, sought: _Sought) -> tuple[set[str], bool]:
+    """Devices that are mapped, and whether anything is. Raises GoneError, DeniedError, MalformedError."""
+    found: set[str] = set()
+    asked: set[tuple[str, str, str]] = set()
+    for _ in range(_TRIES):
+        missed = False
+        lines = read_text(maps).splitlines()
+        for line in lines:
+            parts = line.split(" ", 5)
+            if len(parts) < 5:
+                raise MalformedError(f"{maps}: expected five fields, found {line[:60]!r}")
+            # DEVICE and INODE are those of the node that was opened, wherever it lies: not the device's own
+            address, access, _, device, inode = parts[:5]
+            path = parts[5].strip() if len(parts) == 6 else ""
+            file = (device, inode, path)
+            if device == _NO_FILE or file in asked or (access.endswith("p") and not sought.private):
+                continue
+            name = os.path.basename(path).removesuffix(" (deleted)")
+            if name not in sought.names:
+                try:
+                    name = _device(files / _in_map_files(address), sought)
+                except GoneError:
+                    # unmapped, or one with its neighbour now: then it has another address
+                    missed = True
+                    continue
+            asked.add(file)
+            found.add(name)
+        if not missed:
+            return found, bool(lines)
+    raise MalformedError(f"{maps}: changes faster than it can be looked at")
+
+
+def _in_map_files(address: str) -> str:
+    """An address range as map_files names it: without the zeros that maps writes in front."""
+    start, _, end = address.partition("-")
+    return f"{start.lstrip('0') or '0'}-{end.lstrip('0')}"
+
+
+def _device(link: Path, sought: _Sought) -> str:
+    """Which of the devices an open file is, empty when it is none; by its number, since a container may call
+    it anything. Raises GoneError, DeniedError, MalformedError."""
     try:
         found = os.stat(link)
-    except OSError:
-        try:
+    except OSError as error:
+        with named_errors(link):
             target = os.readlink(link)
-        except OSError:
-            return ""
-        name = os.path.basename(target)
-        return name if target.startswith("/dev/") and name in names else ""
+            if error.errno == errno.EPERM:
+                raise
+        # a FUSE file system answers its owner alone; its files are no devices
+        name = os.path.basename(target).removesuffix(" (deleted)")
+        return name if target.startswith("/dev/") and name in sought.names else ""
     if not (stat.S_ISBLK(found.st_mode) or stat.S_ISCHR(found.st_mode)):
         return ""
-    return numbers.get(f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}", "")
+    return sought.numbers.get(f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}", "")
 
 
 def _entries(directory: Path, *, required: bool = False) -> list[str]:
