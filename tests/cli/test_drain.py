@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -147,15 +146,41 @@ def test_a_unit_that_fails_is_not_safe(bench: Bench, capsys: pytest.CaptureFixtu
     assert bench.units == [f"start {UNIT}"]
 
 
-def test_what_is_mounted_is_not_safe(bench: Bench) -> None:
+def process(bench: Bench, mountinfo: str = "", maps: str = "") -> None:
+    directory = bench.machine.root.proc / "4242"
+    for name in ("fd", "ns"):
+        (directory / name).mkdir(parents=True)
+    for name, content in {"comm": "postgres\n", "maps": maps, "mountinfo": mountinfo}.items():
+        (directory / name).write_text(content)
+    (directory / "ns/mnt").symlink_to("mnt:[1]")
+
+
+def test_what_is_mapped_and_closed_is_not_safe(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.machine.create(640 << 20, "db", "devdax")
+    process(bench, maps="7f0000000000-7f0000200000 rw-s 00000000 00:06 1 /dev/dax0.1\n")
+    assert run("nmem0", "--yes") == 1
+    said = capsys.readouterr().out
+    assert "region0 (nmem0) is to be drained: not safe to remove\n" in said
+    assert "namespace0.1 is in use: process 4242 (postgres) has it mapped\n" in said
+    assert bench.units == [f"start {UNIT}"] and bench.machine.online() == []
+
+
+def test_what_is_mounted_is_not_safe(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     bench.machine.create(640 << 20, "data", "fsdax")
+    bench.machine.write("sys/bus/nd/devices/namespace0.1/block/pmem0.1/x", "")
+    process(bench, mountinfo="36 35 0:41 / /srv rw - btrfs /dev/pmem0.1 rw\n")
+    assert run("nmem0", "--yes") == 1
+    assert "namespace0.1 is in use: mounted on /srv" in capsys.readouterr().out
+
+
+def test_what_cannot_be_told_is_not_safe(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    process(bench, maps="7f0000000000-7f0000200000 rw-s 00000000 00:06 1 /srv/disk\n")
+    assert run("nmem0", "--yes") == 1
+    assert "namespace0.0: who uses it cannot be told: " in capsys.readouterr().out
     picture = take_picture(bench.machine.root, bench.machine.tools, bench.record)
-    users = {**picture.users, "pmem0.1": ("ext4 at /srv",)}
-    picture = replace(picture, users=users, block_devices={"namespace0.1": "pmem0.1"})
     assert picture.inventory is not None
-    assert hindrances(picture, picture.inventory.regions[0]) == (
-        "dax0.0 is memory: 4 blocks of it online",
-        "namespace0.1 is in use: ext4 at /srv",
+    assert hindrances(picture.inventory.regions[0], {}) == (
+        "namespace0.0: who uses it cannot be told: it was not looked at",
     )
 
 

@@ -83,6 +83,23 @@ def test_it_is_emptied_and_stays_so(bench: Drain, capfd: pytest.CaptureFixture[s
     assert [entry["raw_uuid"] for entry in machine.load()] == before
 
 
+def test_what_is_mapped_and_closed_is_not_safe(bench: Drain, capfd: pytest.CaptureFixture[str]) -> None:
+    machine = bench.machine
+    bench.run(4)
+    machine.create(640 << 20, "db", "devdax")
+    process = machine.root.proc / "4242"
+    for name in ("fd", "ns"):
+        (process / name).mkdir(parents=True)
+    line = "7f0000000000-7f0000200000 rw-s 00000000 00:06 1 /dev/dax0.1\n"
+    for name, content in {"comm": "postgres\n", "maps": line, "mountinfo": ""}.items():
+        (process / name).write_text(content)
+    (process / "ns/mnt").symlink_to("mnt:[1]")
+    bench.mark()
+    assert bench.drain() == 0 and machine.online() == []
+    said = capfd.readouterr().err
+    assert "not safe to remove: namespace0.1 is in use: process 4242 (postgres) has it mapped" in said
+
+
 def test_every_slice_goes_whoever_made_it(bench: Drain) -> None:
     machine = bench.machine
     bench.run(3)

@@ -29,6 +29,7 @@ from tierd.core.text import clean, in_order
 from tierd.core.units import format_size
 from tierd.errors import ConfigError, GoneError, TierdError
 from tierd.kernel.drained import forget_drained, mark_drained, read_drained
+from tierd.kernel.in_use import users_of
 from tierd.kernel.intents import DEFAULT_PATH
 from tierd.kernel.paths import Root
 from tierd.kernel.picture import take_picture
@@ -152,7 +153,7 @@ class _Command:
         entry["dimms"] = sorted(
             (dimm.name for dimm in picture.dimms if region.name in dimm.regions), key=in_order
         )
-        entry["reasons"] = list(hindrances(picture, region))
+        entry["reasons"] = list(hindrances(region, users_of(self._root, region.namespaces)))
         entry["safe"] = not entry["reasons"]
         return entry
 

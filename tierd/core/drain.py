@@ -7,12 +7,12 @@ takes one step after the other and plans anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tierd.core import refusals
 from tierd.core.evidence import regions_asked
-from tierd.core.inventory import Inventory, Namespace, Region
+from tierd.core.inventory import Inventory, Namespace, Region, Users
 from tierd.core.picture import Picture
 from tierd.core.policy import AnyRequest, CxlRequest, ProvisionRequest
 from tierd.core.provision import ProvisionPlan, Verdict, target_of
@@ -89,18 +89,21 @@ def _name(namespace: Namespace) -> str:
     return f"drain:{namespace.name}"
 
 
-def hindrances(picture: Picture, region: Region) -> tuple[str, ...]:
-    """Why the modules of `region` may not be removed now, one sentence each; none when it is safe."""
-    devices = {view.namespace: view.name for view in picture.dax}
+def hindrances(region: Region, users: Mapping[str, Users]) -> tuple[str, ...]:
+    """Why the modules of `region` may not be removed now, one sentence each; none when it is safe.
+
+    users: of each namespace, by its name; one that is missing is not known to be unused.
+    """
     found = []
     for namespace in region.namespaces:
         if is_memory(namespace):
             assert namespace.dax is not None
             online = sum(block.online for block in namespace.dax.blocks)
             found.append(f"{namespace.dax.name} is memory: {plural(online, 'block')} of it online")
-        for device in (picture.block_devices.get(namespace.name), devices.get(namespace.name)):
-            users = picture.users.get(device or "", ())
-            found += [f"{namespace.name} is in use: {words}" for words in users]
+        seen = users.get(namespace.name, Users(blind="it was not looked at"))
+        found += [f"{namespace.name} is in use: {use.words}" for use in seen.uses]
+        if seen.blind:
+            found.append(f"{namespace.name}: who uses it cannot be told: {seen.blind}")
     return tuple(found)
 
 

@@ -35,6 +35,14 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
+class Users:
+    """Who uses a namespace, by whatever device. blind: why that cannot be told, empty when it can."""
+
+    uses: tuple[Use, ...] = ()
+    blind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryBlock:
     """A memory block, ``memoryN`` in sysfs.
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tierd.core.consent import EDGE, NamespacePlan, plan_namespace
 from tierd.core.evidence import Content, Evidence, Target, Witness, find_target
-from tierd.core.inventory import Inventory, Span, Use
+from tierd.core.inventory import Inventory, Span
 from tierd.core.policy import NamespaceRequest
-from tierd.errors import GoneError, MalformedError, TierdError
+from tierd.errors import GoneError, TierdError
 from tierd.kernel.edges import KEPT, Edges, read_edges, read_kept, room_in, unchanged
-from tierd.kernel.files import named_errors, read_int, read_text
-from tierd.kernel.in_use import block_devices, uses_of
+from tierd.kernel.files import read_int, read_text
+from tierd.kernel.in_use import block_devices, devices_of, users_of
 from tierd.kernel.mount_tables import named_in_tables
 from tierd.kernel.paths import Root
 from tierd.kernel.tools import Tools
@@ -147,27 +146,11 @@ def _ask_about(tools: Tools, edges: Edges) -> Witness:
 
 def _with_uses(root: Root, target: Target, evidence: Evidence) -> Evidence:
     namespace = target.namespace
+    users = users_of(root, (namespace,))[namespace.name]
+    if users.blind:
+        return replace(evidence, blind=users.blind)
     try:
-        devices = block_devices(root, namespace.name)
-        if namespace.dax is not None:
-            devices = (namespace.dax.name, *devices)
-        found = [use for uses in uses_of(root, devices).values() for use in uses]
-        if not found and namespace.dax is None:
-            found += [Use("holder", f"the kernel holds {name}") for name in devices if _held(root, name)]
-        found += named_in_tables(root, devices, (namespace.uuid, namespace.label_uuid))
+        named = named_in_tables(root, devices_of(root, namespace), (namespace.uuid, namespace.label_uuid))
     except TierdError as error:
         return replace(evidence, blind=str(error))
-    return replace(evidence, uses=tuple(dict.fromkeys(found)))
-
-
-def _held(root: Root, device: str) -> bool:
-    """Whether somebody has the block device for himself alone, as a mount or a volume has it."""
-    path = root.dev / device
-    try:
-        with named_errors(path):
-            os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
-    except MalformedError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EBUSY:
-            return True
-        raise
-    return False
+    return replace(evidence, uses=tuple(dict.fromkeys((*users.uses, *named))))

@@ -11,11 +11,11 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tierd.core.inventory import Use
+from tierd.core.inventory import Namespace, Use, Users
 from tierd.core.text import clean
 from tierd.errors import GoneError, MalformedError, TierdError
 from tierd.kernel.files import named_errors, read_text
@@ -49,6 +49,48 @@ def _claims(root: Root, namespace: str) -> Iterator[Path]:
             with contextlib.suppress(TierdError):
                 if read_text(root.nd_devices / entry / "namespace").strip() == namespace:
                     yield root.nd_devices / entry
+
+
+def users_of(root: Root, namespaces: Sequence[Namespace]) -> dict[str, Users]:
+    """Who uses each namespace, by its name: by block device, by dax device, or inside the kernel. For root.
+
+    Raises nothing of TierdError: why it cannot be told is in the answer.
+    """
+    try:
+        devices = {n.name: devices_of(root, n) for n in namespaces}
+        uses = uses_of(root, [device for found in devices.values() for device in found])
+    except TierdError as error:
+        return {namespace.name: Users(blind=str(error)) for namespace in namespaces}
+    users = {}
+    for namespace, names in devices.items():
+        found = [use for name in names for use in uses[name]]
+        try:
+            if not found:
+                blocks = (name for name in names if not (root.dax_devices / name).exists())
+                found = [Use("holder", f"the kernel holds {name}") for name in blocks if _held(root, name)]
+            users[namespace] = Users(tuple(dict.fromkeys(found)))
+        except TierdError as error:
+            users[namespace] = Users(blind=str(error))
+    return users
+
+
+def devices_of(root: Root, namespace: Namespace) -> tuple[str, ...]:
+    """Its block devices and its dax device, by name."""
+    found = block_devices(root, namespace.name)
+    return found if namespace.dax is None else (namespace.dax.name, *found)
+
+
+def _held(root: Root, device: str) -> bool:
+    """Whether somebody has the block device for himself alone, as a mount or a volume has it."""
+    path = root.dev / device
+    try:
+        with named_errors(path):
+            os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+    except MalformedError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EBUSY:
+            return True
+        raise
+    return False
 
 
 def uses_of(root: Root, names: Iterable[str]) -> dict[str, tuple[Use, ...]]:

@@ -19,6 +19,7 @@ from tierd.core.provision import Verdict
 from tierd.errors import DeniedError, TierdError
 from tierd.kernel import intents
 from tierd.kernel.drained import Drained, read_drained
+from tierd.kernel.in_use import users_of
 from tierd.kernel.paths import Root
 from tierd.kernel.picture import take_picture
 from tierd.kernel.tools import Tools
@@ -75,7 +76,7 @@ def _run(name: str) -> int:
     if plan.verdict is Verdict.REFUSED:
         return _fail(name, "; ".join(reason.words for reason in plan.refusals), Exit.REFUSED)
     picture = take_picture(root, tools, record.path)
-    rest = hindrances(picture, plan.region)
+    rest = hindrances(plan.region, users_of(root, plan.region.namespaces))
     dimms = [dimm.name for dimm in picture.dimms if plan.region.name in dimm.regions]
     words = f"nothing of {plan.region.name} is memory; " + (
         f"not safe to remove: {'; '.join(rest)}" if rest else f"safe to remove: {', '.join(dimms)}"
