@@ -200,6 +200,15 @@ def test_threads_that_outlive_the_main_one(tree: Tree) -> None:
     ]
 
 
+@pytest.mark.parametrize("end", ["\x0b", "\x1c", "\x85", "\u2028"])
+def test_paths_with_what_python_takes_for_the_end_of_a_line(tree: Tree, end: str) -> None:
+    mountinfo = f"36 35 259:1 / /srv/a{end}b rw - xfs /dev/elsewhere rw\n"
+    maps = f"7f0000000000-7f0000200000 rw-s 00000000 fe:00 9 /srv/a{end}b\n"
+    tree.process(20, "db", mountinfo=mountinfo, maps=maps, namespace=2)
+    tree.mapped(20, "7f0000000000-7f0000200000", "/dev/null")
+    assert [(name, kind) for name, kind, _ in tree.found()] == [("pmem0p1", "mounted"), ("dax1.0", "mapped")]
+
+
 ENDED = """\
 import ctypes, mmap, os, threading, time
 descriptor = os.open("/dev/zero", os.O_RDWR)

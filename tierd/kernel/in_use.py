@@ -137,7 +137,7 @@ def _number(root: Root, name: str) -> str:
 
 def _swaps(root: Root, names: set[str]) -> Iterator[tuple[str, str]]:
     with contextlib.suppress(GoneError):
-        for line in read_text(root.proc / "swaps").splitlines()[1:]:
+        for line in _lines(root.proc / "swaps")[1:]:
             path = _unescaped(line.split()[0])
             if (name := os.path.basename(path)) in names:
                 yield name, f"{path} is swap"
@@ -167,7 +167,7 @@ def _mounts(
     if namespace and namespace in seen:
         return
     try:
-        lines = read_text(process / "mountinfo").splitlines()
+        lines = _lines(process / "mountinfo")
     except MalformedError:
         if _mount_namespace(process) is None:
             return  # EINVAL of a process that is ending
@@ -253,7 +253,7 @@ def _mapped(maps: Path, files: Path, sought: _Sought) -> tuple[set[str], bool]:
     asked: set[tuple[str, str, str]] = set()
     for _ in range(_TRIES):
         missed = False
-        lines = read_text(maps).splitlines()
+        lines = _lines(maps)
         for line in lines:
             parts = line.split(" ", 5)
             if len(parts) < 5:
@@ -301,6 +301,12 @@ def _device(link: Path, sought: _Sought) -> str:
     if not (stat.S_ISBLK(found.st_mode) or stat.S_ISCHR(found.st_mode)):
         return ""
     return sought.numbers.get(f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}", "")
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a file that escapes a line feed within a path, and nothing else that splitlines() takes
+    for an end. Raises GoneError, DeniedError, MalformedError."""
+    return [line for line in read_text(path).split("\n") if line]
 
 
 def _entries(directory: Path, *, required: bool = False) -> list[str]:
