@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.fixtures.region import ISET, SimulatedRegion
+from tests.kernel.test_files import room_for
 from tierd.cli import main, provision, provision_apply, provision_set
 from tierd.config.loader import parse
 from tierd.kernel.intents import Intents
@@ -156,6 +157,16 @@ def test_a_policy_that_changed_meanwhile_stays(bench: Bench) -> None:
         provision_set.write_policy(bench.policy, b"what it was", b"what it would be")
     assert bench.policy.read_text() == TEXT
     assert list(bench.policy.parent.glob(".tierd*")) == []
+
+
+def test_a_policy_is_replaced_whole_or_not_at_all(bench: Bench) -> None:
+    long = TEXT + "# a comment\n" * 400
+    with room_for(4096), pytest.raises(OSError):
+        provision_set.write_policy(bench.policy, TEXT.encode(), long.encode())
+    assert bench.policy.read_text() == TEXT
+    assert list(bench.policy.parent.glob(".tierd*")) == []
+    provision_set.write_policy(bench.policy, TEXT.encode(), long.encode())
+    assert bench.policy.read_text() == long
 
 
 def test_only_root_may(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

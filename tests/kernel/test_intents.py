@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.kernel.test_files import room_for
 from tierd.core.inventory import Span, Taken
 from tierd.errors import DeniedError, MalformedError
 from tierd.kernel.intents import Intent, Intents, Value
@@ -46,6 +47,17 @@ def test_an_intent_stays_open_until_it_is_concluded(record: Intents, tmp_path: P
 def test_the_file_is_roots_alone(record: Intents, tmp_path: Path) -> None:
     begin(record, "system-ram")
     assert (tmp_path / "state/conversions.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_intent_that_is_not_written_whole_is_none(record: Intents, tmp_path: Path) -> None:
+    path = tmp_path / "state/conversions.jsonl"
+    intent = begin(record, "create-namespace")
+    with (
+        room_for(path.stat().st_size + 100),
+        pytest.raises(DeniedError, match="nothing is done that cannot"),
+    ):
+        begin(record, "system-ram")
+    assert record.open_intents() == (intent,)
 
 
 def test_a_line_that_was_cut_short_is_passed_over_and_not_continued(record: Intents, tmp_path: Path) -> None:

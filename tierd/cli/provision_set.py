@@ -19,6 +19,7 @@ from tierd.config.edit import with_size
 from tierd.core.policy import ProvisionMode
 from tierd.core.provision import Verdict
 from tierd.errors import GoneError, TierdError
+from tierd.kernel.files import write_all
 from tierd.kernel.paths import Root
 from tierd.kernel.tools import Tools
 
@@ -87,7 +88,7 @@ def write_policy(path: Path, before: bytes, after: bytes) -> None:
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         try:
-            os.write(descriptor, after)
+            write_all(descriptor, after)
             os.fchown(descriptor, status.st_uid, status.st_gid)
             os.fchmod(descriptor, status.st_mode & 0o7777)
             os.fsync(descriptor)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tierd.errors import DeniedError, MalformedError
-from tierd.kernel.files import named_errors
+from tierd.kernel.files import named_errors, write_all
 
 NAME = "drained.json"
 
@@ -82,7 +82,7 @@ def _change(directory: Path, change: Callable[[tuple[Drained, ...]], tuple[Drain
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(new, flags, 0o600)
             try:
-                os.write(descriptor, json.dumps({"regions": regions}, indent=1).encode() + b"\n")
+                write_all(descriptor, json.dumps({"regions": regions}, indent=1).encode() + b"\n")
                 os.fchmod(descriptor, 0o644)
                 os.fsync(descriptor)
                 os.rename(new, directory / NAME)

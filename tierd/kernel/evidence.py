@@ -13,7 +13,7 @@ from tierd.core.inventory import Inventory, Span
 from tierd.core.policy import NamespaceRequest
 from tierd.errors import GoneError, TierdError
 from tierd.kernel.edges import KEPT, Edges, read_edges, read_kept, room_in, unchanged
-from tierd.kernel.files import read_int, read_text
+from tierd.kernel.files import read_int, read_text, write_all
 from tierd.kernel.in_use import block_devices, devices_of, users_of
 from tierd.kernel.mount_tables import named_in_tables
 from tierd.kernel.paths import Root
@@ -134,8 +134,9 @@ def _ask_about(tools: Tools, edges: Edges) -> Witness:
     descriptor = os.memfd_create("tierd-witness", os.MFD_CLOEXEC)
     try:
         os.ftruncate(descriptor, edges.size)
-        os.pwrite(descriptor, edges.tail, edges.size - len(edges.tail))
-        os.pwrite(descriptor, edges.head, 0)
+        for start, content in ((edges.size - len(edges.tail), edges.tail), (0, edges.head)):
+            os.lseek(descriptor, start, os.SEEK_SET)
+            write_all(descriptor, content)
         asked = replace(tools, inherit=(*tools.inherit, descriptor))
         return ask_blkid(asked, f"/dev/fd/{descriptor}")
     except OSError as error:

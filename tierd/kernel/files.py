@@ -1,4 +1,5 @@
-"""Reading small kernel files, with the failures named: gone, denied, malformed."""
+"""Reading small kernel files, with the failures named: gone, denied, malformed; and writing tierd's own
+whole."""
 
 from __future__ import annotations
 
@@ -79,6 +80,20 @@ def read_int(path: Path | str, base: int = 10) -> int:
         return int(text, base)
     except ValueError:
         raise MalformedError(f"{path}: expected a number, found {text[:40]!r}") from None
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write all of `content` from where the file stands. Raises OSError, also where nothing more is taken.
+
+    For files of tierd's own, of which the system may take a part where a disk or a quota is full; a setting
+    of the kernel is one write.
+    """
+    rest = memoryview(content)
+    while rest:
+        taken = os.write(descriptor, rest)
+        if not taken:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rest = rest[taken:]
 
 
 def parse_list(text: str) -> tuple[int, ...]:

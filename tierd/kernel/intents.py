@@ -18,7 +18,7 @@ from pathlib import Path
 from tierd.core.inventory import Span, Taken
 from tierd.core.provision import Action
 from tierd.errors import DeniedError, MalformedError
-from tierd.kernel.files import read_text
+from tierd.kernel.files import read_text, write_all
 from tierd.kernel.paths import Root
 
 DEFAULT_PATH = Path("/var/lib/tierd/conversions.jsonl")
@@ -261,7 +261,7 @@ class Intents:
                 size = os.fstat(descriptor).st_size
                 if size and os.pread(descriptor, 1, size - 1) != b"\n":
                     line = b"\n" + line  # behind a line that a crash cut short
-                os.write(descriptor, line)
+                write_all(descriptor, line)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
