@@ -16,6 +16,7 @@ from tierd.kernel.cxl import take_cxl
 from tierd.kernel.intents import CXL_MADE, Intent, Value
 from tierd.kernel.inventory import read_nodes
 from tierd.kernel.memory_blocks import write_setting
+from tierd.kernel.tools import AbandonedError
 from tierd.service.conversion import DRIVER_DEADLINE, ConversionError, Converter
 from tierd.service.ownership import require_region_unused
 
@@ -103,6 +104,9 @@ class CxlConverter(Converter):
             # `cxl` comes first; that udev is slow says nothing of the region
             ran = not said.startswith("cxl ")
             after = self._check_cxl(plan, step, intent, said, ran)
+        except AbandonedError as error:
+            # as in Converter.take: the intent stays open
+            raise ConversionError(f"{name}: {error}", hint=error.hint) from error
         except TierdError as error:
             left: dict[str, Value] = {}
             words = str(error)
