@@ -219,7 +219,7 @@ REFUSED: dict[str, tuple[Inventory, ProvisionRequest, str]] = {
     "dram": (
         replace(MACHINE, nodes=(replace(DRAM, available=80 * MIB),)),
         REQUEST,
-        "take 17MiB and 72MiB are to stay",
+        "take 17MiB and 72MiB are to stay, 80MiB are available; ask for 384MiB or less, or stop what takes",
     ),
     "ratio": (
         replace(MACHINE, nodes=(replace(DRAM, total=120 * MIB, available=118 * MIB),)),
@@ -456,3 +456,12 @@ def test_what_daxctl_is_to_reconfigure_is_left_to_it() -> None:
     assert kinds(found) == ["claimed"] and place in found.refusals[0].words
     done = plan(holding(namespace(claimed=place, dax=device("kmem", blocks()))), REQUEST)
     assert done.verdict is Verdict.DONE and place in done.notes[0]
+
+
+def test_too_little_dram_says_what_it_is_enough_for() -> None:
+    scarce = replace(MACHINE, nodes=(replace(DRAM, available=80 * MIB),))
+    assert plan(scarce, replace(REQUEST, size=384 * MIB)).verdict is Verdict.READY
+    assert plan(scarce, replace(REQUEST, size=512 * MIB)).verdict is Verdict.REFUSED
+    none = replace(MACHINE, nodes=(replace(DRAM, available=73 * MIB),))
+    (refusal,) = plan(none, REQUEST).refusals
+    assert "available; not even one memory block can be had, so stop what takes DRAM" in refusal.words

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.test_provision import BLOCK, DRAM, GIB, ISET, MACHINE, MIB, REGION, START, first_fit
-from tierd.core.capacity import page_structures
+from tierd.core.capacity import page_structures, why_unfit
 from tierd.core.drain import plan_drain
 from tierd.core.foresight import with_made, without
 from tierd.core.inventory import DaxDevice, Inventory, MemoryBlock, MemoryNode, Namespace, Span
@@ -362,6 +362,30 @@ def test_one_block_short_by_alignment_is_done_and_said() -> None:
     found = kernel.run(ask(4 * GIB))
     assert found.verdict is Verdict.DONE
     assert found.notes == ("4GiB is asked for; what is free gives 3968MiB in whole blocks of 128MiB",)
+
+
+def test_no_room_says_which_of_its_reasons_it_is() -> None:
+    kernel = Kernel()
+    kernel.run(ask(None))
+    (refusal,) = plan_share(kernel.machine, ask(all_but=4 * GIB - 200 * MIB)).refusals
+    assert refusal.words == (
+        "not enough free capacity in region0: 200MiB is asked for, 4GiB is free in one piece; a namespace of"
+        " that size has no whole memory block of 128MiB in it: the smallest that has one takes 256MiB"
+    )
+
+
+@pytest.mark.parametrize(
+    ("longest", "size", "words"),
+    [
+        (200 * MIB, None, ", in which no whole memory block of 128MiB fits"),
+        (200 * MIB, 128 * MIB, ", in which no whole memory block of 128MiB fits"),
+        (1 * GIB, 129 * MIB, "; a namespace of that size has no whole memory block of 128MiB in it: the"),
+        (1 * GIB, 1 * GIB, ", of which 896MiB is whole memory blocks"),
+    ],
+)
+def test_why_what_is_free_in_one_piece_does_not_do(longest: int, size: int | None, words: str) -> None:
+    found = why_unfit((Span(4 * GIB, longest),), size, BLOCK, 16 * MIB)
+    assert found.startswith(words)
 
 
 def test_the_text_has_the_numbers_of_a_change() -> None:

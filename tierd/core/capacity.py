@@ -1,15 +1,23 @@
-"""Where a namespace will lie, and how much of it becomes memory. Pure arithmetic, all in bytes."""
+"""Where a namespace will lie, and how much of it becomes memory, or why none.
+
+Pure arithmetic, all in bytes.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tierd.core.inventory import Region, Span
+from tierd.core.units import format_size
 
 DATA_OFFSET = 2 << 20
 """Bytes from the start of a ``-M mem`` namespace of 2 MiB alignment to its data: the info block, rounded up
 to the alignment (drivers/nvdimm/pfn_devs.c, nd_pfn_init). Measured on 6.12 and 7.3."""
+
+NAMESPACE_ALIGNMENT = 2 << 20
+"""Bytes: of the data of the namespaces that tierd makes, which their size is a multiple of."""
 
 SMALLEST_NAMESPACE = 16 << 20
 """Bytes; the kernel makes no smaller namespace (ND_MIN_NAMESPACE_SIZE)."""
@@ -46,6 +54,11 @@ def memory_of_namespace(namespace: Span, block_size: int) -> Span:
 def page_structures(memory: int) -> int:
     """Bytes of DRAM that the kernel spends to manage `memory` more bytes."""
     return memory * PAGE_STRUCTURES_PER_MIB >> 20
+
+
+def carried(dram: int, block_size: int) -> int:
+    """Memory, in whole blocks, whose page structures fit into `dram` bytes."""
+    return round_down((max(0, dram) << 20) // PAGE_STRUCTURES_PER_MIB, block_size)
 
 
 def free_extents(region: Region) -> tuple[Span, ...]:
@@ -108,3 +121,19 @@ def choose_slice(extents: Iterable[Span], wanted: int | None, block_size: int, a
                     return slice_
         longest_before = max(longest_before, gap.size)
     return best
+
+
+def why_unfit(extents: tuple[Span, ...], size: int | None, block_size: int, align: int) -> str:
+    """Why no namespace is made for `size` bytes (None: all) of extents of which one is as long: the end of a
+    sentence that says how long it is. align: the region's."""
+    whole = math.lcm(align, NAMESPACE_ALIGNMENT)
+    most = choose_slice(extents, None, block_size, whole)
+    least = choose_slice(extents, block_size, block_size, whole)
+    if most is None or least is None:
+        return f", in which no whole memory block of {format_size(block_size)} fits"
+    if size is not None and least.namespace.size > size:
+        return (
+            f"; a namespace of that size has no whole memory block of {format_size(block_size)} in it: the"
+            f" smallest that has one takes {format_size(least.namespace.size)}"
+        )
+    return f", of which {format_size(most.memory.size)} is whole memory blocks"

@@ -19,7 +19,7 @@ from tierd.core.refusals import Refusal, label_of, same_tier
 from tierd.core.text import plural
 from tierd.core.units import format_size
 
-NAMESPACE_ALIGNMENT = 2 << 20
+NAMESPACE_ALIGNMENT = capacity.NAMESPACE_ALIGNMENT
 MEMORY_POLICY = "online_movable"
 ONLINE_POLICY = "devices/system/memory/auto_online_blocks"
 """Below the sysfs root: what the kernel does with memory blocks that appear."""

@@ -166,7 +166,7 @@ def no_room(
         " in one piece"
     )
     if longest and (request.size is None or request.size <= longest):
-        words += f", in which no whole memory block of {format_size(inventory.block_size)} fits"
+        words += capacity.why_unfit(extents, request.size, inventory.block_size, region.align)
     return Refusal("capacity", words)
 
 
@@ -180,15 +180,18 @@ def of_dram(inventory: Inventory, to_add: int, page_structures: int) -> list[Ref
     slow = sum(n.total for n in inventory.nodes if not n.dram)
     kept = max(dram // DRAM_KEPT_SHARE, SMALLEST_DRAM_KEPT)
     if available < page_structures + kept:
-        found.append(
-            Refusal(
-                "dram",
-                f"too little DRAM: the page structures of {format_size(to_add)} take"
-                f" {_about(page_structures)} and {_about(kept)} are to stay, {_about(available)} are"
-                " available; ask for less, or boot with memory_hotplug.memmap_on_memory=1 and set"
-                " memmap_on_memory of the dax device",
-            )
+        most = capacity.carried(available - kept, inventory.block_size)
+        less = (
+            f"ask for {format_size(most)} or less, or"
+            if most
+            else "not even one memory block can be had, so"
         )
+        words = (
+            f"too little DRAM: the page structures of {format_size(to_add)} take {_about(page_structures)}"
+            f" and {_about(kept)} are to stay, {_about(available)} are available; {less} stop what takes"
+            " DRAM"
+        )
+        found.append(Refusal("dram", words))
     if slow + to_add > LARGEST_RATIO * dram:
         most = max(0, capacity.round_down(LARGEST_RATIO * dram - slow, inventory.block_size))
         found.append(
