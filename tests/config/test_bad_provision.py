@@ -142,6 +142,21 @@ PROVISION: dict[str, Case] = {
         provision(f"name: a, {HELD}, consent: yes-please"),
         [(3, 81, CONSENT, "`yes-please` is no consent; write destroy where it is empty")],
     ),
+    "consent-yes": (
+        provision(f"name: a, {HELD}, consent: yes"),
+        [
+            (
+                3,
+                81,
+                CONSENT,
+                "`yes` is a boolean in YAML 1.1, and no key takes one; write destroy where it is",
+            )
+        ],
+    ),
+    "consent-signature-no": (
+        provision(f"name: a, {HELD}, consent: {{destroy: no}}"),
+        [(3, 91, f"{CONSENT}.destroy", 'no key takes one; write "no" in quotes if the text is meant')],
+    ),
     "consent-true": (
         provision(f"name: a, {HELD}, consent: true"),
         [(3, 81, CONSENT, "the boolean `true` is no consent")],
@@ -173,13 +188,16 @@ PROVISION: dict[str, Case] = {
         provision(f"name: a, {REGION}, size: 0%"),
         [(3, 50, "provision[0].size", "`0%` gives everything back; write none")],
     ),
+    **{
+        f"size-{zero}": (
+            provision(f"name: a, {REGION}, size: {zero}"),
+            [(3, 50, "provision[0].size", f"`{zero}` gives everything back; write none")],
+        )
+        for zero in ("0", "0B", "0GiB", "0.0")
+    },
     "size-much": (
         provision(f"name: a, {REGION}, size: 101%"),
         [(3, 50, "provision[0].size", "more than 100%")],
-    ),
-    "size-no-bytes": (
-        provision(f"name: a, {REGION}, size: 0B"),
-        [(3, 50, "provision[0].size", "the minimum here, which is 128MiB")],
     ),
     "size-all-but": (
         provision(f"name: a, {REGION}, size: all but"),

@@ -133,6 +133,23 @@ VALUES: dict[str, Case] = {
         [(3, 19, "engine.heat_half_life", "less than the minimum")],
     ),
     "share-bare": (engine("pressure_limit: 40"), [(3, 19, "engine.pressure_limit", "for example 40%")]),
+    "share-of-one": (
+        engine("pressure_limit: 0.4"),
+        [(3, 19, "engine.pressure_limit", "a share with its sign: as a share of one it is 40%")],
+    ),
+    "share-one": (engine("pressure_limit: 1"), [(3, 19, "engine.pressure_limit", "100% if it is a share")]),
+    "share-bare-high": (
+        engine("pressure_limit: 140"),
+        [(3, 19, "engine.pressure_limit", "for example 40%")],
+    ),
+    "floor-high": (
+        engine("dram_floor: 512TiB"),
+        [(3, 15, "engine.dram_floor", "`512TiB` is more than the maximum here, which is 64TiB")],
+    ),
+    "process-high": (
+        engine("minimum_process: 65TiB"),
+        [(3, 20, "engine.minimum_process", "`65TiB` is more than the maximum here, which is 64TiB")],
+    ),
     "share-high": (engine("pressure_limit: 101%"), [(3, 19, "engine.pressure_limit", "more than 100%")]),
     "share-zero": (
         engine("pressure_limit: 0%"),

@@ -94,12 +94,39 @@ YAML: dict[str, Case] = {
 WORDS: dict[str, Case] = {
     "on": (
         engine("mode: on"),
-        [(3, 9, "engine.mode", 'means true in YAML 1.1; write true if that is meant; write "on"')],
+        [
+            (
+                3,
+                9,
+                "engine.mode",
+                "`on` is a boolean in YAML 1.1, and no key takes one; write place or observe",
+            )
+        ],
     ),
-    "yes": (engine("mode: Yes"), [(3, 9, "engine.mode", "`Yes` means true")]),
-    "off": (engine("huge_pages: off"), [(3, 15, "engine.huge_pages", "`off` means false")]),
-    "n": (engine("huge_pages: n"), [(3, 15, "engine.huge_pages", "`n` means false")]),
-    "TRUE": (engine("huge_pages: TRUE"), [(3, 15, "engine.huge_pages", "`TRUE` means true")]),
+    "yes": (engine("mode: Yes"), [(3, 9, "engine.mode", "`Yes` is a boolean in YAML 1.1")]),
+    "off": (
+        engine("huge_pages: off"),
+        [
+            (
+                3,
+                15,
+                "engine.huge_pages",
+                "`off` is a boolean in YAML 1.1, and no key takes one; write split or",
+            )
+        ],
+    ),
+    "n": (engine("huge_pages: n"), [(3, 15, "engine.huge_pages", "no key takes one; write split or leave")]),
+    "TRUE": (engine("huge_pages: TRUE"), [(3, 15, "engine.huge_pages", "`TRUE` is a boolean")]),
+    "no-share": (
+        engine("pressure_limit: no"),
+        [(3, 19, "engine.pressure_limit", "no key takes one; write for example 40%")],
+    ),
+    "off-section": ("version: 1\nengine: off\n", [(2, 9, "engine", "no key takes one; write a mapping")]),
+    "on-key": ("version: 1\non: 1\n", [(2, 1, "top level", "the key `on` is not a word to YAML")]),
+    "y-name": (
+        include("{unit: y}"),
+        [(4, 14, "processes.include[0].unit", 'no key takes one; write "y" in quotes if the text is meant')],
+    ),
     "true": (
         engine("huge_pages: true"),
         [(3, 15, "engine.huge_pages", "the boolean `true` cannot be here; write split or leave")],

@@ -44,6 +44,12 @@ def test_a_request_that_is_not_there() -> None:
         with_size(TEXT.encode(), "d", "none", "here")
 
 
+@pytest.mark.parametrize("size", ["0", "0B"])
+def test_a_size_of_nothing_is_written_as_none(size: str) -> None:
+    with pytest.raises(ValueError, match=f"`{size}` gives everything back; write none"):
+        with_size(TEXT.encode(), "a", size, "here")
+
+
 @pytest.mark.parametrize(
     "size", ["1", "64MiB", "110%", "", "all but", "none # x", "1GiB, mode: apply", "x\ny"]
 )

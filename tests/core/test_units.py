@@ -82,7 +82,7 @@ SLIPS = {
     },
     units.parse_share: {
         "40": "for example 40%",
-        "0.4": "for example 0.4%",
+        "0.4": "as a share of one it is 40%",
         "101%": "more than 100%",
         "100.01%": "more than",
         "-1%": "from 0% to 100%",

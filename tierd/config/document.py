@@ -49,7 +49,7 @@ class _StopReading(Exception):
 class Document:
     """A policy file as plain data.
 
-    data: dicts, lists, str, int, float, bool, None, and REFUSED in place of what could not be accepted.
+    data: dicts, lists, str, int, float, bool, None, Word, and REFUSED for what could not be accepted.
     keys, values: where each key and each value begins.
     complete: whether the whole text was read; if not, what is missing in `data` proves nothing.
     """

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from tierd.config.scalars import Word
 from tierd.core.text import clean
 from tierd.core.units import parse_duration, parse_rate, parse_share, parse_size
 
@@ -31,6 +32,7 @@ _OTHER_UNITS = (
 
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")  # systemd.unit(5): the characters of a unit name
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,55}")
+_ZERO = re.compile(r"[-+]?0+(?:\.0*)?")
 _HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]{1,16}")
 _DECIMAL = re.compile(r"-?[0-9]{1,20}")
 
@@ -76,7 +78,10 @@ def amount(text: str) -> Amount:
         if not share:
             raise ValueError(f"`{clean(text, 60)}` gives everything back; write none")
         return Amount(per_cent=share)
-    return Amount(size=parse_size(text))
+    size = 0 if _ZERO.fullmatch(text) else parse_size(text)
+    if not size:
+        raise ValueError(f"`{clean(text, 60)}` gives everything back; write none")
+    return Amount(size=size)
 
 
 def capacity(text: str) -> int | None:
@@ -188,6 +193,8 @@ def consent(value: object) -> str:
         return found if isinstance(found, str) else ""  # whose own kind complains about it
     if isinstance(value, str):
         raise ValueError(f"`{clean(value, 60)}` is no consent; {_HOW_TO_CONSENT}")
+    if isinstance(value, Word):
+        raise ValueError(f"{misplaced(value)}; {_HOW_TO_CONSENT}")
     raise ValueError(f"{described(value)} is no consent; {_HOW_TO_CONSENT}")
 
 
@@ -249,6 +256,10 @@ TEXT_KINDS: dict[str, tuple[Callable[[str], object], str]] = {
 }
 
 
+_FREE_TEXT = frozenset({"unit", "cgroup", "name", "namespace_uuid", "dimm_serial", "signature"})
+"""Kinds whose text may look like something else."""
+
+
 def read(kind: str, value: object) -> object:
     """`value` of the document as `kind`. Raises ValueError when it is not one."""
     if kind == "iset_id":
@@ -265,16 +276,27 @@ def read(kind: str, value: object) -> object:
     if isinstance(value, str):
         return reader(value)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if kind in {"unit", "cgroup", "name", "namespace_uuid", "dimm_serial", "signature"}:
+        if kind in _FREE_TEXT:
             raise ValueError(
                 f'`{value}` is a number to YAML; write "{value}" in quotes if the text is meant'
             )
         return reader(str(value))  # says how to write a bare number
-    raise ValueError(f"{described(value)} cannot be here; write for example {example}")
+    if isinstance(value, Word) and kind in _FREE_TEXT:
+        raise ValueError(f'{misplaced(value)}; write "{value.text}" in quotes if the text is meant')
+    raise ValueError(f"{misplaced(value)}; write for example {example}")
+
+
+def misplaced(value: object) -> str:
+    """The beginning of a complaint about a value where nothing of its kind can be."""
+    if isinstance(value, Word):
+        return f"`{value.text}` is a boolean in YAML 1.1, and no key takes one"
+    return f"{described(value)} cannot be here"
 
 
 def described(value: object) -> str:
     """What `value` is, in an operator's words."""
+    if isinstance(value, Word):
+        return f"the boolean `{value.text}`"
     if value is None:
         return "nothing"
     if isinstance(value, bool):

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word that is a boolean in YAML 1.1 and text in 1.2, such as ``off``; no value of any key."""
+
+    text: str
+
 
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,19})")
 _FRACTION = re.compile(r"-?(?:0|[1-9][0-9]{0,15})\.[0-9]{1,16}")
@@ -19,15 +28,18 @@ _NOT_A_NUMBER = re.compile(r"[-+]?\.(?:inf|nan)", re.IGNORECASE)
 _DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt \t].*)?")
 
 
-def plain(text: str) -> str | int | float | bool | None:
+def plain(text: str) -> str | int | float | bool | Word | None:
     """The value of the unquoted scalar `text`.
 
-    Decimal integers of up to 20 digits, decimal fractions, true, false, null and text are read; everything
-    else that a YAML 1.1 reader would turn into another value than is written raises ValueError, saying what
-    to write. Resolution rules: https://yaml.org/type/ (bool, int, float, timestamp, merge, value).
+    Decimal integers of up to 20 digits, decimal fractions, true, false, null and text are read, and a Word
+    for whoever knows what can stand there; everything else that a YAML 1.1 reader would turn into another
+    value than is written raises ValueError, saying what to write. Resolution rules: https://yaml.org/type/
+    (bool, int, float, timestamp, merge, value).
     """
     if text in _WORDS:
         return _WORDS[text]
+    if text.lower() in _BOOLEANS:
+        return Word(text)
     if _INTEGER.fullmatch(text):
         return int(text)
     if _FRACTION.fullmatch(text):
@@ -41,9 +53,6 @@ def plain(text: str) -> str | int | float | bool | None:
 def _trap(text: str) -> str:
     """Why `text` must not be read as it stands; empty when it is plain text."""
     quoted = f'write "{text}" in quotes if the text is meant'
-    if text.lower() in _BOOLEANS:
-        value = "true" if text.lower() in {"y", "yes", "on", "true"} else "false"
-        return f"`{text}` means {value} in YAML 1.1; write {value} if that is meant; {quoted}"
     if text.lower() in _NULLS:
         return f"`{text}` is no value at all in YAML; remove the line, or {quoted}"
     if _OCTAL.fullmatch(text):

@@ -92,13 +92,13 @@ def _editors_only(_validator: Any, _value: Any, _instance: Any, _schema: Schema)
 def _type(validator: Any, wanted: Any, instance: Any, schema: Schema) -> Errors:
     if "x-kind" in schema or validator.is_type(instance, wanted):
         return
-    found = kinds.described(instance)
+    found = kinds.misplaced(instance)
     if "enum" in schema:
-        yield ValidationError(f"{found} cannot be here; {_choice(schema)}")
+        yield ValidationError(f"{found}; {_choice(schema)}")
     elif instance is None:
         yield ValidationError(f"this key has no value; remove the line, or {_hint(schema, wanted)}")
     else:
-        yield ValidationError(f"{found} cannot be here; {_hint(schema, wanted)}")
+        yield ValidationError(f"{found}; {_hint(schema, wanted)}")
 
 
 def _hint(schema: Schema, wanted: Any) -> str:

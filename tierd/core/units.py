@@ -90,9 +90,7 @@ def parse_duration(text: str) -> float:
 def parse_share(text: str) -> float:
     """Per cent (0..100) meant by `text`, for example ``40%`` or ``12.5%``. Raises ValueError."""
     if _BARE.fullmatch(text):
-        raise ValueError(
-            f"{_shown(text)} is a bare number; write a share with its sign, for example {text}%"
-        )
+        raise ValueError(f"{_shown(text)} is a bare number; {_share_for(float(text))}")
     match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,2})?)%", text)
     if match is None:
         raise ValueError(f"{_shown(text)} is not a share; write per cent from 0% to 100%, for example 40%")
@@ -170,6 +168,17 @@ def _suggestion(text: str, units: dict[str, int], words: dict[str, str]) -> str:
     if "." not in match["number"]:
         return f"{match['number']}{unit}"
     return _divided(int(amount), units) if amount.denominator == 1 else ""
+
+
+def _share_for(number: float) -> str:
+    """How to write the share that was probably meant by a number without a sign."""
+    if 0.0001 <= number < 1:  # to a hundredth of a per cent
+        of_one = format_share(number * 100)
+        return f"write a share with its sign: as a share of one it is {of_one}"
+    if number == 1:
+        return "write a share with its sign: 100% if it is a share of one, else 1%"
+    example = format_share(number) if 0 <= number <= 100 else "40%"
+    return f"write a share with its sign, for example {example}"
 
 
 def _shown(text: str) -> str:
