@@ -185,8 +185,9 @@ class Intents:
                 found.discard(uuid)
                 if record.get("action") in ONLINE and record.get("boot") == self._boot:
                     begun[id_] = uuid
-            elif record.get("outcome") == "done" and id_ in begun:
-                found.add(begun[id_])
+            elif record.get("outcome") == "done" and id_ in begun and isinstance(facts, dict):
+                if facts.get("blocks") is not None and facts.get("blocks") == facts.get("online_blocks"):
+                    found.add(begun[id_])
         return frozenset(found)
 
     def taken(self) -> tuple[Taken, ...]:

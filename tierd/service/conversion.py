@@ -197,7 +197,12 @@ class Converter(Recovery):
             )
         for words in self._start_threads(now.name):
             self.report("restored", f"{plan.request.name}: {words}", {})
-        return {"device": now.name, "online_blocks": movable, "bytes": movable * block_size}
+        return {
+            "device": now.name,
+            "blocks": wanted,
+            "online_blocks": movable,
+            "bytes": movable * block_size,
+        }
 
     def _check_namespace(self, plan: ProvisionPlan, because: str) -> dict[str, Value]:
         until = self.clock() + DRIVER_DEADLINE
