@@ -13,6 +13,7 @@ from functools import partial
 
 from tierd.cli import Exit
 from tierd.cli.arguments import add_draft, add_json
+from tierd.config import DEFAULT_PATH as POLICY_PATH
 from tierd.config import load_chosen
 from tierd.config.allow import allowance
 from tierd.core.any_plan import AnyPlan, any_plan_document, any_plan_lines
@@ -104,7 +105,8 @@ def _plan(arguments: argparse.Namespace) -> int:
     requests = [r for r in policy.requests if arguments.name in (None, r.name)]
     if not requests:
         return _nothing_asked(arguments, policy)
-    found, allow = look(root), partial(allowance, policy.origin)
+    # also for a draft: what counts once it is in force
+    found, allow = look(root), partial(allowance, str(POLICY_PATH))
     plans = [found.plan(request, allow) for request in requests]
     if arguments.json:
         documents = [any_plan_document(plan, str(root.sys)) for plan in plans]
