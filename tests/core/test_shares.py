@@ -489,3 +489,11 @@ def test_a_killed_change_is_finished_from_any_step() -> None:
             assert other.run(ask(8 * BLOCK)).verdict is Verdict.DONE
             assert other.memory() == 8 * BLOCK
         assert kernel.memory() == wish
+
+
+@pytest.mark.parametrize(("gib", "warned"), [(1, False), (3, True)])
+def test_much_slow_memory_behind_dram_is_warned_of(gib: int, warned: bool) -> None:
+    nodes = (replace(DRAM, total=512 * MIB, available=400 * MIB),)
+    found = plan_share(replace(Kernel().machine, nodes=nodes), ask(gib * GIB))
+    told = [note for note in found.notes if "behind 512 MiB of DRAM is above 4:1" in note]
+    assert bool(told) is warned and found.verdict is not Verdict.DONE

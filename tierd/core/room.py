@@ -6,10 +6,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tierd.core.inventory import Inventory, MemoryNode
+from tierd.core.text import size
 
 DRAM_KEPT_SHARE = 16
 SMALLEST_DRAM_KEPT = 64 << 20
 """One sixteenth of DRAM, and at least 64 MiB, is to be available still when memory has come or gone."""
+
+
+MUCH_RATIO = 4
+"""Bytes of slow memory for each byte of DRAM up to which the kernel's documentation calls it fine
+(Documentation/admin-guide/mm/memory-hotplug.rst)."""
 
 
 def moving(inventory: Inventory, target: int | None, leaving: int) -> int:
@@ -34,6 +40,19 @@ def to_give(node: MemoryNode) -> int:
 def others_to_give(inventory: Inventory, target: int | None) -> int:
     """What all nodes but `target` can take in together."""
     return sum(to_give(node) for node in inventory.nodes if node.number != target)
+
+
+def much_behind_dram(inventory: Inventory, to_add: int) -> tuple[str, ...]:
+    """A warning where DRAM carries `to_add` bytes more, and has little left for all that can lie nowhere
+    else."""
+    dram = sum(node.total for node in inventory.nodes if node.dram)
+    slow = sum(node.total for node in inventory.nodes if not node.dram) + to_add
+    if to_add <= 0 or slow <= MUCH_RATIO * dram:
+        return ()
+    return (
+        f"{size(slow)} of slow memory behind {size(dram)} of DRAM is above {MUCH_RATIO}:1: page tables, the"
+        " kernel's own memory and its caches have room in DRAM only, and may find too little",
+    )
 
 
 def moved_away(inventory: Inventory, target: int | None, moved: int) -> Inventory:

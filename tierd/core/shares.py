@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tierd.core import capacity, health, refusals
+from tierd.core import capacity, health, refusals, room
 from tierd.core.foresight import with_made, without
 from tierd.core.inventory import Inventory, Namespace, Region, Span
 from tierd.core.policy import ProvisionRequest
@@ -343,4 +343,4 @@ def _notes(
             f"{words} is asked for; what is free gives {format_size(numbers.memory)} in whole blocks of"
             f" {format_size(inventory.block_size)}"
         )
-    return tuple(notes)
+    return (*notes, *room.much_behind_dram(inventory, numbers.memory - numbers.online))
