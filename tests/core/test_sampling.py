@@ -91,7 +91,7 @@ def test_a_trickle_that_sees_more_quick_uses_than_it_used_to_ends_the_rest(usual
         assert rounds <= 5, "in five seconds"
 
 
-@pytest.mark.parametrize(("quick", "noticed"), [(170, False), (600, True)])
+@pytest.mark.parametrize(("quick", "noticed"), [(55, False), (170, True)])
 def test_in_the_first_rounds_of_a_rest_only_a_great_change_is_noticed(quick: int, noticed: bool) -> None:
     """Nobody knows yet what is usual."""
     governor = at_rest(0, rounds=0)
@@ -138,6 +138,23 @@ def test_a_trickle_that_sees_about_what_it_used_to_goes_on(
     for _ in range(20):
         governor.update(0, 0, 0, 1 << 20, unmapped, 1 << 20, now)
         assert governor.resting, why
+
+
+def test_it_rests_half_a_pass_after_the_last_find_and_not_before_all_was_unmapped() -> None:
+    for finds in range(1, 60, 7):
+        governor, rounds = ScanGovernor(), 0
+        while not governor.resting:
+            found = 30_000 if rounds < finds else 0
+            governor.update(found, found, found, 1 << 20, 25_000, 1_000_000)
+            rounds += 1
+        assert max(40, finds + 20) <= rounds <= max(40, finds + 28), finds
+
+
+def test_a_kernel_that_never_comes_by_costs_no_memory() -> None:
+    governor = ScanGovernor()
+    for _ in range(10_000):
+        governor.update(0, 0, 0, 1 << 20, 0, 1 << 20)
+    assert not governor.resting and len(governor._lately) == 0
 
 
 def look_around(governor: ScanGovernor, found: int, *, limited: bool = False) -> None:

@@ -17,6 +17,12 @@ set has changed."""
 WRONG: Final = 0.01
 """Share of DRAM's pages that are known to be hot on a slow node, above which the picture counts as wrong."""
 
+CALM_SHARE: Final = 0.5
+"""Of the slow nodes' pages: of the last so many that were unmapped, little must be worth promoting before it
+rests. Everything was unmapped once before that; a second time of all of it takes most of a minute, in which
+it costs as much as the first."""
+PARTS: Final = 8
+"""In which what was found lately is counted."""
 LASTING: Final = 0.8
 """A pass over the slow nodes gained nothing when this share of the pages that were worth promoting in the
 one before, or more, still are: what goes up equals what comes down."""
@@ -42,9 +48,10 @@ ALARM: Final = 2.0
 """The same at full rate, where some quick uses are what is being looked for."""
 LUCK: Final = 5.0
 """Standard deviations of a count (its square root) above what is usual that luck explains."""
-UNTOLD: Final = 0.06
+UNTOLD: Final = 2 * QUICK_SHARE
 """Share of what a trickle unmaps whose quick uses are taken to be usual while it has not shown what is: a
-workload that nobody disturbs any more is faster, and so are its uses."""
+workload that nobody disturbs any more is faster, and so are its uses (measured in the first minute of a
+rest: from 0.1 to 1 %, later up to 3 %)."""
 FEWEST_ROUNDS, MOST_ROUNDS = 2, 5
 """Rounds before a window that show what is usual for a trickle: no more, for it changes with the
 workload."""
@@ -84,8 +91,8 @@ class ScanGovernor:
     says that other pages are hot than were.
 
     A round that finds little proves little: the kernel may not have come by. It rests only after everything
-    on the slow nodes has been unmapped once and little was found; or, where more is hot than fits, after
-    moving has stopped to make the picture any better.
+    on the slow nodes has been unmapped once, and little was found in the last half of that; or, where more
+    is hot than fits, after moving has stopped to make the picture any better.
     """
 
     size: int = FULL_SIZE
@@ -94,6 +101,9 @@ class ScanGovernor:
     _futile: int = 0
     _accepted: float = 0.0
     _last_full: int = 0
+    _looked_at: int = 0
+    _part: tuple[int, int] = (0, 0)
+    _lately: deque[int] = field(default_factory=lambda: deque(maxlen=PARTS))
     _seen: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
 
     def update(
@@ -130,13 +140,27 @@ class ScanGovernor:
         self._pass.promoted += promoted
         self._pass.left = left
         self._pass.limited += limited
-        if self._pass.unmapped >= slow_pages > 0:
+        found = self._found_lately(unmapped, promoted, CALM_SHARE * slow_pages) + left
+        calm = found <= CALM_SHARE * wrong and wanted <= WARM * dram_pages
+        if calm and self._looked_at >= slow_pages > 0:
+            self._rest(left)
+        elif self._pass.unmapped >= slow_pages > 0:
             self._futile = self._futile + 1 if self._pass.futile else 0
-            calm = self._pass.found <= wrong and wanted <= WARM * dram_pages
-            if calm or self._futile >= FUTILE_PASSES:
+            if self._futile >= FUTILE_PASSES:
                 self._rest(left)
             self._pass = _Pass(self._pass.found)
         return self.size
+
+    def _found_lately(self, unmapped: int, promoted: int, pages: float) -> int:
+        """Add a round, and tell how many urgent pages went up while the last `pages` were unmapped, or an
+        eighth more."""
+        self._looked_at += unmapped
+        self._part = self._part[0] + unmapped, self._part[1] + promoted
+        found = sum(self._lately) + self._part[1]
+        if self._part[0] >= pages / PARTS:
+            self._lately.append(self._part[1])
+            self._part = (0, 0)
+        return found
 
     def glance(self, quick: int, unmapped: int) -> None:
         """The same for a round at rest in which nothing was planned."""
@@ -157,6 +181,8 @@ class ScanGovernor:
     def _look(self) -> None:
         self.size, self._futile, self._accepted = FULL_SIZE, 0, 0.0
         self._pass = _Pass()
+        self._looked_at, self._part = 0, (0, 0)
+        self._lately.clear()
         self._seen.clear()
 
     def _rest(self, accepted: float) -> None:
