@@ -10,7 +10,7 @@ from tests.vm import host
 
 COMMANDS = {
     "demo": "boot the testbed and watch a hot process move to DRAM",
-    "test": "run the tests, ring by ring: lint, pure, service, vm",
+    "test": "run the tests, ring by ring: lint, pure, provisioning, service, vm",
     "verify": "run a table of figures and say which rows hold",
     "bench": "compare tierd with other contenders",
     "vm": "a shell in the testbed's virtual machine",

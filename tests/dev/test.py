@@ -18,13 +18,15 @@ from tests.vm import host, image
 
 @dataclass(frozen=True)
 class Ring:
-    """One ring: where its tests are, and the seconds after which it is ended as hung."""
+    """One ring: where its tests are, and the seconds after which it is ended as hung. spread: whether its
+    tests run in several processes at once, which those that measure time or share a bus cannot."""
 
     name: str
     paths: tuple[str, ...]
     deadline: float
     says: str
     verbose: bool = False
+    spread: bool = False
 
 
 RINGS = (
@@ -34,9 +36,22 @@ RINGS = (
         300,
         "style, types, import directions",
     ),
-    Ring("pure", ("tests",), 600, "decisions, policy, kernel readers on recorded trees, command line"),
+    Ring(
+        "pure",
+        ("tests",),
+        600,
+        "decisions, policy, kernel readers on recorded trees, command line",
+        spread=True,
+    ),
+    Ring(
+        "provisioning",
+        ("tests/provisioning",),
+        900,
+        "requests carried out on simulated machines whose tools lie and die",
+        spread=True,
+    ),
     Ring("service", ("tests/service",), 600, "the daemon on a private message bus", verbose=True),
-    Ring("vm", ("tests/vm",), 2700, "the installed package on a whole server, by kernel", verbose=True),
+    Ring("vm", ("tests/vm",), 3600, "the installed package on a whole server, by kernel", verbose=True),
 )
 
 
@@ -117,6 +132,7 @@ def _run(ring: Ring, extra: list[str]) -> tuple[Counts, int]:
             *(str(host.venv_python()), "-m", "pytest", f"--junitxml={report}", "-o", "junit_family=xunit2"),
             *(["-v", "--durations=5"] if ring.verbose else ["-q"]),
             *(_outside_pure() if ring.name == "pure" else ()),
+            *(("-n", str(os.cpu_count() or 1)) if ring.spread else ()),
             *(*extra, *ring.paths),
         ]
         process = subprocess.Popen(

@@ -58,6 +58,7 @@ TOOLS = (
     "ruff==0.17.6",
     "mypy==2.4.1",
     "pytest==9.2.0",
+    "pytest-xdist==3.8.0",
     "hypothesis==6.170.15",
     "matplotlib==3.10.8",
     "types-PyYAML==6.0.12.20261113",

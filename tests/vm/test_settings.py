@@ -227,6 +227,7 @@ def test_a_setting_that_somebody_else_changed_meanwhile_stays(server: Server) ->
     server.guest.run(f"echo 65536 > {RATE_LIMIT}")
 
 
+@pytest.mark.one_kernel
 def test_kernel_tiering_of_somebody_else_is_named_and_left_alone(server: Server) -> None:
     server.guest.run(f"echo 2 > {BALANCING}")
     try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from tests.service.lies import LIES
-from tests.service.lying import Outcome, try_lie
+from tests.provisioning.lies import LIES
+from tests.provisioning.lying import Outcome, try_lie
 from tests.verify.table import Figure, Row, Stage
 
 LEAST = 60

@@ -6,7 +6,7 @@ import random
 import tempfile
 from pathlib import Path
 
-from tests.service import shuffling
+from tests.provisioning import shuffling
 from tests.verify.provisioning_rows.server import Held, Witnessed, ready
 from tests.verify.table import Figure, Row, Stage
 

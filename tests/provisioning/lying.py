@@ -20,7 +20,7 @@ from typing import Any
 from unittest import mock
 
 from tests.kernel.fixtures.region import BLOCK, ISET, MIB, SimulatedRegion
-from tests.service.lies import Lie
+from tests.provisioning.lies import Lie
 from tierd.core.inventory import SYSTEM_RAM_DRIVER
 from tierd.kernel import intents, memory_blocks, tools
 from tierd.kernel.tools import ToolResult, Tools

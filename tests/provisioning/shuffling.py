@@ -1,5 +1,5 @@
 """Namespaces whose names are given anew again and again, and a share of tierd's among them, on a simulated
-region: tests/service/test_shuffles.py and a row of the table of provisioning."""
+region: tests/provisioning/test_shuffles.py and a row of the table of provisioning."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.kernel.fixtures.region import MIB, SimulatedRegion
-from tests.service.lies import Lie
-from tests.service.lying import LyingTools, convert_once, ours, wrong_act
+from tests.provisioning.lies import Lie
+from tests.provisioning.lying import LyingTools, convert_once, ours, wrong_act
 from tierd.kernel.tools import ToolResult
 
 OTHERS = ("prod-a", "prod-b", "prod-c")

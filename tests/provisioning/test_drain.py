@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.fixtures.region import BLOCK, ISET
+from tests.provisioning.test_shares import Bench, stuck
 from tests.service.conftest import ROOT
 from tests.service.test_boot import settings
-from tests.service.test_shares import Bench, stuck
 from tierd.core.drain import plan_drain
 from tierd.core.provision import Verdict
 from tierd.kernel import intents

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.lies import LIES, Lie
-from tests.service.lying import try_lie
+from tests.provisioning.lies import LIES, Lie
+from tests.provisioning.lying import try_lie
 
 
 @pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.name)

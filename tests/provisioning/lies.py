@@ -1,4 +1,4 @@
-"""Sixty and more lies of ndctl and daxctl, as values; tests/service/lying.py tells them to tierd-convert."""
+"""Sixty and more lies of ndctl and daxctl, as values; lying.py tells them to tierd-convert."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import shuffling
+from tests.provisioning import shuffling
 
 
 @pytest.mark.parametrize("seed", range(4))

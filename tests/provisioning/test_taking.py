@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.test_witnesses import BLKID_EXT4, UDEV_EMPTY, UDEV_EXT4
-from tests.service.test_conversion import CONVERT, CREATE, Bench
+from tests.provisioning.test_conversion import CONVERT, CREATE, Bench
 from tierd.core.consent import EDGE, NamespacePlan
 from tierd.core.evidence import UNKNOWN_DATA
 from tierd.core.policy import NamespaceRequest, ProvisionMode

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.fixtures.region import BLOCK, ISET
-from tests.service.test_conversion import CREATE, REQUEST
-from tests.service.test_conversion import Bench as Recorded
-from tests.service.test_shares import Bench, ask
+from tests.provisioning.test_conversion import CREATE, REQUEST
+from tests.provisioning.test_conversion import Bench as Recorded
+from tests.provisioning.test_shares import Bench, ask
 from tierd.core.drain import plan_drain
 from tierd.core.provision import Verdict
 from tierd.core.shares import plan_share

@@ -1,0 +1,1 @@
+"""Requests carried out on simulated and recorded machines, whose tools lie and die at every point."""
