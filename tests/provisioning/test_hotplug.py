@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.kernel.fixtures.region import ISET, SIZE, SimulatedRegion
 from tests.kernel.fixtures.simulated_cxl import GIB, SimulatedCxl
-from tests.service.conftest import ROOT, DaemonProgram, wait_for
+from tests.service.conftest import ROOT
 from tests.service.test_boot import settings
 from tierd.config.loader import parse
 from tierd.core.policy import Policy
@@ -25,7 +23,6 @@ from tierd.kernel.tools import ToolResult, Tools
 from tierd.service import hotplug
 from tierd.service.conversion import Converter
 from tierd.service.cxl_conversion import CxlConverter
-from tierd.service.devices import DeviceWatch
 
 UNIT = "tierd-convert@pmem0.service"
 
@@ -282,24 +279,3 @@ def test_everybody_may_see_the_regions(tmp_path: Path) -> None:
     machine.write("sys/bus/nd/devices/region0/nstype", "4")
     assert read_regions(machine.root)[0].iset_id is None
     assert read_regions(Root(tmp_path / "nothing")) == ()
-
-
-def test_the_watch_tells_changes_only() -> None:
-    looks = iter([(), ("a",), ("a",), ("b",), ("b",)])
-    told: list[tuple[str, ...]] = []
-    failed = threading.Event()
-    watch = DeviceWatch(lambda: next(looks), told.append, lambda error: failed.set(), seconds=0.0)
-    watch.start()
-    assert failed.wait(5)
-    assert told == [("a",), ("b",)]
-
-
-@pytest.mark.service
-def test_the_daemon_shows_them_and_follows_the_policy(
-    start_daemon: Callable[..., DaemonProgram],
-) -> None:
-    daemon = start_daemon("--new-region").on_bus()
-    wait_for(lambda: daemon.properties()["Notices"] == ["region9 is new, place"], "the notices")
-    daemon.policy.write_text("version: 1\nengine:\n  mode: observe\n")
-    daemon.call("Reload")
-    wait_for(lambda: daemon.properties()["Notices"] == ["region9 is new, observe"], "the next look")
