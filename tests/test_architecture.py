@@ -31,7 +31,7 @@ MAY_IMPORT = {
 # tierctl is a D-Bus client. These commands work while no daemon answers, and look at the kernel themselves.
 OFFLINE_COMMANDS = {
     *("tierd.cli.devices", "tierd.cli.offline", "tierd.cli.provision", "tierd.cli.provision_set"),
-    "tierd.cli.provision_apply",
+    *("tierd.cli.provision_apply", "tierd.cli.requests"),
     "tierd.cli.drain",
 }
 

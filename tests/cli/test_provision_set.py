@@ -11,7 +11,7 @@ import pytest
 
 from tests.kernel.fixtures.region import ISET, SimulatedRegion
 from tests.kernel.test_files import room_for
-from tierd.cli import main, provision, provision_apply, provision_set
+from tierd.cli import main, provision, provision_apply, provision_set, requests
 from tierd.config.loader import parse
 from tierd.kernel.intents import Intents
 from tierd.kernel.tools import ToolResult, Tools
@@ -52,7 +52,7 @@ class Bench:
             monkeypatch.setattr(module, "Root", lambda: self.machine.root)
             monkeypatch.setattr(module, "Tools", lambda: self.machine.tools)
         monkeypatch.setattr(provision, "DEFAULT_PATH", self.record)
-        for module in (provision_apply, provision_set):
+        for module in (provision_apply, provision_set, requests):
             monkeypatch.setattr(module, "DEFAULT_PATH", self.policy)
         monkeypatch.setattr(os, "geteuid", lambda: 0)
 

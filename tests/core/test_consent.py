@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.core.test_provision import BLOCK, ISET, MIB, START, device, holding, with_region
+from tests.core.machines import BLOCK, ISET, MIB, START, device, holding, with_region
 from tierd.core.any_plan import any_plan_document, any_plan_lines
 from tierd.core.consent import ROOM, NamespacePlan, plan_namespace
 from tierd.core.evidence import UNKNOWN_DATA, Content, Evidence, Witness, find_target, finding

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from tests.core.machines import BLOCK, GIB, ISET, START, device, with_region
 from tests.core.test_consent import EMPTY, EXT4, ask, kinds
-from tests.core.test_provision import BLOCK, GIB, ISET, START, device, with_region
 from tierd.core.any_plan import any_plan_document, any_plan_lines
 from tierd.core.evidence import find_target, given_up
 from tierd.core.inventory import Inventory, MemoryBlock, Namespace, Span, Taken

@@ -6,11 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.core.test_consent import EMPTY
-from tests.core.test_consent import ask as convert
-from tests.core.test_consent_by_dimm import REQUEST as BY_DIMM
-from tests.core.test_consent_by_dimm import bare
-from tests.core.test_provision import (
+from tests.core.machines import (
     MACHINE,
     REQUEST,
     blocks,
@@ -20,7 +16,11 @@ from tests.core.test_provision import (
     namespace,
     with_region,
 )
-from tests.core.test_shares import Kernel, ask
+from tests.core.simulated_shares import Kernel, ask
+from tests.core.test_consent import EMPTY
+from tests.core.test_consent import ask as convert
+from tests.core.test_consent_by_dimm import REQUEST as BY_DIMM
+from tests.core.test_consent_by_dimm import bare
 from tierd.core import health, picture
 from tierd.core.inventory import Dimm, Inventory
 from tierd.core.provision import Verdict, plan

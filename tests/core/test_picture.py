@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.core.test_provision import (
+from tests.core.machines import (
     BLOCK,
     DRAM,
     GIB,

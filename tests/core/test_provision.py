@@ -1,4 +1,4 @@
-"""Plans: every verdict, every refusal, and the arithmetic against a model of the kernel's allocator."""
+"""Plans: every verdict, every refusal."""
 
 from __future__ import annotations
 
@@ -9,62 +9,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierd.core import capacity
-from tierd.core.inventory import DaxDevice, Inventory, MemoryBlock, MemoryNode, Namespace, Region, Span
-from tierd.core.policy import ProvisionMode, ProvisionRequest
-from tierd.core.provision import Action, Command, ProvisionPlan, Setting, Verdict, plan
+from tests.core.machines import (
+    BLOCK,
+    DRAM,
+    GIB,
+    MACHINE,
+    MIB,
+    REGION,
+    REQUEST,
+    SLOW,
+    START,
+    blocks,
+    device,
+    holding,
+    kinds,
+    namespace,
+    with_region,
+)
+from tierd.core.inventory import Inventory, Span
+from tierd.core.policy import ProvisionRequest
+from tierd.core.provision import Action, Command, Setting, Verdict, plan
 from tierd.core.provision_text import plan_document, plan_lines
 from tierd.core.shares import plan_share
-
-MIB = 1 << 20
-GIB = 1 << 30
-BLOCK = 128 * MIB
-START = 4 * GIB
-ISET = 0x2468AC00123456
-UUID = "ffccf0df-4ef9-4fc1-a56b-db81433947dd"
-REQUEST = ProvisionRequest("pmem0", ISET, GIB, ProvisionMode.APPLY)
-
-DRAM = MemoryNode(0, 1150 * MIB, 1000 * MIB, has_cpus=True, kernel_memory=True, tier="memory_tier4")
-REGION = Region(
-    name="region0",
-    iset_id=ISET,
-    span=Span(START, 4 * GIB),
-    align=16 * MIB,
-    available=4 * GIB,
-    labelled=True,
-    enabled=True,
-    read_only=False,
-    bad_blocks=0,
-    locked=(),
-    target_node=1,
-)
-MACHINE = Inventory((REGION,), (DRAM,), BLOCK, "online")
-
-
-def with_region(machine: Inventory = MACHINE, **changes: object) -> Inventory:
-    return replace(machine, regions=(replace(machine.regions[0], **changes),))  # type: ignore[arg-type]
-
-
-def namespace(**changes: object) -> Namespace:
-    found = Namespace("namespace0.0", UUID, "tierd:pmem0", "devdax", True, Span(START, 1152 * MIB), device())
-    return replace(found, **changes)  # type: ignore[arg-type]
-
-
-def device(driver: str = "device_dax", blocks: tuple[MemoryBlock, ...] = ()) -> DaxDevice:
-    return DaxDevice("dax0.0", Span(START + 2 * MIB, 1150 * MIB), driver, 1, blocks)
-
-
-def blocks(count: int = 8, zone: str = "Movable", offline: int = 0) -> tuple[MemoryBlock, ...]:
-    return tuple(MemoryBlock(33 + i, i >= offline, zone if i >= offline else None, 1) for i in range(count))
-
-
-def holding(*namespaces: Namespace, **changes: object) -> Inventory:
-    held = sum(n.span.size for n in namespaces if n.span is not None)
-    return with_region(namespaces=namespaces, available=4 * GIB - held, **changes)
-
-
-def kinds(found: ProvisionPlan) -> list[str]:
-    return [refusal.kind for refusal in found.refusals]
 
 
 def test_free_capacity_becomes_a_namespace_and_then_memory() -> None:
@@ -188,8 +154,6 @@ def test_a_namespace_without_size_is_given_one_when_the_record_says_it_is_ours()
     theirs = with_region(half_made=("namespace0.3",))
     assert plan(theirs, REQUEST).steps[0].action is Action.CREATE_NAMESPACE
 
-
-SLOW = MemoryNode(1, GIB, GIB, has_cpus=False, kernel_memory=False, tier="memory_tier56")
 
 REFUSED: dict[str, tuple[Inventory, ProvisionRequest, str]] = {
     "region-not-found": (MACHINE, replace(REQUEST, iset_id=0x1234), "0x2468ac00123456 (region0)"),
@@ -336,96 +300,6 @@ def test_the_plan_says_what_cannot_be_read_back_and_from_when_on() -> None:
     ):
         assert "no return" not in "\n".join(plan_lines(nothing_lost, "SYSFS"))
         assert plan_document(nothing_lost, "SYSFS")["unrecoverable"] == []
-
-
-# The kernel's side, in the plainest terms: bit by bit over units of 2 MiB.
-
-UNIT = 2 * MIB
-spans = st.lists(st.tuples(st.integers(0, 255), st.integers(1, 64)), max_size=5)
-
-
-def region_of(taken: list[tuple[int, int]], align: int, first: int) -> Region:
-    """A region of 4 GiB with namespaces at `taken` (start and size in units of 16 MiB), overlaps left
-    out."""
-    found: list[Namespace] = []
-    for start, size in sorted(taken):
-        span = Span(first + start * 16 * MIB, min(size, 256 - start) * 16 * MIB)
-        if not found or found[-1].span is None or found[-1].span.end <= span.start:
-            found.append(namespace(label=f"other{start}", span=span, dax=None, mode="fsdax"))
-    held = sum(n.span.size for n in found if n.span is not None)
-    return replace(
-        REGION,
-        span=Span(first, 4 * GIB),
-        align=align,
-        available=4 * GIB - held,
-        namespaces=tuple(found),
-    )
-
-
-def first_fit(region: Region, size: int) -> int | None:
-    """Where the kernel puts a namespace of `size` bytes: scan_allocate in
-    drivers/nvdimm/namespace_devs.c."""
-    assert region.span is not None
-    taken = {
-        unit
-        for n in region.namespaces
-        if n.span is not None
-        for unit in range(n.span.start // UNIT, n.span.end // UNIT)
-    }
-    for start in range(region.span.start, region.span.end - size + 1, region.align):
-        if taken.isdisjoint(range(start // UNIT, (start + size) // UNIT)):
-            return start
-    return None
-
-
-def blocks_of_namespace(span: Span, block: int) -> int:
-    """How many memory blocks kmem makes of a namespace whose data begins 2 MiB behind its start."""
-    first, last = span.start + 2 * MIB, span.end
-    return sum(
-        1 for n in range(first // block, last // block + 1) if n * block >= first and (n + 1) * block <= last
-    )
-
-
-@given(
-    spans,
-    st.sampled_from([16 * MIB, 32 * MIB]),
-    st.sampled_from([START, START + 16 * MIB, START + 96 * MIB]).map(lambda x: x // (32 * MIB) * (32 * MIB)),
-    st.one_of(st.none(), st.integers(1, 4 * GIB)),
-    st.sampled_from([128 * MIB, 256 * MIB, GIB]),
-)
-def test_the_prediction_is_what_the_kernel_does(
-    taken: list[tuple[int, int]], align: int, first: int, wanted: int | None, block: int
-) -> None:
-    region = region_of(taken, align, first)
-    slice_ = capacity.choose_slice(capacity.free_extents(region), wanted, block, align)
-    if slice_ is None:
-        for extent in capacity.free_extents(region):
-            reachable = first_fit(region, extent.size) == extent.start
-            enough = wanted is None or extent.size >= wanted
-            assert not (reachable and enough and blocks_of_namespace(extent, block))
-        return
-    assert first_fit(region, slice_.namespace.size) == slice_.namespace.start
-    assert slice_.memory.size == blocks_of_namespace(slice_.namespace, block) * block > 0
-    assert slice_.namespace.size % align == 0
-
-
-@given(spans, st.integers(1, 2 * GIB))
-def test_what_is_asked_for_is_gained_when_any_gap_has_the_room(
-    taken: list[tuple[int, int]], wanted: int
-) -> None:
-    region = region_of(taken, 16 * MIB, START)
-    slice_ = capacity.choose_slice(capacity.free_extents(region), wanted, BLOCK, 16 * MIB)
-    first = next(iter(capacity.free_extents(region)), None)
-    if first is not None and blocks_of_namespace(first, BLOCK) * BLOCK >= wanted:
-        assert slice_ is not None and slice_.memory.size >= wanted
-
-
-@given(st.integers(0, 1 << 44), st.integers(0, 1 << 44), st.sampled_from([128 * MIB, 2 * GIB]))
-def test_whole_blocks_lie_within(start: int, size: int, block: int) -> None:
-    found = capacity.whole_blocks(Span(start, size), block)
-    assert found.start % block == found.size % block == 0
-    assert found.size == 0 or (found.start >= start and found.end <= start + size)
-    assert size - found.size < 2 * block
 
 
 ALTER: list[Callable[[Inventory], Inventory]] = [

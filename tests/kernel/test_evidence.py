@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.core.machines import REGION, device
 from tests.core.test_consent import HELD, LABEL_UUID, TAKEN
-from tests.core.test_provision import REGION, device
 from tests.kernel.test_in_use import Tree
 from tests.kernel.test_witnesses import BLKID_EXT4, UDEV_DAX, UDEV_EMPTY, UDEV_EXT4, Stubs
 from tierd.core.consent import EDGE

@@ -339,7 +339,7 @@ def test_a_half_made_namespace_in_use_is_left_alone(bench: Bench, monkeypatch: p
         return opened(path, flags, *rest, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "open", busy)
-    with pytest.raises(ConversionError, match="pmem0 is in use; namespace0.0 is left alone"):
+    with pytest.raises(ConversionError, match="in use, and left alone: the kernel holds pmem0"):
         bench.converter.run(REQUEST)
     assert bench.machine.acts() == [CREATE]
 

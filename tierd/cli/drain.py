@@ -15,8 +15,7 @@ from typing import Any
 from tierd.cli import Exit
 from tierd.cli.arguments import add_json
 from tierd.cli.provision import NoRequestError, require_root
-from tierd.cli.provision_apply import CARRY_OUT_DEADLINE
-from tierd.cli.provision_apply import agreed as agreed_to
+from tierd.cli.requests import CARRY_OUT_DEADLINE, agreed, start, unit_of
 from tierd.config import DEFAULT_PATH as POLICY_PATH
 from tierd.config import load
 from tierd.core.drain import DrainPlan, find_region, hindrances, plan_drain, regions_of
@@ -85,7 +84,7 @@ def _drain(arguments: argparse.Namespace) -> int:
     iset_ids = command.find(arguments.device)
     if arguments.undo:
         return command.undo(iset_ids, as_json=arguments.json)
-    return command.drain(iset_ids, arguments.deadline, agreed=arguments.yes, as_json=arguments.json)
+    return command.drain(iset_ids, arguments.deadline, yes=arguments.yes, as_json=arguments.json)
 
 
 class _Command:
@@ -157,7 +156,7 @@ class _Command:
         entry["safe"] = not entry["reasons"]
         return entry
 
-    def drain(self, iset_ids: frozenset[int], deadline: float | None, *, agreed: bool, as_json: bool) -> int:
+    def drain(self, iset_ids: frozenset[int], deadline: float | None, *, yes: bool, as_json: bool) -> int:
         """Show it, ask, mark it, have it done, and say whether it is safe."""
         picture = self._look()
         assert picture.inventory is not None
@@ -168,8 +167,7 @@ class _Command:
         if any(plan.verdict is Verdict.REFUSED for plan in plans):
             words = [reason.words for plan in plans for reason in plan.refusals]
             raise TierdError(f"refused: {'; '.join(words)}", hint="nothing was changed")
-        if not (agreed or agreed_to("drain it?")):
-            print("nothing was changed; --yes does it without asking", file=sys.stderr)
+        if not agreed("drain it?", yes=yes):
             return Exit.FAILED
         mark_drained(DEFAULT_PATH.parent, iset_ids, deadline)
         for plan in plans:
@@ -236,12 +234,12 @@ class _Command:
         forget_drained(DEFAULT_PATH.parent, iset_ids)
         failed = []
         for request in self._requests:
-            unit = f"tierd-convert@{request.name}.service"
+            unit = unit_of(request)
             if not iset_ids & regions_asked(inventory, request):
                 continue
             if request.mode is not ProvisionMode.APPLY or not self._wanted(unit):
                 print(f"{request.name}: `systemctl enable --now {unit}` makes it memory again", file=out)
-            elif self._tools.run(("systemctl", "reload-or-restart", unit), deadline=CARRY_OUT_DEADLINE).code:
+            elif not start(self._tools, request):
                 failed.append(unit)
             else:
                 print(f"{request.name}: done", file=out)

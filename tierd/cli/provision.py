@@ -19,7 +19,7 @@ from tierd.config.allow import allowance
 from tierd.core.any_plan import AnyPlan, any_plan_document, any_plan_lines
 from tierd.core.inventory import Inventory, Namespace, Region
 from tierd.core.picture import of_region
-from tierd.core.policy import Policy, ProvisionMode
+from tierd.core.policy import AnyRequest, Policy, ProvisionMode
 from tierd.core.provision import Verdict
 from tierd.core.text import clean, size
 from tierd.errors import DeniedError, GoneError
@@ -102,9 +102,9 @@ class NoRequestError(GoneError):
 def _plan(arguments: argparse.Namespace) -> int:
     root = Root()
     policy = load_chosen(arguments.policy)
-    requests = [r for r in policy.requests if arguments.name in (None, r.name)]
+    requests = policy.requests if arguments.name is None else (request_named(policy, arguments.name),)
     if not requests:
-        return _nothing_asked(arguments, policy)
+        return _nothing_asked(policy, as_json=arguments.json)
     # also for a draft: what counts once it is in force
     found, allow = look(root), partial(allowance, str(POLICY_PATH))
     plans = [found.plan(request, allow) for request in requests]
@@ -116,11 +116,17 @@ def _plan(arguments: argparse.Namespace) -> int:
     return Exit.FAILED if any(plan.verdict is Verdict.REFUSED for plan in plans) else Exit.OK
 
 
-def _nothing_asked(arguments: argparse.Namespace, policy: Policy) -> int:
-    if arguments.name is not None:
-        known = ", ".join(r.name for r in policy.requests) or "none"
-        raise NoRequestError(f"{policy.origin} has no request named {arguments.name}; there is {known}")
-    if arguments.json:
+def request_named(policy: Policy, name: str) -> AnyRequest:
+    """Raises NoRequestError when the policy has none of that name."""
+    found = next((request for request in policy.requests if request.name == name), None)
+    if found is None:
+        known = ", ".join(request.name for request in policy.requests) or "none"
+        raise NoRequestError(f"{policy.origin} has no request named {name}; there is {known}")
+    return found
+
+
+def _nothing_asked(policy: Policy, *, as_json: bool) -> int:
+    if as_json:
         print(json.dumps({"requests": []}, indent=2))
     else:
         print(f"{policy.origin} asks for no memory: its `provision` list is empty")

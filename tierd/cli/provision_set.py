@@ -8,12 +8,11 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
-import sys
 from pathlib import Path
 
 from tierd.cli import Exit
 from tierd.cli.provision import NoRequestError, plan_text, require_root
-from tierd.cli.provision_apply import agreed, carry_out, plan_of
+from tierd.cli.requests import agreed, carry_out, plan_of
 from tierd.config import DEFAULT_PATH, source
 from tierd.config.edit import with_size
 from tierd.core.policy import ProvisionMode
@@ -70,8 +69,7 @@ def set_size(arguments: argparse.Namespace) -> int:
     print(plan_text(plan, root))
     if plan.verdict is Verdict.REFUSED:
         return Exit.FAILED
-    if not (arguments.yes or agreed("write this into the policy, and carry it out?")):
-        print("nothing was changed; --yes does it without asking", file=sys.stderr)
+    if not agreed("write this into the policy, and carry it out?", yes=arguments.yes):
         return Exit.FAILED
     write_policy(DEFAULT_PATH, content, changed)
     if request.mode is ProvisionMode.PLAN:

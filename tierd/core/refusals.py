@@ -11,7 +11,6 @@ from tierd.core import capacity, room
 from tierd.core.inventory import DaxDevice, Inventory, MemoryNode, Namespace, Region, Span
 from tierd.core.kinds_of_device import DaxKind, label_less_words
 from tierd.core.policy import ProvisionRequest
-from tierd.core.room import DRAM_KEPT_SHARE, SMALLEST_DRAM_KEPT
 from tierd.core.units import format_size
 
 LABEL_PREFIX = "tierd:"
@@ -178,7 +177,7 @@ def of_dram(inventory: Inventory, to_add: int, page_structures: int) -> list[Ref
     dram = sum(n.total for n in inventory.nodes if n.dram)
     available = sum(n.available for n in inventory.nodes if n.dram)
     slow = sum(n.total for n in inventory.nodes if not n.dram)
-    kept = max(dram // DRAM_KEPT_SHARE, SMALLEST_DRAM_KEPT)
+    kept = room.kept(dram)
     if available < page_structures + kept:
         most = capacity.carried(available - kept, inventory.block_size)
         less = (

@@ -1,5 +1,6 @@
-"""Where what is in use goes when memory leaves the kernel, in bytes. Pure; for core/refusals.py, which
-refuses where there is no room, and core/foresight.py, which says what is left of it afterwards."""
+"""Where what is in use goes when memory leaves the kernel, and what DRAM is to carry, in bytes. Pure; for
+core/refusals.py, which refuses where there is no room, core/foresight.py, which says what is left of it
+afterwards, and core/shares.py, which warns."""
 
 from __future__ import annotations
 
@@ -12,10 +13,14 @@ DRAM_KEPT_SHARE = 16
 SMALLEST_DRAM_KEPT = 64 << 20
 """One sixteenth of DRAM, and at least 64 MiB, is to be available still when memory has come or gone."""
 
-
 MUCH_RATIO = 4
 """Bytes of slow memory for each byte of DRAM up to which the kernel's documentation calls it fine
 (Documentation/admin-guide/mm/memory-hotplug.rst)."""
+
+
+def kept(dram: int) -> int:
+    """What of `dram` bytes is to be available still when memory has come or gone."""
+    return max(dram // DRAM_KEPT_SHARE, SMALLEST_DRAM_KEPT)
 
 
 def moving(inventory: Inventory, target: int | None, leaving: int) -> int:
@@ -33,8 +38,7 @@ def needed(moved: int) -> int:
 
 def to_give(node: MemoryNode) -> int:
     """What the node can take in: what it has available, beyond what DRAM is to keep."""
-    kept = max(node.total // DRAM_KEPT_SHARE, SMALLEST_DRAM_KEPT) if node.dram else 0
-    return max(0, node.available - kept)
+    return max(0, node.available - (kept(node.total) if node.dram else 0))
 
 
 def others_to_give(inventory: Inventory, target: int | None) -> int:

@@ -25,7 +25,7 @@ MAXIMUM_DURATION = 366 * 24 * DURATION_UNITS["h"]
 """Milliseconds. A year: whatever is longer is a slip."""
 
 LIKELY_BYTES = 1 << 20
-"""A bare number from here on is taken for bytes: as MiB it would be more than a TiB."""
+"""A bare number from here on is taken for bytes: as MiB it would be a TiB or more."""
 
 _NUMBER = re.compile(r"(?P<number>[0-9]{1,19}(?:\.[0-9]{1,9})?)(?P<space>\s*)(?P<unit>.*)", re.DOTALL)
 _BARE = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?")

@@ -7,8 +7,6 @@ or finished by the next one. Nothing that a tool says about its success is belie
 
 from __future__ import annotations
 
-import errno
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -265,8 +263,6 @@ class Converter(Recovery):
     def _require_free(self, namespace: Namespace, step: Step, request: str) -> None:
         """The last look before a step that takes a namespace from whoever uses it. Raises
         ConversionError."""
-        if step.action in (Action.FINISH_NAMESPACE, Action.DESTROY_NAMESPACE):
-            self._require_unused(namespace.name)
         try:
             if step.action in (Action.FINISH_NAMESPACE, Action.DESTROY_NAMESPACE):
                 require_ours(self.root, namespace)
@@ -274,18 +270,6 @@ class Converter(Recovery):
                 require_unused(self.root, namespace.dax.name, (namespace.dax.name,))
         except TierdError as error:
             raise ConversionError(f"{request}: {error}") from error
-
-    def _require_unused(self, namespace: str) -> None:
-        """Open the namespace's block device for itself alone, as a mount or a volume would hold it."""
-        for block in sorted((self.root.nd_devices / namespace / "block").glob("*")):
-            path = self.root.dev / block.name
-            try:
-                os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                why = "is in use" if error.errno == errno.EBUSY else f"cannot be opened ({error.strerror})"
-                raise ConversionError(f"{path} {why}; {namespace} is left alone") from error
 
 
 def _changes_policy(step: Step) -> bool:

@@ -2,7 +2,8 @@
 
 Run as root by tierd-convert@NAME.service, or by hand. Exit status: 0 the memory is there as asked (or the
 request's mode is ``plan`` and the plan was printed), 1 a step failed, 2 usage, 69 refused with the reasons,
-75 another conversion is running, 77 not root, 78 the policy is bad or has no such request.
+75 another request or drain holds the lock and gets no further, 77 not root, 78 the policy is bad or has no
+such request.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="tierd-convert",
         description="Make what a request of tierd's policy asks for memory, and what is too much of it free"
         " capacity again.",
-        epilog="exit status: 0 as asked, 1 failed, 2 usage, 69 refused, 75 another conversion is running,"
+        epilog="exit status: 0 as asked, 1 failed, 2 usage, 69 refused, 75 held up by another,"
         " 77 not root, 78 bad policy",
     )
     parser.add_argument("name", metavar="NAME", help="the request's name in the policy's `provision` list")

@@ -2,8 +2,8 @@
 
 Run as root by tierd-drain@ISET_ID.service, which `tierctl drain` starts. Nothing is destroyed:
 namespaces and their labels stay. Exit status: 0 nothing of the region is memory, 1 a step failed or it was
-stopped (what was being emptied is online again), 2 usage, 69 refused with the reasons, 75 a conversion is
-running, 77 not root.
+stopped (what was being emptied is online again), 2 usage, 69 refused with the reasons, 75 a request
+holds the lock and gets no further, 77 not root.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="tierd-drain",
         description="Empty what of a region is memory, and take it out of the kernel.",
-        epilog="exit status: 0 done, 1 failed, 2 usage, 69 refused, 75 a conversion is running, 77 not root",
+        epilog="exit status: 0 done, 1 failed, 2 usage, 69 refused, 75 held up by another, 77 not root",
     )
     parser.add_argument("iset_id", metavar="ISET_ID", help="the region's, as `tierctl drain` marked it")
     name = parser.parse_args(argv).iset_id

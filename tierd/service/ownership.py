@@ -7,13 +7,13 @@ map the device, and take what is not mounted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tierd.core.cxl_machine import CxlRegion
-from tierd.core.inventory import Namespace
+from tierd.core.inventory import Namespace, Use
 from tierd.errors import GoneError, TierdError
 from tierd.kernel.files import read_text
-from tierd.kernel.in_use import block_devices, uses_of
+from tierd.kernel.in_use import users_of, uses_of
 from tierd.kernel.paths import Root
 
 
@@ -30,18 +30,21 @@ def require_ours(root: Root, namespace: Namespace) -> None:
             f"{namespace.name} is {uuid}, labelled {label}, and not {namespace.label_uuid}, labelled"
             f" {namespace.label}: names have changed meanwhile"
         )
-    devices = block_devices(root, namespace.name)
-    if namespace.dax is not None:
-        devices = (namespace.dax.name, *devices)
-    require_unused(root, namespace.name, devices)
+    users = users_of(root, (namespace,))[namespace.name]
+    if users.blind:
+        raise InUseError(f"who uses {namespace.name} cannot be told: {users.blind}; it is left alone")
+    _require_none(namespace.name, users.uses)
 
 
 def require_unused(root: Root, what: str, devices: Iterable[str]) -> None:
     """Raises InUseError, which names `what`, and what the readers raise, when somebody uses one of
     `devices`."""
-    found = [use.words for uses in uses_of(root, devices).values() for use in uses]
-    if found:
-        raise InUseError(f"{what} is in use, and left alone: {'; '.join(found[:5])}")
+    _require_none(what, [use for uses in uses_of(root, devices).values() for use in uses])
+
+
+def _require_none(what: str, uses: Sequence[Use]) -> None:
+    if uses:
+        raise InUseError(f"{what} is in use, and left alone: {'; '.join(use.words for use in uses[:5])}")
 
 
 def require_region_unused(root: Root, region: CxlRegion) -> None:
