@@ -49,6 +49,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=f"no kernel decides it: runs on {chosen[-1]} only"))
         if item.get_closest_marker("slow") and not slow:
             item.add_marker(pytest.mark.skip(reason="slow: ./dev test --slow"))
+        if kernel:
+            item.add_marker(pytest.mark.xdist_group(_server_of(item, kernel)))
+
+
+def _server_of(item: pytest.Item, kernel: str) -> str:
+    """What the tests of one server are called: they run one after another in one process, those of another
+    server beside them."""
+    needs = getattr(item, "fixturenames", ())
+    return kernel if "guest" in needs else f"{kernel} {item.path.stem}"
 
 
 @pytest.fixture(scope="session")

@@ -18,15 +18,16 @@ from tests.vm import host, image
 
 @dataclass(frozen=True)
 class Ring:
-    """One ring: where its tests are, and the seconds after which it is ended as hung. spread: whether its
-    tests run in several processes at once, which those that measure time or share a bus cannot."""
+    """One ring: where its tests are, and the seconds after which it is ended as hung. spread: how its tests
+    run in several processes at once ("load": each by itself, "loadgroup": those of one server together), if
+    they do; those that measure time or share a bus cannot."""
 
     name: str
     paths: tuple[str, ...]
     deadline: float
     says: str
     verbose: bool = False
-    spread: bool = False
+    spread: str = ""
 
 
 RINGS = (
@@ -41,17 +42,24 @@ RINGS = (
         ("tests",),
         600,
         "decisions, policy, kernel readers on recorded trees, command line",
-        spread=True,
+        spread="load",
     ),
     Ring(
         "provisioning",
         ("tests/provisioning",),
         900,
         "requests carried out on simulated machines whose tools lie and die",
-        spread=True,
+        spread="load",
     ),
     Ring("service", ("tests/service",), 600, "the daemon on a private message bus", verbose=True),
-    Ring("vm", ("tests/vm",), 3600, "the installed package on a whole server, by kernel", verbose=True),
+    Ring(
+        "vm",
+        ("tests/vm",),
+        3600,
+        "the installed package on a whole server, by kernel",
+        verbose=True,
+        spread="loadgroup",
+    ),
 )
 
 
@@ -132,7 +140,7 @@ def _run(ring: Ring, extra: list[str]) -> tuple[Counts, int]:
             *(str(host.venv_python()), "-m", "pytest", f"--junitxml={report}", "-o", "junit_family=xunit2"),
             *(["-v", "--durations=5"] if ring.verbose else ["-q"]),
             *(_outside_pure() if ring.name == "pure" else ()),
-            *(("-n", str(os.cpu_count() or 1)) if ring.spread else ()),
+            *_processes(ring),
             *(*extra, *ring.paths),
         ]
         process = subprocess.Popen(
@@ -152,6 +160,12 @@ def _run(ring: Ring, extra: list[str]) -> tuple[Counts, int]:
     if code == 0 and ring in RINGS and not extra:
         _times_file().write_text(json.dumps({**_seconds(), ring.name: round(took, 1)}))
     return counts, code
+
+
+def _processes(ring: Ring) -> tuple[str, ...]:
+    # More than two servers at once want more memory than many a machine has.
+    most = 2 if ring.spread == "loadgroup" else 64
+    return ("-n", str(min(os.cpu_count() or 1, most)), "--dist", ring.spread) if ring.spread else ()
 
 
 def _times_file() -> Path:
