@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.vm import host, image, machine
 from tests.vm.guest import Guest
@@ -36,7 +38,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("kernel", chosen, scope="session")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     slow = config.getoption("--slow")
     for item in items:
@@ -50,15 +51,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=f"no kernel decides it: runs on {chosen[-1]} only"))
         if item.get_closest_marker("slow") and not slow:
             item.add_marker(pytest.mark.skip(reason="slow: ./dev test --slow"))
-        if kernel:
-            item.add_marker(pytest.mark.xdist_group(_server_of(item, kernel)))
 
 
-def _server_of(item: pytest.Item, kernel: str) -> str:
-    """What the tests of one server are called: they run one after another in one process, those of another
-    server beside them."""
-    needs = getattr(item, "fixturenames", ())
-    return kernel if "guest" in needs else f"{kernel} {item.path.stem}"
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
+    """For `--dist loadgroup`: a process runs all tests of a module on one kernel, which share a server."""
+    return _ByServer(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+class _ByServer(LoadScopeScheduling):
+    # marks of groups come to nothing: pytest-xdist 3.8 writes them where pytest 9.2 no longer reads them
+    def _split_scope(self, nodeid: str) -> str:
+        module, _, test = nodeid.partition("::")
+        kernel = next((kernel for kernel in KERNELS if f"[{kernel}" in test), "")
+        return f"{module} {kernel}"
 
 
 @pytest.fixture(scope="session")

@@ -194,6 +194,20 @@ def test_offline_memory_of_others_is_brought_online_movable(bench: Bench) -> Non
     assert [getattr(act, "value", None) for act in plan.steps[0].acts] == ["online_movable"] * 8
 
 
+def test_blocks_that_others_take_offline_stay_so(bench: Bench) -> None:
+    bench.converter.run_cxl(ALL)
+    done = bench.records()
+    block = next(bench.machine.root.memory_blocks.glob("memory[0-9]*/state"))
+    block.write_text("offline\n")
+    plan = bench.converter.run_cxl(ALL)
+    assert plan.verdict is Verdict.DONE and block.read_text() == "offline\n"
+    assert "1 block of dax0.0 taken offline by somebody else, and left so" in plan.notes[-1]
+    assert bench.records() == done
+    assert bench.converter.run_cxl(NONE).verdict is Verdict.DONE
+    assert bench.converter.run_cxl(ALL).verdict is Verdict.DONE
+    assert set(bench.machine.blocks()) == {"online Movable"}
+
+
 def test_a_device_that_others_hold_is_left_alone(bench: Bench) -> None:
     bench.by_others("", driver="device_dax")
     assert kinds(bench.converter.run_cxl(ALL)) == ["devdax"]

@@ -83,6 +83,7 @@ def used(shares: Shares) -> int:
 
 
 @pytest.mark.one_kernel
+@pytest.mark.slow  # `./dev verify provisioning` has it as growth
 def test_it_grows_and_shrinks_under_a_workload(load: Shares, tmp_path: Path) -> None:
     guest = load.guest
     assert load.online() == 8

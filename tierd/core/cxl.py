@@ -26,6 +26,7 @@ from tierd.core.provision import (
     Setting,
     Step,
     Verdict,
+    left_offline,
 )
 from tierd.core.refusals import Refusal, same_tier
 from tierd.core.text import plural
@@ -175,6 +176,8 @@ class _Work:
             steps = (_offline(region, tuple(fixed), "take"), _online(dax.name, (*offline, *fixed)))
             return self.result(Verdict.READY, region, steps, numbers)
         notes = self.notes(region, fixed, wanted.size)
+        if offline and region.identity in self.inventory.whole:
+            return self.result(Verdict.DONE, region, (), numbers, (*notes, left_offline(dax, len(offline))))
         if offline:
             return self.result(Verdict.READY, region, (_online(dax.name, tuple(offline)),), numbers, notes)
         if len(dax.blocks) < count:

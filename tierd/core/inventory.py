@@ -222,7 +222,8 @@ class Inventory:
     gone.
     taken: namespaces that tierd began to give up with their owners' consent, oldest first.
     drained: the interleave sets of regions that an operator has drained.
-    whole: the UUIDs of namespaces all of which tierd has seen online in this boot.
+    whole: the UUIDs of namespaces, and the identities of CXL regions, all of which tierd has seen online in
+    this boot.
     """
 
     regions: tuple[Region, ...]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tierd.core import capacity, health, refusals
-from tierd.core.inventory import Inventory, Namespace, Region, Span
+from tierd.core.inventory import DaxDevice, Inventory, Namespace, Region, Span
 from tierd.core.policy import ProvisionRequest
 from tierd.core.refusals import Refusal, label_of, same_tier
 from tierd.core.text import plural
@@ -231,10 +231,7 @@ def plan_existing(
     offline = [number for number in wanted if number in present and not present[number].online]
     others = all(number in present and (present[number].movable or number in offline) for number in wanted)
     if dax is not None and dax.system_ram and others and namespace.uuid in inventory.whole:
-        notes.append(
-            f"{plural(len(offline), 'block')} of {dax.name} taken offline by somebody else, and left so:"
-            f" `daxctl online-memory {dax.name}` brings them back"
-        )
+        notes.append(left_offline(dax, len(offline)))
         return result(Verdict.DONE)
 
     found = refusals.of_region(inventory, region, target)
@@ -328,6 +325,14 @@ def numbers_of(inventory: Inventory, namespace: Span, memory: Span, to_add: int)
         blocks=memory.size // inventory.block_size,
         lost=namespace.size - memory.size,
         page_structures=capacity.page_structures(to_add),
+    )
+
+
+def left_offline(device: DaxDevice, count: int) -> str:
+    """What is said of `count` memory blocks that tierd had brought online, and somebody took offline."""
+    return (
+        f"{plural(count, 'block')} of {device.name} taken offline by somebody else, and left so:"
+        f" `daxctl online-memory {device.name}` brings them back"
     )
 
 

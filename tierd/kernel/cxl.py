@@ -40,7 +40,8 @@ def take_cxl(
         tool = True
     except UnsupportedError:
         tool = False
-    inventory = Inventory((), read_nodes(root), block_size, read_online_policy(root))
+    whole = frozenset() if record is None else record.whole()
+    inventory = Inventory((), read_nodes(root), block_size, read_online_policy(root), whole=whole)
     return CxlMachine(
         inventory=inventory,
         memdevs=read_memdevs(root),

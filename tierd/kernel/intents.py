@@ -174,20 +174,22 @@ class Intents:
         return frozenset((request, uuid) for request, uuid in latest.items() if uuid)
 
     def whole(self) -> frozenset[str]:
-        """The UUIDs of namespaces whose memory was all online, in this boot, when tierd last did something
-        about it. Raises DeniedError, MalformedError."""
-        begun: dict[str, str] = {}
+        """The UUIDs of namespaces, and the identities of CXL regions, whose memory was all online, in this
+        boot, when tierd last did something about it. Raises DeniedError, MalformedError."""
+        begun: dict[str, object] = {}
         found: set[str] = set()
         for record in self._records():
             facts, id_ = record.get("facts"), str(record.get("id"))
-            uuid = facts.get("uuid") if isinstance(facts, dict) else None
-            if record.get("record") == "intent" and isinstance(uuid, str):
-                found.discard(uuid)
-                if record.get("action") in ONLINE and record.get("boot") == self._boot:
-                    begun[id_] = uuid
-            elif record.get("outcome") == "done" and id_ in begun and isinstance(facts, dict):
+            if not isinstance(facts, dict):
+                continue
+            name = facts.get("uuid") or facts.get("cxl_identity")
+            if record.get("record") == "intent":
+                found.discard(str(name))
+                if record.get("action") in ONLINE | {CXL_MADE} and record.get("boot") == self._boot:
+                    begun[id_] = name
+            elif record.get("outcome") == "done" and id_ in begun and (name := name or begun[id_]):
                 if facts.get("blocks") is not None and facts.get("blocks") == facts.get("online_blocks"):
-                    found.add(begun[id_])
+                    found.add(str(name))
         return frozenset(found)
 
     def taken(self) -> tuple[Taken, ...]:

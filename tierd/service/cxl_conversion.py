@@ -76,6 +76,7 @@ class CxlConverter(Converter):
         facts: dict[str, Value] = {
             "cxl_serials": [f"{serial:#x}" for serial in plan.request.serials],
             "cxl_region": None if region is None else region.name,
+            "cxl_identity": None if region is None else region.identity,
             "device": None if device is None else device.name,
             "size": None if plan.numbers is None else plan.numbers.namespace,
             "online_policy": machine.inventory.online_policy,
@@ -205,6 +206,7 @@ class CxlConverter(Converter):
             "cxl_region": region.name,
             "cxl_identity": region.identity,
             "device": region.dax.name,
+            "blocks": len(region.dax.blocks),
             "online_blocks": movable,
             "bytes": movable * size,
         }
