@@ -182,6 +182,7 @@ def test_free_capacity_becomes_memory_as_predicted_and_then_nothing_is_run(serve
     assert sum(r["count"] for r in nobody["memory_blocks"]["runs"] if r["node"] == 1) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.one_kernel
 def test_all_that_is_free_and_what_it_costs(server: Server) -> None:
     server.ask("test all apply")
@@ -194,6 +195,7 @@ def test_all_that_is_free_and_what_it_costs(server: Server) -> None:
     assert 0.9 < spent / predicted["page_structures"] < 1.1
 
 
+@pytest.mark.slow
 @pytest.mark.one_kernel
 def test_a_share_beside_a_namespace_of_others(server: Server) -> None:
     server.guest.run(
@@ -217,6 +219,7 @@ def test_a_share_beside_a_namespace_of_others(server: Server) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.one_kernel
 def test_a_wrong_iset_id_is_refused_and_nothing_is_changed(server: Server) -> None:
     server.ask("test 1GiB apply", iset_id=server.region.iset_id ^ 1)
@@ -234,6 +237,7 @@ def test_a_wrong_iset_id_is_refused_and_nothing_is_changed(server: Server) -> No
     assert f"there is {server.region.iset_id:#x} ({server.region.name})" in said
 
 
+@pytest.mark.slow
 @pytest.mark.one_kernel
 def test_mode_plan_says_what_it_would_do_and_does_nothing(server: Server) -> None:
     server.ask("look 1GiB plan")
@@ -293,6 +297,7 @@ def test_a_daxctl_killed_while_blocks_come_online(server: Server) -> None:
     server.is_memory()
 
 
+@pytest.mark.one_kernel
 @pytest.mark.parametrize(("lines", "delay"), also_slow(DEATHS, MORE_DEATHS))
 def test_all_of_it_killed_at_once(server: Server, lines: int, delay: float) -> None:
     """SIGKILL to the converter and its tools, `delay` seconds after the record has `lines` lines."""

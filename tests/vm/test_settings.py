@@ -126,6 +126,7 @@ def server(tiered: Server) -> Iterator[Server]:
     tiered.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.one_kernel
 def test_one_tier_leaves_every_setting_alone(untiered: Server) -> None:
     before = untiered.settings()
@@ -151,6 +152,7 @@ def test_after_a_stop_every_setting_is_as_before(server: Server) -> None:
     assert server.guest.run("systemctl show -P NFileDescriptorStore tierd").stdout.strip() == "0"
 
 
+@pytest.mark.slow
 @pytest.mark.one_kernel
 def test_demotion_follows_the_mode_of_the_policy(server: Server) -> None:
     before = server.settings()
@@ -187,6 +189,7 @@ def test_after_a_kill_every_setting_is_as_before(server: Server) -> None:
     assert differences(before, server.settings()) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.one_kernel
 def test_a_killed_daemon_comes_back_and_forgets_nothing(server: Server) -> None:
     before = server.settings()
@@ -216,6 +219,7 @@ def test_a_crash_that_nobody_cleaned_up_after_is_made_good_by_the_next_run(serve
     assert differences(before, server.settings()) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.one_kernel
 def test_a_setting_that_somebody_else_changed_meanwhile_stays(server: Server) -> None:
     before = server.settings()
