@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from tierd.core.text import clean
 from tierd.errors import GoneError, MalformedError, TierdError
 from tierd.kernel.files import named_errors, read_text
 from tierd.kernel.paths import Root
+from tierd.kernel.syscalls import device_number
 
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
@@ -289,7 +289,7 @@ def _device(link: Path, sought: _Sought) -> str:
     """Which of the devices an open file is, empty when it is none; by its number, since a container may call
     it anything. Raises GoneError, DeniedError, MalformedError."""
     try:
-        found = os.stat(link)
+        number = device_number(link)
     except OSError as error:
         with named_errors(link):
             target = os.readlink(link)
@@ -298,9 +298,7 @@ def _device(link: Path, sought: _Sought) -> str:
         # a FUSE file system answers its owner alone; its files are no devices
         name = os.path.basename(target).removesuffix(" (deleted)")
         return name if target.startswith("/dev/") and name in sought.names else ""
-    if not (stat.S_ISBLK(found.st_mode) or stat.S_ISCHR(found.st_mode)):
-        return ""
-    return sought.numbers.get(f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}", "")
+    return sought.numbers.get(number, "")
 
 
 def _lines(path: Path) -> list[str]:

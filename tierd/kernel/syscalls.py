@@ -6,6 +6,8 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import stat
+import struct
 from typing import Final
 
 # arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h
@@ -14,6 +16,14 @@ _NUMBERS: Final = {
     "aarch64": {"move_pages": 239, "perf_event_open": 241, "process_madvise": 440},
 }
 
+
+# include/uapi/linux/fcntl.h and include/uapi/linux/stat.h
+_AT_FDCWD: Final = -100
+_DO_NOT_ASK: Final = 0x4000
+"""AT_STATX_DONT_SYNC: what the kernel knows, whether or not a server would say otherwise."""
+_TYPE: Final = 1
+_STATX: Final = struct.Struct("<28xH98xII120x")
+"""stx_mode, stx_rdev_major and stx_rdev_minor of struct statx."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -48,3 +58,18 @@ def perf_event_open(attributes: bytes, pid: int, cpu: int) -> int:
         ctypes.c_int(-1),
         ctypes.c_ulong(close_on_exec),
     )
+
+
+def device_number(path: str | os.PathLike[str]) -> str:
+    """``MAJOR:MINOR`` of the block or character device that `path` leads to, empty when it is none.
+
+    stat(2) would wait for the server of a network file system for as long as that does not answer; what
+    kind of file something is does not change. Called by kernel/in_use.py. Raises OSError.
+    """
+    found = ctypes.create_string_buffer(_STATX.size)
+    name = os.fsencode(path)
+    if _libc.statx(_AT_FDCWD, name, _DO_NOT_ASK, ctypes.c_uint(_TYPE), found):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), os.fspath(path))
+    mode, major, minor = _STATX.unpack(found.raw)
+    return f"{major}:{minor}" if stat.S_ISBLK(mode) or stat.S_ISCHR(mode) else ""
