@@ -239,6 +239,16 @@ def test_refusals_name_their_reason_and_run_nothing(kind: str) -> None:
     assert plan_document(share, "sysfs")["steps"] == []
 
 
+def test_the_ratio_can_be_forced_and_nothing_else() -> None:
+    machine, request, _ = REFUSED["ratio"]
+    share = plan_share(machine, replace(request, force_ratio=True))
+    assert share.verdict is Verdict.READY and not share.refusals
+    assert any("is above 4:1" in note for note in share.notes)
+    for kind in set(REFUSED) - {"ratio"}:
+        machine, request, _ = REFUSED[kind]
+        assert kinds(plan(machine, replace(request, force_ratio=True))) == [kind]
+
+
 @pytest.mark.parametrize("target", [None, 0])
 def test_memory_needs_a_node_of_its_own(target: int | None) -> None:
     found = plan(with_region(target_node=target), REQUEST)

@@ -157,6 +157,7 @@ def _request(data: Mapping[str, Any]) -> ProvisionRequest:
         iset_id=kinds.iset_id(data["region"]["iset_id"]),
         size=asked.size,
         mode=ProvisionMode(data.get("mode", ProvisionMode.PLAN)),
+        force_ratio=data.get("force") == "ratio",
         per_cent=asked.per_cent,
         all_but=asked.all_but,
     )
@@ -169,6 +170,7 @@ def _namespace(data: Mapping[str, Any]) -> NamespaceRequest:
         uuid=kinds.namespace_uuid(named["uuid"]) if "uuid" in named else "",
         consent=kinds.consent(data["consent"]) if "consent" in data else None,
         mode=ProvisionMode(data.get("mode", ProvisionMode.PLAN)),
+        force_ratio=data.get("force") == "ratio",
         dimm=kinds.dimm_serial(named["dimm"]) if "dimm" in named else "",
     )
 
@@ -179,4 +181,5 @@ def _cxl_request(data: Mapping[str, Any]) -> CxlRequest:
         serials=tuple(kinds.cxl_serial(serial) for serial in data["cxl"]["serials"]),
         size=kinds.amount(data["size"]).size,
         mode=ProvisionMode(data.get("mode", ProvisionMode.PLAN)),
+        force_ratio=data.get("force") == "ratio",
     )

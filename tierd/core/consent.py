@@ -122,7 +122,8 @@ def plan_namespace(
         # what is free without labels, the kernel does not count
         whole = 0 if region.span is None else region.span.size
         freed = replace(freed, labelled=True, available=whole)
-    inner = ProvisionRequest(request.name, region.iset_id or 0, memory.size or None, request.mode)
+    asked, force = memory.size or None, request.force_ratio
+    inner = ProvisionRequest(request.name, region.iset_id or 0, asked, request.mode, force_ratio=force)
     made = provision.plan_new(after, inner, freed)
     refused += [r for r in made.refusals if memory.size or r.kind != "capacity"]
     part = replace(
@@ -144,7 +145,8 @@ def _plan_absent(inventory: Inventory, request: NamespaceRequest) -> ProvisionPl
         there = [r.iset_id for r in inventory.regions if r.serials == (request.dimm,) and r.iset_id]
         taken = replace(taken, iset_id=there[0]) if there else None
     if taken is not None:
-        inner = ProvisionRequest(request.name, taken.iset_id, taken.memory, request.mode)
+        force = request.force_ratio
+        inner = ProvisionRequest(request.name, taken.iset_id, taken.memory, request.mode, force_ratio=force)
         made = [uuid for name, uuid in inventory.made if name == request.name]
         if made and all(n.label != LABEL_PREFIX + request.name for n in every) and _seen(inventory, taken):
             words = (

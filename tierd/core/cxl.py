@@ -132,7 +132,9 @@ class _Work:
             words = f"not enough volatile capacity in {names}: {asked} is asked for, {free_words}"
             self.refused.append(Refusal("capacity", words))
         else:
-            self.refused += refusals.of_dram(self.inventory, memory, numbers.page_structures)
+            self.refused += refusals.of_dram(
+                self.inventory, memory, numbers.page_structures, force_ratio=self.request.force_ratio
+            )
         where = "decoderX.Y" if window is None else window.name
         how = ("-t", "ram", "-d", where, "-m", "-w", str(ways), "-s", str(size))
         acts: list[Command | Setting] = [

@@ -93,6 +93,7 @@ class ProvisionRequest:
         is set, else all that is free when the request is first carried out.
     per_cent: share of the region (0..100) that is to be memory, in whole memory blocks.
     all_but: bytes of the region that tierd's namespaces leave to others.
+    force_ratio: whether there may be more slow memory behind DRAM than is reasonable.
     """
 
     name: str
@@ -101,6 +102,7 @@ class ProvisionRequest:
     mode: ProvisionMode = ProvisionMode.PLAN
     per_cent: float | None = None
     all_but: int | None = None
+    force_ratio: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ class NamespaceRequest:
     dimm: in its place, the serial number of the DIMM whose only namespace has no label.
     consent: what may be destroyed: a signature as blkid names it, or ``unknown data``; empty when consent is
         to a namespace that holds nothing; None when there is none, and nothing is.
+    force_ratio: as that of a ProvisionRequest.
     """
 
     name: str
@@ -118,6 +121,7 @@ class NamespaceRequest:
     consent: str | None = None
     mode: ProvisionMode = ProvisionMode.PLAN
     dimm: str = ""
+    force_ratio: bool = False
 
     @property
     def identity(self) -> str:
@@ -132,12 +136,14 @@ class CxlRequest:
     name: as that of a ProvisionRequest; all kinds share the names.
     serials: of the devices, in the order in which the region interleaves them; unsigned 64-bit integers.
     size: bytes, rounded up to 256 MiB for each device; None for all that is free, 0 gives everything back.
+    force_ratio: as that of a ProvisionRequest.
     """
 
     name: str
     serials: tuple[int, ...]
     size: int | None
     mode: ProvisionMode = ProvisionMode.PLAN
+    force_ratio: bool = False
 
 
 AnyRequest = ProvisionRequest | NamespaceRequest | CxlRequest

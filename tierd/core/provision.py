@@ -164,7 +164,9 @@ def plan_new(inventory: Inventory, request: ProvisionRequest, region: Region) ->
             request, Verdict.REFUSED, region.name, target_node=region.target_node, refusals=tuple(found)
         )
     numbers = numbers_of(inventory, slice_.namespace, slice_.memory, slice_.memory.size)
-    found += refusals.of_dram(inventory, slice_.memory.size, numbers.page_structures)
+    found += refusals.of_dram(
+        inventory, slice_.memory.size, numbers.page_structures, force_ratio=request.force_ratio
+    )
     size, label = slice_.namespace.size, label_of(request)
     first = Step(
         Action.CREATE_NAMESPACE,
@@ -243,7 +245,9 @@ def plan_existing(
     if not wanted:
         size = format_size(inventory.block_size)
         found.append(Refusal("too-small", f"{namespace.name} holds no whole memory block of {size}"))
-    found += refusals.of_dram(inventory, still_to_add, numbers.page_structures)
+    found += refusals.of_dram(
+        inventory, still_to_add, numbers.page_structures, force_ratio=request.force_ratio
+    )
 
     steps: tuple[Step, ...]
     if refusals.unfinished(inventory, request, namespace):

@@ -169,8 +169,11 @@ def no_room(
     return Refusal("capacity", words)
 
 
-def of_dram(inventory: Inventory, to_add: int, page_structures: int) -> list[Refusal]:
-    """Whether DRAM can carry `to_add` more bytes of slow memory."""
+def of_dram(
+    inventory: Inventory, to_add: int, page_structures: int, *, force_ratio: bool = False
+) -> list[Refusal]:
+    """Whether DRAM can carry `to_add` more bytes of slow memory. force_ratio: whether the policy says that
+    the ratio does not matter."""
     if not to_add:
         return []
     found = []
@@ -191,14 +194,14 @@ def of_dram(inventory: Inventory, to_add: int, page_structures: int) -> list[Ref
             " DRAM"
         )
         found.append(Refusal("dram", words))
-    if slow + to_add > LARGEST_RATIO * dram:
+    if slow + to_add > LARGEST_RATIO * dram and not force_ratio:
         most = max(0, capacity.round_down(LARGEST_RATIO * dram - slow, inventory.block_size))
         found.append(
             Refusal(
                 "ratio",
                 f"{format_size(to_add)} more would make {_about(slow + to_add)} of slow memory behind"
                 f" {_about(dram)} of DRAM, above {LARGEST_RATIO}:1; at most {format_size(most)} more is"
-                " reasonable",
+                " reasonable, and `force: ratio` in the request has all of it",
             )
         )
     return found

@@ -271,7 +271,7 @@ class _Work:
 def _slice(request: ProvisionRequest, number: int, size: int | None) -> ProvisionRequest:
     """The request for one slice."""
     name = slice_name(request.name, number)
-    return ProvisionRequest(name, request.iset_id, size, request.mode)
+    return ProvisionRequest(name, request.iset_id, size, request.mode, force_ratio=request.force_ratio)
 
 
 def _online(namespace: Namespace) -> int:
