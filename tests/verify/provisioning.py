@@ -29,8 +29,8 @@ def _rows(kernel: str) -> Iterator[Row]:
     for command in kills.COMMANDS:
         yield kills.tools(kernel, *command)
     yield kills.convert(kernel)
-    yield kills.instants(kernel, kills.INSTANTS)
-    yield kills.instants(kernel, kills.MANY_INSTANTS)
+    for part in range(1, kills.PARTS + 1):
+        yield kills.instants(kernel, part)
 
 
 ROWS = (lies.LYING, shuffles.SIMULATED, *(row for kernel in image.kernel_names() for row in _rows(kernel)))

@@ -14,8 +14,8 @@ BLOCKS = 4
 SIZES = {BLOCKS: f"{BLOCKS * 128}MiB", 0: "none"}
 MOST_WRITES = 20
 """More writes to sysfs than any command makes; a command that got through ends the search before."""
-INSTANTS, MANY_INSTANTS = 10, 50
-"""On each kernel, and others on each: a hundred on the two."""
+INSTANTS, PARTS = 10, 5
+"""Instants of a row, and rows of each kernel: a hundred on two kernels, no two of them alike."""
 LONGEST = 12.0
 """Seconds that a conversion takes under emulation, about; an instant is drawn from it."""
 
@@ -147,23 +147,24 @@ def convert(kernel: str) -> Row:
     )
 
 
-def instants(kernel: str, count: int) -> Row:
+def instants(kernel: str, part: int) -> Row:
     def measure(stage: Stage) -> Figure:
         tally = _begin(stage, kernel)
-        chance = random.Random(kernel)
-        for number in range(count):
+        chance = random.Random(f"{kernel} {part}")
+        for number in range(INSTANTS):
             blocks = 0 if number % 2 else BLOCKS
             instant, whom = chance.uniform(0.2, LONGEST), chance.choice(("all", "main"))
             tally.server.want(SIZES[blocks])
             tally.server.guest.run(_KILLED_AT.format(instant=instant, whom=whom), check=False, timeout=300)
             done = not tally.server.state().faults(blocks)
             tally.recover(f"{whom} at {instant:.2f} s to {blocks} blocks", blocks, 0 if done else 1)
-        return tally.figure(kernel, count)
+        return tally.figure(kernel, INSTANTS)
 
     return Row(
-        f"kill-{count}-{kernel}",
-        f"SIGKILL of tierd-convert, alone or with its tools, at {count} random instants, Linux {kernel}",
+        f"kill-instants-{part}-{kernel}",
+        f"SIGKILL of tierd-convert, alone or with its tools, at {INSTANTS} random instants, part {part} of"
+        f" {PARTS}, Linux {kernel}",
         "all recovered or undone by the next run",
         measure,
-        long=count > INSTANTS,
+        long=part > 1,
     )
