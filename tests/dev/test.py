@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -14,6 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.vm import host, image
+
+MOST_SERVERS = 2
+"""At once: each keeps a processor busy, and its tests wait for what others make slow."""
+SERVER_BYTES = 6 << 30
+"""Memory of a server with all of its NVDIMM in use, and of QEMU itself."""
 
 
 @dataclass(frozen=True)
@@ -163,9 +169,13 @@ def _run(ring: Ring, extra: list[str]) -> tuple[Counts, int]:
 
 
 def _processes(ring: Ring) -> tuple[str, ...]:
-    # More than two servers at once want more memory than many a machine has.
-    most = 2 if ring.spread == "loadgroup" else 64
-    return ("-n", str(min(os.cpu_count() or 1, most)), "--dist", ring.spread) if ring.spread else ()
+    if not ring.spread:
+        return ()
+    most = os.cpu_count() or 1
+    if ring.spread == "loadgroup":
+        found = re.search(r"^MemAvailable: +([0-9]+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+        most = min(most, MOST_SERVERS, max(1, (int(found[1]) << 10) // SERVER_BYTES if found else 1))
+    return ("-n", str(most), "--dist", ring.spread)
 
 
 def _times_file() -> Path:
