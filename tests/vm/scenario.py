@@ -213,7 +213,7 @@ def _sample(line: str) -> Sample:
 
 def start_tierd(guest: Guest) -> float:
     """Start the service; returns when it said it was ready, on the guest's monotonic clock."""
-    guest.run("systemctl start tierd", timeout=120)
+    guest.run("systemctl start tierd", timeout=300)
     shown = guest.output("systemctl show -P ActiveEnterTimestampMonotonic tierd")
     return int(shown) / 1e6
 
