@@ -54,12 +54,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
-    """For `--dist loadgroup`: a process runs all tests of a module on one kernel, which share a server."""
-    return _ByServer(config, log) if config.getvalue("dist") == "loadgroup" else None
+    """For `--dist loadscope`: a process runs all tests of a module on one kernel, which share a server."""
+    return _ByServer(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
 class _ByServer(LoadScopeScheduling):
-    # marks of groups come to nothing: pytest-xdist 3.8 writes them where pytest 9.2 no longer reads them
+    # not by marks of groups: pytest-xdist 3.8 writes them where pytest 9.2 no longer reads them
     def _split_scope(self, nodeid: str) -> str:
         module, _, test = nodeid.partition("::")
         kernel = next((kernel for kernel in KERNELS if f"[{kernel}" in test), "")

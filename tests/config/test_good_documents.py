@@ -57,8 +57,9 @@ provision:
     mode: apply
   - {name: pmem1, region: {iset_id: -5}, size: all, mode: plan}
   - {name: "1.x_y-z", region: {iset_id: 0x10}, size: 128MiB, force: ratio}
-  - {name: old, namespace: {uuid: 3f2a6f1c-0b7d-4c1e-9a52-7d1f0c9be6a1}, consent: {destroy: ext4}}
-  - {name: cxl0, cxl: {serials: ["0x1234"]}, size: all, mode: apply}
+  - {name: old, namespace: {uuid: 3f2a6f1c-0b7d-4c1e-9a52-7d1f0c9be6a1}, consent: {destroy: ext4},
+     force: ratio}
+  - {name: cxl0, cxl: {serials: ["0x1234"]}, size: all, mode: apply, force: ratio}
 """
 
 
@@ -88,8 +89,10 @@ def test_every_key_maps_to_its_field() -> None:
             ProvisionRequest("pmem1", (1 << 64) - 5, None, ProvisionMode.PLAN),
             ProvisionRequest("1.x_y-z", 16, 128 * MIB, ProvisionMode.PLAN, force_ratio=True),
         ),
-        namespaces=(NamespaceRequest("old", "3f2a6f1c-0b7d-4c1e-9a52-7d1f0c9be6a1", "ext4"),),
-        cxl=(CxlRequest("cxl0", (0x1234,), None, ProvisionMode.APPLY),),
+        namespaces=(
+            NamespaceRequest("old", "3f2a6f1c-0b7d-4c1e-9a52-7d1f0c9be6a1", "ext4", force_ratio=True),
+        ),
+        cxl=(CxlRequest("cxl0", (0x1234,), None, ProvisionMode.APPLY, force_ratio=True),),
         origin="here",
         digest=hashlib.sha256(WHOLE.encode()).hexdigest(),
     )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.core.machines import BLOCK, ISET, MIB, START, device, holding, with_region
+from tests.core.machines import BLOCK, DRAM, ISET, MIB, START, device, holding, with_region
 from tierd.core.any_plan import any_plan_document, any_plan_lines
 from tierd.core.consent import ROOM, NamespacePlan, plan_namespace
 from tierd.core.evidence import UNKNOWN_DATA, Content, Evidence, Witness, find_target, finding
@@ -60,6 +60,16 @@ def test_with_everything_in_order_it_is_given_up_and_made_anew() -> None:
     assert isinstance(create, Command)
     assert ("-s", str(1152 * MIB)) == create.argv[4:6] and "tierd:old" in create.argv
     assert found.numbers is not None and found.numbers.memory == 8 * BLOCK
+
+
+def test_the_ratio_can_be_forced() -> None:
+    little = replace(MACHINE, nodes=(replace(DRAM, total=100 * MIB, available=98 * MIB),))
+    assert kinds(ask(machine=little)) == {"ratio"}
+    forced = replace(REQUEST, force_ratio=True)
+    assert ask(request=forced, machine=little).verdict is Verdict.READY
+    begun = replace(little, regions=with_region().regions, taken=(TAKEN,))
+    assert kinds(ask(None, machine=begun)) == {"ratio"}
+    assert ask(None, forced, begun).verdict is Verdict.READY
 
 
 def test_the_plan_names_the_point_of_no_return() -> None:

@@ -25,7 +25,7 @@ SERVER_BYTES = 6 << 30
 @dataclass(frozen=True)
 class Ring:
     """One ring: where its tests are, and the seconds after which it is ended as hung. spread: how its tests
-    run in several processes at once ("load": each by itself, "loadgroup": those of one server together), if
+    run in several processes at once ("load": each by itself, "loadscope": those of one server together), if
     they do; those that measure time or share a bus cannot."""
 
     name: str
@@ -64,7 +64,7 @@ RINGS = (
         3600,
         "the installed package on a whole server, by kernel",
         verbose=True,
-        spread="loadgroup",
+        spread="loadscope",
     ),
 )
 
@@ -172,7 +172,7 @@ def _processes(ring: Ring) -> tuple[str, ...]:
     if not ring.spread:
         return ()
     most = os.cpu_count() or 1
-    if ring.spread == "loadgroup":
+    if ring.spread == "loadscope":
         found = re.search(r"^MemAvailable: +([0-9]+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
         most = min(most, MOST_SERVERS, max(1, (int(found[1]) << 10) // SERVER_BYTES if found else 1))
     return ("-n", str(most), "--dist", ring.spread)

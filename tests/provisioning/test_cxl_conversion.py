@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,15 @@ def test_refusals(bench: Bench, request_: CxlRequest, kind: str) -> None:
     assert plan.verdict is Verdict.REFUSED and kinds(plan) == [kind]
     assert bench.converter.run_cxl(request_).verdict is Verdict.REFUSED
     assert bench.machine.acts() == []
+
+
+def test_the_ratio_can_be_forced(bench: Bench) -> None:
+    machine = take_cxl(bench.machine.root, bench.machine.tools, bench.intents)
+    (dram,) = (node for node in machine.inventory.nodes if node.dram)
+    inventory = replace(machine.inventory, nodes=(replace(dram, total=100 * MIB, available=98 * MIB),))
+    little = replace(machine, inventory=inventory)
+    assert kinds(plan_cxl(little, ALL)) == ["ratio"]
+    assert plan_cxl(little, replace(ALL, force_ratio=True)).verdict is Verdict.READY
 
 
 def test_without_the_tool_or_a_kernel_that_can(bench: Bench) -> None:

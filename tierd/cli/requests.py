@@ -1,4 +1,4 @@
-"""What the commands that change something share: a request by its name, consent, and the unit that acts.
+"""What the commands that change something share: the plan, consent to it, and the unit that acts.
 
 What acts is tierd-convert@NAME, as at boot; nothing here does.
 """

@@ -77,8 +77,8 @@ class Tally:
         )
         if self.faults:
             text += ": " + "; ".join(self.faults[:3])
-        values = {"kernel": kernel, "faults": self.faults, "kills": self.kills, "killed": self.killed}
-        values["found"] = found
+        values = {"kernel": kernel, "faults": self.faults, "kills": self.kills}
+        values |= {"killed": self.killed, "found": found}
         return Figure(not self.faults and self.kills >= least and self.killed > 0, text, values)
 
 
