@@ -53,7 +53,7 @@ MOST_PAGES: Final = int(0.9 * FULLEST * (1 << 21))
 """Pages remembered: 4.3 GiB sampled lately, in 46 MB, and twice that while the table is rebuilt."""
 _FORGOTTEN: Final = 1 / 4
 """Of the pages, when there are too many; and how many must be stale before the table is rebuilt for them."""
-_FEW: Final = 1 << 14
+_FEW: Final = 1 << 13
 """Pages that are soon sorted, whatever they are."""
 _FARTHEST: Final = 254
 """The highest node number that is remembered as a page's near one; nodes of DRAM come first, and are few."""
@@ -236,10 +236,10 @@ class HeatMap:
         if fresh:
             place = self._pages.find(np.unique(np.concatenate([*self._fresh, _NO_KEYS])))
             place = place[place >= 0]
+            place = place[self._page_column("delay")[place] <= longest[events[place]]]
         else:
             place = np.flatnonzero(self._soon_used(longest))
         self._fresh.clear()
-        place = place[self._page_column("delay")[place] <= longest[events[place]]]
         if len(place) > 2 * most + _FEW:
             # what follows has its price for each page; by delay alone, the hottest are among the first
             longer = self._page_column("delay")[place]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tierd.errors import MalformedError
+from collections.abc import Collection, Iterable
+
+from tierd.errors import MalformedError, TierdError
 from tierd.kernel.files import read_text
 from tierd.kernel.paths import Root
 
@@ -24,3 +26,22 @@ def read_occupancy(root: Root, cgroup: str, names: tuple[str, ...] = _COUNTED) -
                 raise MalformedError(f"{path}: not a node count: {pair[:40]!r}")
             sums[int(node[1:])] = sums.get(int(node[1:]), 0) + int(amount)
     return sums
+
+
+def read_in_dram(
+    root: Root, cgroups: Iterable[str], dram: Collection[int], names: tuple[str, ...] = _COUNTED
+) -> tuple[int, int]:
+    """Bytes that all `cgroups` hold on the nodes `dram`, and on all others. What cannot be read, as of a
+    cgroup that is gone, counts as nothing."""
+    inside = outside = 0
+    for cgroup in cgroups:
+        try:
+            held = read_occupancy(root, cgroup, names)
+        except TierdError:
+            continue
+        for node, amount in held.items():
+            if node in dram:
+                inside += amount
+            else:
+                outside += amount
+    return inside, outside

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,14 +25,14 @@ from tierd.core.state import Counters, EngineState, MissingFeature, State
 from tierd.errors import GoneError, TierdError, in_words
 from tierd.kernel.demotion import Demotion
 from tierd.kernel.generations import Generations
-from tierd.kernel.occupancy import read_occupancy
+from tierd.kernel.occupancy import read_in_dram
 from tierd.kernel.online_blocks import OnlineBlocks
 from tierd.kernel.own_cost import read_own_cost
 from tierd.kernel.paths import Root
 from tierd.kernel.pressure import read_memory_pressure
 from tierd.kernel.topology import read_topology, refresh_free
 from tierd.service.coldness import Coldness
-from tierd.service.looking import Looking
+from tierd.service.looking import SAMPLE_SECONDS, Looking
 from tierd.service.moving import Executor, Moved
 from tierd.service.pace import Pace
 from tierd.service.placed import PlacedProcesses, without_own
@@ -45,10 +45,13 @@ log = logging.getLogger(__name__)
 LITTLE = 256
 """Base pages: a round that moved fewer, and made no page huge, had little to do."""
 MOST_HOT = 1 << 18
-LEAST_HOT = 1 << 15
+LEAST_HOT = 1 << 14
 """Pages considered in one round: several times as many as the last one promoted, within these."""
 MOVE_SHARE = 0.9
-"""Of a round's length, spent on moving at most."""
+"""Of a round's length, spent on moving at most, unless the rest of the round took long."""
+MOVE_RATIO = 2.0
+"""Times as long as the rest of a round may be moved in it: on a slow or busy machine, too, most of the time
+goes to moving what has been found."""
 LONGEST_WORK = 5.0
 """Seconds of splitting, and of moving, in one round at most: the watchdog hears of the engine between
 rounds."""
@@ -98,11 +101,12 @@ class Engine:
         self._blocks = OnlineBlocks(root)
         self._considered = MOST_HOT
         self._placed = PlacedProcesses(root)
-        self._coldness = Coldness(generations, clock, between=self._sample)
-        self._executor = Executor(root, generations, self._placed, between=self._sample, clock=clock)
+        self._coldness = Coldness(generations, clock, between=self._keep_up)
+        self._executor = Executor(root, generations, self._placed, between=self._keep_up, clock=clock)
         self._rebuilder = Rebuilder(root, self._placed, self._executor, clock)
         self._counters = Counters()
         self._failed_rounds = 0
+        self._sampled = -math.inf
         self._lacking = lacking
         self._evidence: tuple[float, float] | None = None
         self._topology = Topology(())
@@ -179,7 +183,14 @@ class Engine:
             missing=(*self._state.missing, *selection.missing),
         )
 
+    def _keep_up(self) -> None:
+        """Between two pieces of work: a reading has a price of its own, and the rings hold what comes
+        meanwhile."""
+        if self._clock() - self._sampled >= SAMPLE_SECONDS:
+            self._sample()
+
     def _sample(self) -> None:
+        self._sampled = self._clock()
         seen = self._source.read()
         self._count(samples=len(seen), samples_lost=seen.lost)
         slots = self._placed.slots_of(seen.pid)
@@ -236,15 +247,14 @@ class Engine:
         held = pressed or self._unproven(plan, cold, topology)
         if held:
             return self._publish(topology, EngineState.HOLDING, held, plan)
-        moved = self._executor.execute(
-            plan, hot, self._heat, topology, engine.dram_floor, self._moving_seconds
-        )
+        seconds = self._moving_seconds(self._clock() - now)
+        moved = self._executor.execute(plan, hot, self._heat, topology, engine.dram_floor, seconds)
         self._steer_sampling(topology, plan, moved)
         self._considered = min(MOST_HOT, max(LEAST_HOT, 4 * moved.promoted.carried))
         self._account(moved)
         if moved.trouble:
             raise moved.trouble
-        rebuilt = self._rebuild(plan, moved, cold, topology)
+        rebuilt = self._rebuild(plan, moved, cold, topology, seconds - moved.seconds)
         if not rebuilt and moved.pages < LITTLE:
             self._pace.whole_round(now, idle=True)
         for (slot, node), pages in moved.arrived.items():
@@ -275,12 +285,9 @@ class Engine:
         if not self._looking.silent or not (plan.promote or plan.demotions):
             return ""
         dram = {node.number for node in topology.dram}
-        covered = 0
-        for cgroup in {stock.cgroup for stock in cold}:
-            with contextlib.suppress(TierdError):
-                held = read_occupancy(self._root, cgroup, IN_GENERATIONS)
-                covered += sum(amount for node, amount in held.items() if node in dram) // PAGE_SIZE
-        return NOTHING_SEEN if proves_nothing(True, sum(stock.pages for stock in cold), covered) else ""
+        covered, _ = read_in_dram(self._root, {stock.cgroup for stock in cold}, dram, IN_GENERATIONS)
+        idle = sum(stock.pages for stock in cold)
+        return NOTHING_SEEN if proves_nothing(True, idle, covered // PAGE_SIZE) else ""
 
     def _observe_topology(self, now: float) -> Topology:
         if not self._pace.topology.due(now):
@@ -304,9 +311,9 @@ class Engine:
         """Why nothing may be demoted now, empty when it may."""
         return "" if self._demotion is None or self._demotion.on else DEMOTION_OFF
 
-    @property
-    def _moving_seconds(self) -> float:
-        return min(MOVE_SHARE * self._policy.engine.round, LONGEST_WORK)
+    def _moving_seconds(self, looked: float = 0.0) -> float:
+        """looked: seconds of the round that are over."""
+        return min(max(MOVE_SHARE * self._policy.engine.round, MOVE_RATIO * looked), LONGEST_WORK)
 
     def _split(self, topology: Topology, engine: EnginePolicy) -> None:
         """Split huge pages, only where DRAM is short, and only when moving is allowed."""
@@ -317,17 +324,16 @@ class Engine:
             return
         slow = frozenset(node.number for node in topology.slow)
         resting = self._looking.resting
-        views, seconds = self._placed.views, self._moving_seconds
+        views, seconds = self._placed.views, self._moving_seconds()
         split = self._splitter.split(views, short, slow, seconds, self._rebuilder, resting=resting)
         self._count(huge_pages_split=split)
 
-    def _rebuild(self, plan: Plan, moved: Moved, cold: tuple[ColdStock, ...], topology: Topology) -> int:
+    def _rebuild(
+        self, plan: Plan, moved: Moved, cold: tuple[ColdStock, ...], topology: Topology, seconds: float
+    ) -> int:
         """Returns how many huge pages were made."""
-        engine = self._policy.engine
-        seconds = self._moving_seconds - moved.seconds
-        allowed = Allowance(
-            engine.dram_floor, self._looking.take_passes(), int(self._bucket.tokens), seconds
-        )
+        floor = self._policy.engine.dram_floor
+        allowed = Allowance(floor, self._looking.take_passes(), int(self._bucket.tokens), seconds)
         rebuilt = self._rebuilder.rebuild(plan, moved, cold, topology, allowed)
         self._bucket.take(rebuilt.bytes)
         self._count(huge_pages_rebuilt=rebuilt.huge_pages, demoted_pages=rebuilt.demoted)
@@ -354,7 +360,7 @@ class Engine:
         self._count(rounds=1)
         now = self._clock()
         cgroups = {view.cgroup for view in self._placed.views}
-        dram_bytes, slow_bytes = self._occupancy(topology, cgroups)
+        dram_bytes, slow_bytes = read_in_dram(self._root, cgroups, {node.number for node in topology.dram})
         before = self._state.counters
         moved = self._counters.promoted_pages + self._counters.demoted_pages
         moved -= before.promoted_pages + before.demoted_pages
@@ -377,17 +383,6 @@ class Engine:
             own_resident_bytes=cost.resident_bytes,
             monotonic=now,
         )
-
-    def _occupancy(self, topology: Topology, cgroups: set[str]) -> tuple[int, int]:
-        dram = {node.number for node in topology.dram}
-        sums = [0, 0]
-        for cgroup in cgroups:
-            try:
-                for node, amount in read_occupancy(self._root, cgroup).items():
-                    sums[node not in dram] += amount
-            except TierdError:
-                continue
-        return sums[0], sums[1]
 
 
 def _heat(engine: EnginePolicy, source: AccessSource) -> Heat:
