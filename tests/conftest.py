@@ -15,6 +15,8 @@ from tests.vm import host, image, machine
 from tests.vm.guest import Guest
 
 KERNELS = image.kernel_names()
+SHARING = ("tests/vm/test_service.py", "tests/vm/test_testbed.py")
+"""Modules whose tests use `guest`, and share it."""
 _guests: list[Guest] = []
 
 # How long an example takes says something of the machine, and nothing of the code.
@@ -54,7 +56,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
-    """For `--dist loadscope`: a process runs all tests of a module on one kernel, which share a server."""
+    """For `--dist loadscope`: a process runs all tests that share a server, those of a module on one kernel
+    or of all that use `guest`."""
     return _ByServer(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
@@ -63,7 +66,7 @@ class _ByServer(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         module, _, test = nodeid.partition("::")
         kernel = next((kernel for kernel in KERNELS if f"[{kernel}" in test), "")
-        return f"{module} {kernel}"
+        return f"{'guest' if kernel and module in SHARING else module} {kernel}"
 
 
 @pytest.fixture(scope="session")

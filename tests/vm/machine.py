@@ -151,18 +151,8 @@ def _kvm_works(seconds: float = 15) -> bool:
     with tempfile.TemporaryDirectory(prefix="tierd-kvm-") as scratch:
         serial = Path(scratch) / "serial.log"
         command = [
-            *(
-                "qemu-system-x86_64",
-                "-accel",
-                "kvm",
-                "-cpu",
-                "max",
-                "-m",
-                "512M",
-                "-nodefaults",
-                "-display",
-                "none",
-            ),
+            *("qemu-system-x86_64", "-accel", "kvm", "-cpu", "max", "-m", "512M"),
+            *("-nodefaults", "-display", "none"),
             *("-no-user-config", "-no-reboot", "-serial", f"file:{serial}"),
             *("-kernel", str(files.kernel(name)), "-initrd", str(files.initrd(name))),
             *("-append", "console=ttyS0 panic=-1"),
@@ -253,22 +243,24 @@ def start(machine: Machine, *, name: str = "", detached: bool = False) -> Guest:
     return guest
 
 
-def stop(guest: Guest) -> None:
-    """Power the guest off and wait until its QEMU is gone: asked first, then told, and only this process."""
-    with contextlib.suppress(host.HostError, OSError):
-        guest.run("systemctl poweroff --no-block", timeout=15, check=False)
-    _end(guest.pid, lambda: _poll(guest.pid), gentle=True, qmp=guest.qmp)
+def stop(guest: Guest, *, gentle: bool = True) -> None:
+    """Power the guest off and wait until its QEMU is gone: asked first when `gentle`, then told, and only
+    this process."""
+    if gentle:
+        with contextlib.suppress(host.HostError, OSError):
+            guest.run("systemctl poweroff --no-block", timeout=15, check=False)
+    _end(guest.pid, lambda: _poll(guest.pid), gentle=gentle, qmp=guest.qmp)
     shutil.rmtree(guest.directory, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def boot(machine: Machine, *, name: str = "") -> Iterator[Guest]:
-    """A running machine for the length of a `with` block."""
+    """A running machine for the length of a `with` block. Nothing of it is kept, so its plug is pulled."""
     guest = start(machine, name=name)
     try:
         yield guest
     finally:
-        stop(guest)
+        stop(guest, gentle=False)
 
 
 def attach(name: str) -> Guest:
