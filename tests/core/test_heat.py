@@ -321,6 +321,19 @@ def test_memory_is_bounded_by_the_capacity() -> None:
     assert set(newest.tolist()) <= found
 
 
+def test_what_nobody_asks_for_takes_no_memory_without_end() -> None:
+    """An engine that may not place goes on reading the rings, for days."""
+    heat = HeatMap(20.0, capacity=2000)
+    pages = [FIRST_PAGE + page for page in range(500)]
+    feed(heat, pages, [0.0] * len(pages))
+    before = heat.nbytes
+    for round_ in range(1, 200):
+        feed(heat, pages, [float(round_)] * len(pages))
+    assert heat.nbytes <= before + 8 * 2000
+    found = heat.hottest(200.0, 0.001, 1 << 20, fresh=True)
+    assert len(found) == len(pages), "and what was observed last is still found"
+
+
 def test_a_process_that_wanders_through_its_address_space_leaves_nothing_behind() -> None:
     """Memory is bounded by what was sampled lately, for a process that maps and unmaps for months too."""
     heat = HeatMap(half_life=1.0)
@@ -329,6 +342,7 @@ def test_a_process_that_wanders_through_its_address_space_leaves_nothing_behind(
         base = FIRST_PAGE + step * 1000 * region
         feed(heat, [base + n * region for n in range(1000)], [10.0 * step] * 1000)
         heat.prune(10.0 * step, slots(1))
+        heat.hottest(10.0 * step, 0.1, 1, fresh=True)
     assert len(heat) <= 2_000
     assert heat.nbytes <= 4 * EMPTY, f"{heat.nbytes} bytes for {len(heat)} pages"
 

@@ -10,6 +10,7 @@ the region has been unmapped again in between, and the first such fault of a reg
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, cast
@@ -103,7 +104,8 @@ class HeatMap:
         self._learnt = -math.inf
         self._resting = False
         self._unlearnt = 0
-        self._fresh: list[Keys] = []
+        self._fresh: deque[Keys] = deque()
+        self._fresh_keys = 0
         self._pages = Table({"last": np.float64, "delay": np.float32, "events": np.uint8, "near": np.uint8})
         self._regions = Table({"start": np.float64, "before": np.float64, "origin": np.float64})
 
@@ -113,7 +115,7 @@ class HeatMap:
     @property
     def nbytes(self) -> int:
         """Bytes of state."""
-        return self._pages.nbytes + self._regions.nbytes
+        return self._pages.nbytes + self._regions.nbytes + sum(keys.nbytes for keys in self._fresh)
 
     @property
     def _events(self) -> npt.NDArray[np.uint8]:
@@ -152,7 +154,7 @@ class HeatMap:
         last, delay, events = self._page_column("last"), self._page_column("delay"), self._events
 
         note_near(self._pages, place, near)
-        self._fresh.append(keys)
+        self._note_fresh(keys)
         fresh = region[region_new]
         start[fresh] = before[fresh] = origin[fresh] = np.minimum.reduceat(time, first_of)[region_new]
         begun, previous = start[region], before[region]
@@ -240,6 +242,7 @@ class HeatMap:
         else:
             place = np.flatnonzero(self._soon_used(longest))
         self._fresh.clear()
+        self._fresh_keys = 0
         if len(place) > 2 * most + _FEW:
             # what follows has its price for each page; by delay alone, the hottest are among the first
             longer = self._page_column("delay")[place]
@@ -264,6 +267,13 @@ class HeatMap:
         hot = hot[np.argsort(-rate[hot], kind="stable")]
         slots, pages = _split(keys[hot])
         return HotPages(slots, pages, rate[hot], noted_near(self._pages, place[hot]))
+
+    def _note_fresh(self, keys: Keys) -> None:
+        # an engine that may not place never asks for them
+        self._fresh.append(keys)
+        self._fresh_keys += len(keys)
+        while self._fresh_keys > self._capacity and len(self._fresh) > 1:
+            self._fresh_keys -= len(self._fresh.popleft())
 
     @property
     def typical(self) -> float:
