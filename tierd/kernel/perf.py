@@ -51,6 +51,9 @@ MEMORY_LAYOUT: Final[Layout] = np.dtype(
 """With DATA_SRC and PHYS_ADDR behind those."""
 
 
+_LOOKED_AT: Final = 4096
+"""Records that are looked at together. Whatever lies between samples ends such a look, and is what each ring
+holds that has run over: a hundred of them, looked through to the end each time, took seconds."""
 _RAW: Final = 28
 """Where the bytes of a tracepoint begin: behind the header, TID, TIME and their own 4-byte length."""
 
@@ -83,17 +86,17 @@ def trace_layout(text: str, names: Iterable[str]) -> Layout:
 def parse_records(data: bytes, layout: Layout = FAULT_LAYOUT) -> tuple[Records, int]:
     """The samples of `layout` among the records in `data`, and how many the kernel lost. For
     SampleStream and tests."""
-    samples: list[Records] = []
-    lost = 0
-    position = 0
+    runs: list[slice] = []
+    lost = position = 0
     while position + 8 <= len(data):
-        whole = (len(data) - position) // layout.itemsize
+        whole = min((len(data) - position) // layout.itemsize, _LOOKED_AT)
         block = np.frombuffer(data, dtype=layout, count=whole, offset=position)
         odd = np.flatnonzero((block["type"] != _RECORD_SAMPLE) | (block["size"] != layout.itemsize))
         good = int(odd[0]) if len(odd) else whole
         if good:
-            samples.append(block[:good])
+            begun = runs.pop().start if runs and runs[-1].stop == position else position
             position += good * layout.itemsize
+            runs.append(slice(begun, position))
             continue
         kind, _, size = struct.unpack_from("<IHH", data, position)
         if size < 8 or position + size > len(data):
@@ -101,9 +104,10 @@ def parse_records(data: bytes, layout: Layout = FAULT_LAYOUT) -> tuple[Records, 
         if kind == _RECORD_LOST and size >= 24:
             lost += struct.unpack_from("<Q", data, position + 16)[0]
         position += size
-    if not samples:
-        return np.empty(0, dtype=layout), lost
-    return np.concatenate(samples) if len(samples) > 1 else samples[0], lost
+    view = memoryview(data)
+    # joined as bytes: numpy would join records field by field
+    samples = view[runs[0]] if len(runs) == 1 else b"".join([view[run] for run in runs])
+    return np.frombuffer(samples, dtype=layout), lost
 
 
 class Ring:
