@@ -13,6 +13,7 @@ import pytest
 
 from tests.kernel.fixtures import Machine
 from tests.kernel.fixtures.rings import FakeKernel, lost, memory_sample, sample
+from tierd.core.model import ProcessId, ProcessView
 from tierd.errors import TierdError
 from tierd.kernel import perf
 from tierd.kernel.hardware_samples import HardwareSamples
@@ -76,6 +77,24 @@ def test_hint_faults(cpus: list[FakeKernel], enabled: list[tuple[int, int]], tmp
     assert [request for _, request in enabled[2:]] == [0x2401, 0x2401]
     source.stop()
     os.close(size)
+
+
+def test_once_it_is_known_who_is_placed_others_are_counted_only(
+    cpus: list[FakeKernel], enabled: list[tuple[int, int]]
+) -> None:
+    """A server on which processes start all the time has far more page faults than hint faults."""
+    source = HintFaults((cpu.descriptor for cpu in cpus), ScanRate({}))
+    source.start()
+    source.watch([ProcessView(ProcessId(8, 1), "db", 0, "/db", 1 << 30)])
+    cpus[0].write(sample(0x2000, pid=9, time=2) + sample(0x3000, pid=8, time=4) + lost(5))
+    cpus[1].write(sample(0x4000, pid=8, time=3) + sample(0x5000, pid=7, time=1))
+    seen = source.read()
+    assert (seen.page.tolist(), seen.others, seen.lost) == ([4, 3], 2, 5)
+    source.watch([])
+    cpus[0].write(sample(0x3000, pid=8, time=4))
+    seen = source.read()
+    assert (len(seen), seen.others) == (0, 1)
+    source.stop()
 
 
 def test_samples_of_slow_memory_only(

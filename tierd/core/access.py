@@ -39,7 +39,8 @@ class Accesses:
     time: float64 seconds, CLOCK_MONOTONIC; cpu: int32, where the thread ran, NO_CPU where that is not known.
     `lost` counts records that the source had no room for. weight: float64, None where each is one access;
     `AccessSource.looks` says what it counts. passes: how often the source has looked at all memory that it
-    watches since the last reading; 0 where others look for it."""
+    watches since the last reading; 0 where others look for it. others: how many observations of processes
+    that are not placed were left out."""
 
     pid: npt.NDArray[np.int32]
     page: npt.NDArray[np.uint64]
@@ -48,6 +49,7 @@ class Accesses:
     lost: int = 0
     weight: npt.NDArray[np.float64] | None = None
     passes: int = 0
+    others: int = 0
 
     def __len__(self) -> int:
         return len(self.pid)

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from tierd.core.access import Accesses
 from tierd.core.model import ProcessView
 from tierd.core.sampling import FULL_SIZE
@@ -30,6 +33,7 @@ class HintFaults:
         self._descriptors = tuple(descriptors)
         self._scanning = scanning
         self._stream: SampleStream | None = None
+        self._pids: npt.NDArray[np.int32] | None = None
 
     def start(self) -> None:
         self._stream = SampleStream(self._descriptors)
@@ -37,12 +41,14 @@ class HintFaults:
         self._stream.enable(True)
 
     def watch(self, processes: Sequence[ProcessView]) -> None:
-        """All processes are seen."""
+        """All processes are seen; from now on only what these do is reported."""
+        self._pids = np.array([view.id.pid for view in processes], dtype=np.int32)
 
     def read(self) -> Accesses:
         """Page faults of every kind: those that are no hint faults are first uses as well."""
         assert self._stream is not None, "read before start"
-        return accesses(*self._stream.read())
+        records, lost = self._stream.read(self._pids)
+        return accesses(records, lost, self._stream.others)
 
     def steer(self, effort: float) -> None:
         self._scanning.set_size(round(effort * FULL_SIZE))

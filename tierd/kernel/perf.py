@@ -143,11 +143,14 @@ class Ring:
 
 
 class SampleStream:
-    """The rings of all CPUs as one stream in order of time. Used by the sources of access information."""
+    """The rings of all CPUs as one stream in order of time. Used by the sources of access information.
+
+    others: records of the last reading that it left out."""
 
     def __init__(self, descriptors: Iterable[int], layout: Layout = FAULT_LAYOUT) -> None:
         """Raises OSError when a descriptor is no event, or locked memory is short."""
         self._layout = layout
+        self.others = 0
         self._rings: list[Ring] = []
         try:
             for descriptor in descriptors:
@@ -160,9 +163,16 @@ class SampleStream:
         for ring in self._rings:
             ring.enable(on)
 
-    def read(self) -> tuple[Records, int]:
-        """All records since the last call, and how many were lost."""
+    def read(self, pids: npt.NDArray[np.int32] | None = None) -> tuple[Records, int]:
+        """All records since the last call, of the processes `pids` if they are given, and how many were
+        lost."""
         records, lost = parse_records(b"".join([ring.read() for ring in self._rings]), self._layout)
+        self.others = 0
+        if pids is not None:
+            # before they are put in order, which is dear: whoever starts a process faults a thousand times
+            wanted = np.isin(records["pid"].astype(np.int32), pids)
+            self.others = len(records) - int(np.count_nonzero(wanted))
+            records = records[wanted]
         if len(self._rings) > 1:
             records = records[np.argsort(records["time"], kind="stable")]
         return records, lost
@@ -173,7 +183,7 @@ class SampleStream:
         self._rings.clear()
 
 
-def accesses(records: Records, lost: int) -> Accesses:
+def accesses(records: Records, lost: int, others: int = 0) -> Accesses:
     """Records of any layout with an address as observations."""
     return Accesses(
         records["pid"].astype(np.int32),
@@ -181,4 +191,5 @@ def accesses(records: Records, lost: int) -> Accesses:
         (records["time"] / 1e9).astype(np.float64),
         records["cpu"].astype(np.int32),
         lost,
+        others=others,
     )

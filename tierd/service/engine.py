@@ -192,7 +192,7 @@ class Engine:
     def _sample(self) -> None:
         self._sampled = self._clock()
         seen = self._source.read()
-        self._count(samples=len(seen), samples_lost=seen.lost)
+        self._count(samples=len(seen) + seen.others, samples_lost=seen.lost)
         slots = self._placed.slots_of(seen.pid)
         ours = slots > 0
         self._looking.accesses += int(np.count_nonzero(ours))
