@@ -139,6 +139,34 @@ def test_a_measured_rate_comes_before_what_idleness_suggests(fake: SimulatedKern
     assert cold.coldest == pytest.approx(rates[0])
 
 
+def test_what_was_cold_in_a_cgroup_that_has_gone_down_is_forgotten(fake: SimulatedKernel) -> None:
+    """One of fifty cgroups is idle, all of it goes down, and nobody walks its page tables again: the pages
+    of the others are measured against what is in DRAM now, not against that for ever."""
+    fake.stock("/busy", 50_000, 50_000, memcg=1)
+    fake.stock("/idle", 9000, memcg=2)
+    cold = coldness(fake)
+    age = fake.age
+
+    def walk(lineage: Lineage) -> None:
+        """A tenth of what is old in the one, and a thousandth in the other, was used."""
+        generations = fake.cgroups[lineage.cgroup].generations
+        for sequence in sorted(generations)[:-2]:
+            generations[sequence][1] *= 0.9 if lineage.cgroup == "/busy" else 0.999
+        age(lineage)
+
+    cold._generations.age = walk
+    stocks(cold, fake)
+    for _ in range(2):
+        fake.now += FIRST_INTERVAL
+        stocks(cold, fake)
+    assert cold.coldest == pytest.approx(-math.log(0.999) / FIRST_INTERVAL, rel=0.2)
+    for generation in fake.cgroups["/idle"].generations.values():
+        generation[1] = 0.0
+    fake.now += FIRST_INTERVAL
+    stocks(cold, fake)
+    assert cold.coldest == pytest.approx(-math.log(0.9) / FIRST_INTERVAL, rel=0.2)
+
+
 def test_a_cgroup_with_young_generations_only_has_nothing_cold(fake: SimulatedKernel) -> None:
     fake.stock(CGROUP)
     assert stocks(coldness(fake), fake) == ()

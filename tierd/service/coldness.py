@@ -57,13 +57,17 @@ class Coldness:
         lineages = self._lineages(selection, dram)
         known = {(line.cgroup, line.node) for line in lineages}
         self._aged = {key: when for key, when in self._aged.items() if key in known}
-        self._rates = {key: rates for key, rates in self._rates.items() if key in known}
         self._arrived = {key: pages for key, pages in self._arrived.items() if key in known}
-        due = [
+        walked = [
             line
             for line in lineages
-            if now - self._aged.get((line.cgroup, line.node), 0.0) >= self._interval
-            and sum(generation.anon for generation in line.generations) >= SMALLEST_LINEAGE
+            if sum(generation.anon for generation in line.generations) >= SMALLEST_LINEAGE
+        ]
+        # what has gone down, and is walked no more, says nothing of what is in DRAM
+        kept = {(line.cgroup, line.node) for line in walked}
+        self._rates = {key: rates for key, rates in self._rates.items() if key in kept}
+        due = [
+            line for line in walked if now - self._aged.get((line.cgroup, line.node), 0.0) >= self._interval
         ]
         if due and walk:
             self._walk = 0.0
