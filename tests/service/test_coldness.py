@@ -322,13 +322,45 @@ def test_the_walks_of_all_cgroups_count(fake: SimulatedKernel) -> None:
         age(lineage)
 
     cold._generations.age = slow
-    stocks(cold, fake)
+    for _ in range(2):
+        stocks(cold, fake)
     for _ in range(100):
         cold.steer(Plan(promote=10, wanted=10_000), (), 10)
     before = len(aged(fake))
     fake.now += 3 * module.WALK_SHARE - 4.0
     stocks(cold, fake)
     assert len(aged(fake)) == before, "three seconds of walking in nine at most"
+
+
+def test_a_round_walks_for_some_seconds_at_most_and_the_next_one_goes_on(fake: SimulatedKernel) -> None:
+    """Hundreds of gigabytes in small pages: the walk of one cgroup takes seconds, in which nobody reads the
+    rings, and that of all of them longer than the watchdog waits."""
+    names = [f"/pod{number}" for number in range(20)]
+    for number, name in enumerate(names):
+        fake.stock(name, 5000, memcg=number)
+    cold = coldness(fake)
+    age = fake.age
+
+    def slow(lineage: Lineage) -> None:
+        fake.now += 1.5
+        age(lineage)
+
+    cold._generations.age = slow
+    most = 0.0
+    for _ in range(12):
+        begun = fake.now
+        stocks(cold, fake)
+        most = max(most, fake.now - begun)
+        fake.now += 1.0
+    assert most <= module.MOST_WALKED + 1.5
+    assert aged(fake) == [f"+ {number}" for number in range(20)], "each in its turn, and once"
+    for _ in range(100):
+        cold.steer(Plan(promote=10, wanted=10_000), (), 10)
+    begun = fake.now
+    while len(aged(fake)) < 40:
+        stocks(cold, fake)
+        fake.now += 1.0
+    assert fake.now - begun >= 60, "thirty seconds of walking in ninety at most"
 
 
 def test_without_walking_it_says_what_was_cold_before(fake: SimulatedKernel) -> None:

@@ -18,7 +18,10 @@ FIRST_INTERVAL = 2.0
 SHORTEST_INTERVAL = 0.1
 LONGEST_INTERVAL = 30.0
 WALK_SHARE = 3
-"""An interval is at least this many times as long as the walk that begins it."""
+"""An interval is at least this many times as long as the walks of all cgroups take."""
+MOST_WALKED = 2.0
+"""Seconds after which a round begins no further walk: that of hundreds of gigabytes in small pages takes
+seconds alone, and neither the rings nor the watchdog wait for those of all cgroups."""
 SMALLEST_LINEAGE = 256
 """Base pages. Walking page tables for less is not worth it."""
 IDLE_COUNTED = 10.0
@@ -36,8 +39,8 @@ class Coldness:
         self._clock = clock
         self._between = between
         self._interval = FIRST_INTERVAL
-        self._walk = 0.0
         self._news = False
+        self._walks: dict[tuple[str, int], float] = {}
         self._aged: dict[tuple[str, int], float] = {}
         self._rates: dict[tuple[str, int], Rates] = {}
         self._arrived: dict[tuple[str, int], int] = {}
@@ -66,21 +69,18 @@ class Coldness:
         # what has gone down, and is walked no more, says nothing of what is in DRAM
         kept = {(line.cgroup, line.node) for line in walked}
         self._rates = {key: rates for key, rates in self._rates.items() if key in kept}
-        due = [
-            line for line in walked if now - self._aged.get((line.cgroup, line.node), 0.0) >= self._interval
-        ]
+        self._walks = {key: seconds for key, seconds in self._walks.items() if key in kept}
+        interval = max(self._interval, self._shortest_interval)
+        due = [line for line in walked if now - self._aged.get((line.cgroup, line.node), 0.0) >= interval]
         if due and walk:
-            self._walk = 0.0
-            for line in due:
-                self._age(line, now)
-            before = {(line.cgroup, line.node): line for line in due}
+            before = self._walk(due, now)
             lineages = self._lineages(selection, dram)
             for line in lineages:
                 if (key := (line.cgroup, line.node)) in before:
                     arrived = self._arrived.pop(key, 0)
                     self._rates[key] = rates_of_use(before[key], line, arrived)
         # a shorter time than the one aimed at is not the engine's own measure: the kernel aged in between
-        least = self._interval / 2
+        least = interval / 2
         return tuple(
             stock
             for line in lineages
@@ -98,7 +98,11 @@ class Coldness:
 
     @property
     def _first_interval(self) -> float:
-        return max(FIRST_INTERVAL, WALK_SHARE * self._walk)
+        return max(FIRST_INTERVAL, self._shortest_interval)
+
+    @property
+    def _shortest_interval(self) -> float:
+        return max(SHORTEST_INTERVAL, WALK_SHARE * sum(self._walks.values()))
 
     def steer(self, plan: Plan, cold: tuple[ColdStock, ...], moved: int) -> None:
         """The longest interval that still finds enough cold pages. The longer a page was idle, the surer it
@@ -117,12 +121,22 @@ class Coldness:
             self._interval *= 1.5
         elif short:
             self._interval /= 1.5
-        self._interval = min(
-            LONGEST_INTERVAL, max(SHORTEST_INTERVAL, WALK_SHARE * self._walk, self._interval)
-        )
+        self._interval = max(self._shortest_interval, min(LONGEST_INTERVAL, self._interval))
 
     def _lineages(self, selection: ProcessSelection, dram: set[int]) -> list[Lineage]:
         return [line for line in self._generations.read(selection.selects) if line.node in dram]
+
+    def _walk(self, due: list[Lineage], now: float) -> dict[tuple[str, int], Lineage]:
+        """Age those that have waited for longest, for about MOST_WALKED seconds. Returns what they were."""
+        due.sort(key=lambda line: self._aged.get((line.cgroup, line.node), 0.0))
+        begun, before = self._clock(), {}
+        for line in due:
+            if self._clock() - begun >= MOST_WALKED:
+                break
+            self._age(line, now)
+            before[line.cgroup, line.node] = line
+        self._news = self._news or len(before) == len(due)
+        return before
 
     def _age(self, line: Lineage, now: float) -> None:
         begun = self._clock()
@@ -131,9 +145,8 @@ class Coldness:
         except OSError as error:
             # the kernel aged it meanwhile, or the cgroup is gone
             log.debug("aging %s on node %d: %s", line.cgroup, line.node, error)
-        self._walk += self._clock() - begun
+        self._walks[line.cgroup, line.node] = self._clock() - begun
         self._aged[line.cgroup, line.node] = now
-        self._news = True
         self._between()
 
 
