@@ -58,6 +58,14 @@ def stock(pages: int, idle: float, name: str = "/a", node: int = 0) -> ColdStock
     return ColdStock(name, 24, node, 7, idle, pages, 1 / idle)
 
 
+@pytest.mark.parametrize(("rates", "cut", "more"), [([9.0] * 50, True, True), ([9.0] * 50, False, False)])
+def test_whether_more_is_urgent_than_was_considered(rates: list[float], cut: bool, more: bool) -> None:
+    seen = Observation(hot(rates), (stock(1000, 30.0),), (dram(0),), (slow(9999),), 1000, cut=cut)
+    assert plan(seen).more is more
+    lukewarm = replace(seen, hot=hot([*rates, 1 / 30]))
+    assert not plan(lukewarm).more, "the last of them is not, so that all that are were considered"
+
+
 def balance(seen: Observation) -> int:
     """Pages of room above the floor, negative below it, by the rule of the design: 2 x high + 32 MiB."""
     floor = sum(2 * n.high_watermark + (32 << 20) + seen.floor for n in seen.dram)

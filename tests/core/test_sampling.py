@@ -234,6 +234,18 @@ def test_the_first_pass_is_no_change() -> None:
         assert not governor.changed
 
 
+def test_it_does_not_rest_while_there_is_more_that_is_urgent_than_a_round_considers() -> None:
+    """On 256 GiB of DRAM what a round considers is far below one page in a hundred. All of it is urgent, and
+    nothing could be moved so far, for want of cold pages that are known."""
+    governor, dram_pages, slow_pages = ScanGovernor(), 256 << 18, 1000 << 18
+    rounds = 0
+    while not governor.resting:
+        governor.update(1 << 14, 1 << 14, 0, dram_pages, slow_pages // 10, slow_pages, more=True)
+        rounds += 1
+    assert rounds == 10 * (1 + FUTILE_PASSES), "but for passes that gain nothing"
+    assert until_rest(ScanGovernor(), dram_pages, slow_pages) == 10
+
+
 def test_it_does_not_rest_while_much_is_worth_a_little() -> None:
     """Or not before two passes have changed nothing about it."""
     governor = ScanGovernor()

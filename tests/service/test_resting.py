@@ -8,18 +8,14 @@ from tests.kernel.fixtures.simulated import SimulatedKernel
 from tests.service import engine_bench
 from tests.service.engine_bench import HOT, Bench
 from tierd.core.state import EngineState
+from tierd.service import engine
 from tierd.service.pace import IDLE_ROUND_SECONDS
 
 fake = engine_bench.fake
 
 
-class Resting(Bench):
-    """An engine that has come to rest."""
-
-    def __init__(self, kernel: SimulatedKernel) -> None:
-        super().__init__(kernel)
-        self.pass_by(92, unmapped=20_000)
-        assert self.state.engine is EngineState.STEADY and self.source.efforts[-1] < 1
+class Looking(Bench):
+    """An engine beside which the kernel unmaps pages."""
 
     def pass_by(self, seconds: float, unmapped: int = 3000) -> None:
         """Seconds, in each of which the kernel unmaps so many pages."""
@@ -29,6 +25,15 @@ class Resting(Bench):
             self.fake.now += waited
             vmstat["numa_pte_updates"] = vmstat.get("numa_pte_updates", 0) + round(unmapped * waited)
             self.fake.machine.write_vmstat()
+
+
+class Resting(Looking):
+    """One that has come to rest."""
+
+    def __init__(self, kernel: SimulatedKernel) -> None:
+        super().__init__(kernel)
+        self.pass_by(92, unmapped=20_000)
+        assert self.state.engine is EngineState.STEADY and self.source.efforts[-1] < 1
 
 
 @pytest.fixture
@@ -53,6 +58,18 @@ def test_a_glance_sees_that_other_pages_are_hot(resting: Resting) -> None:
     assert resting.fake.now - changed <= 5 and resting.source.efforts[-1] == 1
     resting.pass_by(2)
     assert resting.state.counters.rounds > before + 1, "then each round is whole"
+
+
+def test_it_does_not_rest_because_a_round_considers_a_part_of_what_is_hot(
+    fake: SimulatedKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is known to be cold, all is hot, and the part is far below a hundredth of DRAM."""
+    for name in ("MOST_HOT", "LEAST_HOT"):
+        monkeypatch.setattr(engine, name, 256)
+    fake.cgroups.clear()
+    looking = Looking(fake)
+    looking.pass_by(8, unmapped=20_000)
+    assert looking.on_dram < HOT / 2 and set(looking.source.efforts) == {1.0}
 
 
 def test_it_rests_when_the_picture_is_right_and_looks_again_when_it_is_not(resting: Resting) -> None:

@@ -73,6 +73,7 @@ class Observation:
     coldest: float = 1 / IDLE_WITHOUT_SWAP
     typical: float = 0.0
     settled: bool = False
+    cut: bool = False
 
     @property
     def gain(self) -> float:
@@ -109,8 +110,9 @@ class Plan:
 
     wanted: hot pages worth moving, whether or not there is room or budget for them now. held: why less than
     that is done, empty when nothing is held back. limited: whether it is the budget that holds them.
-    urgent: those of the wanted that are used far more often than what is coldest in DRAM. reason: why
-    nothing could be planned, empty when something could.
+    urgent: those of the wanted that are used far more often than what is coldest in DRAM. more: whether
+    there are more of them than were considered. reason: why nothing could be planned, empty when something
+    could.
     """
 
     demotions: tuple[Demotion, ...] = ()
@@ -118,6 +120,7 @@ class Plan:
     promote: int = 0
     wanted: int = 0
     urgent: int = 0
+    more: bool = False
     reason: str = ""
     held: str = ""
     limited: bool = False
@@ -235,6 +238,7 @@ def plan(seen: Observation) -> Plan:
         promote=promote,
         wanted=wanted,
         urgent=urgent,
+        more=seen.cut and urgent == len(rates),
         held=held,
         limited=promote < worthwhile,
         demote_pages=sum(step.pages for step in demotions),

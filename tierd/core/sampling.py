@@ -117,13 +117,14 @@ class ScanGovernor:
         quick: int = 0,
         *,
         limited: bool = False,
+        more: bool = False,
     ) -> int:
         """wanted: pages on slow nodes that are worth promoting. urgent: those that are far hotter than what
-        DRAM holds. promoted: those
-        of them that went up. dram_pages: base pages of all DRAM nodes. unmapped: pages that the kernel
-        unmapped since the last call. slow_pages: pages placed on slow nodes. quick: pages that were used
-        surprisingly soon after they were unmapped. limited: whether bandwidth or time kept this round from
-        moving all that was worth it."""
+        DRAM holds. promoted: those of them that went up. dram_pages: base pages of all DRAM nodes.
+        unmapped: pages that the kernel unmapped since the last call. slow_pages: pages placed on slow nodes.
+        quick: pages that were used surprisingly soon after they were unmapped. limited: whether bandwidth or
+        time kept this round from moving all that was worth it. more: whether more is urgent than was
+        counted."""
         left = max(0, urgent - promoted)
         wrong = WRONG * dram_pages
         surprised = self._surprised(quick, unmapped)
@@ -141,7 +142,7 @@ class ScanGovernor:
         self._pass.left = left
         self._pass.limited += limited
         found = self._found_lately(unmapped, promoted, CALM_SHARE * slow_pages) + left
-        calm = found <= CALM_SHARE * wrong and wanted <= WARM * dram_pages
+        calm = not more and found <= CALM_SHARE * wrong and wanted <= WARM * dram_pages
         if calm and self._looked_at >= slow_pages > 0:
             self._rest(left)
         elif self._pass.unmapped >= slow_pages > 0:

@@ -232,6 +232,7 @@ class Engine:
         least = planner.least_rate(topology.dram, engine.dram_floor, swapped)
         fresh = self._looking.fresh_only(now, topology, engine.dram_floor)
         hot = self._heat.hottest(now, least, self._considered, self._executor.movable, fresh=fresh)
+        cut = len(hot) == self._considered
         hot = self._executor.on_slow(hot, self._heat, {n.number for n in topology.slow}, MOST_CHECKED)
         budget = min(int(self._bucket.tokens) // PAGE_SIZE, int(MOST_PLANNED * max(1.0, engine.round)))
         if not fresh:
@@ -239,7 +240,7 @@ class Engine:
             topology = refresh_free(self._root, topology)
         nodes = topology.dram, topology.slow
         plan = planner.plan(
-            Observation(hot, cold, *nodes, max(0, budget), engine.dram_floor, coldest, typical, settled)
+            Observation(hot, cold, *nodes, max(0, budget), engine.dram_floor, coldest, typical, settled, cut)
         )
         if engine.mode is EngineMode.OBSERVE:
             self._steer_sampling(topology, plan)

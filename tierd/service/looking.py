@@ -108,5 +108,6 @@ class Looking:
             self._slow_pages,
             self._quick,
             limited=plan.limited or 2 * deferred > plan.promote,
+            more=plan.more,
         )
         return self._governor.changed
