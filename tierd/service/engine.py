@@ -20,7 +20,6 @@ from tierd.core.planner import ColdStock, Observation, Plan
 from tierd.core.policy import EngineMode, EnginePolicy, Policy
 from tierd.core.region_heat import RegionHeat
 from tierd.core.sampled_heat import SampledHeat
-from tierd.core.silence import NOTHING_SEEN, proves_nothing
 from tierd.core.state import Counters, EngineState, MissingFeature, State
 from tierd.errors import GoneError, TierdError, in_words
 from tierd.kernel.demotion import Demotion
@@ -29,9 +28,9 @@ from tierd.kernel.occupancy import read_in_dram
 from tierd.kernel.online_blocks import OnlineBlocks
 from tierd.kernel.own_cost import read_own_cost
 from tierd.kernel.paths import Root
-from tierd.kernel.pressure import read_memory_pressure
 from tierd.kernel.topology import read_topology, refresh_free
 from tierd.service.coldness import Coldness
+from tierd.service.holding import Holding
 from tierd.service.looking import SAMPLE_SECONDS, Looking
 from tierd.service.moving import Executor, Moved
 from tierd.service.pace import Pace
@@ -59,17 +58,9 @@ MOST_PLANNED = 1 << 17
 """Base pages (512 MiB) planned for each second of a round at most: more than a second of moving does."""
 MOST_CHECKED = 1 << 15
 """Pages of which it is made sure that they lie on a slow node; a query of so many lasts milliseconds."""
-DEMOTION_OFF = (
-    "the kernel's demotion is off, and pages would be swapped out or dropped instead; "
-    "systemctl reload tierd switches it on again"
-)
-
 FAILED_ROUNDS = 10
 """Rounds that fail in a row before the engine counts as degraded. What was read in the middle of a change (a
 node or a cgroup that comes or goes) reads right a round or two later; ten in a row are no such race."""
-
-IN_GENERATIONS = ("anon", "shmem")
-"""What memory.numa_stat calls the memory that the counts of cold pages cover."""
 
 
 class Engine:
@@ -97,6 +88,7 @@ class Engine:
         self._source: AccessSource = NoSource()
         self._splitter = splitter
         self._demotion = demotion
+        self._holding = Holding(root, demotion)
         self._looking = Looking(root)
         self._blocks = OnlineBlocks(root)
         self._considered = MOST_HOT
@@ -221,7 +213,7 @@ class Engine:
             self._pace.prune.done(now, self._looking.resting)
         self._bucket.fill(now)
         self._looking.learn(now, self._heat, self._state.slow_bytes)
-        pressed = self._undemoted() or self._pressed(engine.pressure_limit)
+        pressed = self._holding.pressed(engine.pressure_limit)
         if not pressed and not self._looking.silent:
             self._split(topology, engine)
         dram = {node.number for node in topology.dram}
@@ -245,7 +237,7 @@ class Engine:
         if engine.mode is EngineMode.OBSERVE:
             self._steer_sampling(topology, plan)
             return self._publish(topology, EngineState.OBSERVING, "the policy says observe", plan)
-        held = pressed or self._unproven(plan, cold, topology)
+        held = pressed or self._holding.unproven(plan, cold, topology, silent=self._looking.silent)
         if held:
             return self._publish(topology, EngineState.HOLDING, held, plan)
         seconds = self._moving_seconds(self._clock() - now)
@@ -281,15 +273,6 @@ class Engine:
             return self._look_anew()
         self._source.steer(self._looking.effort)
 
-    def _unproven(self, plan: Plan, cold: tuple[ColdStock, ...], topology: Topology) -> str:
-        """Why what would be moved may not be idle at all, empty when something was seen to be used."""
-        if not self._looking.silent or not (plan.promote or plan.demotions):
-            return ""
-        dram = {node.number for node in topology.dram}
-        covered, _ = read_in_dram(self._root, {stock.cgroup for stock in cold}, dram, IN_GENERATIONS)
-        idle = sum(stock.pages for stock in cold)
-        return NOTHING_SEEN if proves_nothing(True, idle, covered // PAGE_SIZE) else ""
-
     def _observe_topology(self, now: float) -> Topology:
         if not self._pace.topology.due(now):
             try:
@@ -299,18 +282,6 @@ class Engine:
         topology = read_topology(self._root)
         self._pace.topology.done(now, self._looking.resting)
         return topology
-
-    def _pressed(self, limit: float) -> str:
-        """Why nothing may be moved or split now, empty when it may: unknown pressure is too much."""
-        try:
-            pressure = read_memory_pressure(self._root)
-        except TierdError as error:
-            return f"memory pressure is not known: {error}"
-        return f"some task waits for memory {pressure:.0f} % of the time" if pressure > limit else ""
-
-    def _undemoted(self) -> str:
-        """Why nothing may be demoted now, empty when it may."""
-        return "" if self._demotion is None or self._demotion.on else DEMOTION_OFF
 
     def _moving_seconds(self, looked: float = 0.0) -> float:
         """looked: seconds of the round that are over."""
