@@ -192,6 +192,48 @@ def test_far_pages_go_where_most_room_is_left() -> None:
     assert (to(made, 1), to(made, 2)) == ([*range(30), 35, 36], [30, 31, 32, 33, 34])
 
 
+def of_slots(pages: HotPages, *slots: int) -> HotPages:
+    """The processes of the pages, in turn."""
+    return replace(pages, slot=np.resize(np.array(slots, dtype=np.int64), len(pages)))
+
+
+@settings(max_examples=300)
+@given(OBSERVATIONS, st.lists(st.sets(st.sampled_from([1, 2, 3])), min_size=2, max_size=2))
+def test_no_page_goes_where_its_owner_may_have_none(seen: Observation, barred: list[set[int]]) -> None:
+    """As a cpuset says; and who may have none in any DRAM wants none."""
+    pages = of_slots(seen.hot, 1, 2, 3)
+    seen = replace(seen, hot=pages, barred={node: frozenset(slots) for node, slots in enumerate(barred)})
+    made = plan(seen)
+    for node, slots in enumerate(barred):
+        assert not set(pages.slot[to(made, node)].tolist()) & slots
+    nowhere = np.isin(pages.slot, list(barred[0] & barred[1]))
+    without = plan(replace(seen, hot=pages.only(~nowhere)))
+    assert (made.wanted, made.urgent, made.promote) == (without.wanted, without.urgent, without.promote)
+
+
+def test_a_page_that_may_not_be_near_its_users_goes_to_other_dram() -> None:
+    pages = of_slots(hot([5.0] * 20, 1), 7, 8)
+    seen = Observation(pages, (), sockets(100, 500), SLOW, 1000, barred={1: frozenset({7})})
+    made = plan(seen)
+    assert (to(made, 0), to(made, 1)) == (list(range(0, 20, 2)), list(range(1, 20, 2)))
+
+
+def test_room_elsewhere_is_for_those_who_may_have_it() -> None:
+    """Node 0 is full of what is as hot. Half of the pages may not go farther, and wait."""
+    pages = of_slots(hot([5.0] * 20, 0), 7, 8)
+    seen = Observation(pages, (), sockets(0, 500), SLOW, 1000, barred={1: frozenset({7})})
+    made = plan(seen)
+    assert (to(made, 0), to(made, 1)) == ([], list(range(1, 20, 2)))
+
+
+def test_with_one_dram_node_too_some_may_have_none() -> None:
+    pages = of_slots(hot([5.0] * 20), 7, 8)
+    made = plan(Observation(pages, (), sockets(500), SLOW, 1000, barred={0: frozenset({7})}))
+    assert to(made, 0) == list(range(1, 20, 2)) and (made.wanted, made.urgent) == (10, 10)
+    made = plan(Observation(pages, (), sockets(500), SLOW, 1000, barred={0: frozenset({7, 8})}))
+    assert not made.promotions and made.reason and not made.held
+
+
 def test_what_the_slow_nodes_have_free_is_for_all() -> None:
     cold = (stock(100, 50.0, node=0), stock(100, 50.0, node=1))
     pages = hot([5.0] * 100, [0, 1] * 50)

@@ -54,6 +54,21 @@ def test_hot_pages_come_to_the_dram_near_the_cpu_that_uses_them(
     assert all(fake.where[page] in (node, SLOW) for page in fake.hot)
 
 
+def test_a_cpuset_keeps_pages_off_the_other_socket_and_not_off_this_one(fake: SimulatedKernel) -> None:
+    """More is hot than finds a place near: the room of the other socket is not for this process, and to try
+    it had all its pages left alone for ever longer, those for which room is made near it as well."""
+    fake.add_socket(500 * MIB)
+    fake.machine.put(f"sys/fs/cgroup{CGROUP}/cpuset.mems.effective", f"{DRAM},{SLOW}\n")
+    fake.forbidden = {OTHER}
+    fake.stock(CGROUP, 500, 0)
+    bench = Bench(fake)
+    bench.run(10)
+    fake.stock(CGROUP, 10_000, 10_000)
+    bench.run(10)
+    assert bench.on_dram > 0.95 * HOT
+    assert bench.state.counters.refused_pages == 0
+
+
 def test_the_counters_are_what_the_kernel_did(fake: SimulatedKernel) -> None:
     bench = Bench(fake)
     bench.run(30)

@@ -44,6 +44,19 @@ def test_slots_and_processes(tmp_path: Path) -> None:
     assert placed.by_slot(0) is None and placed.by_slot(max(slots) + 1) is None
 
 
+def test_who_may_not_have_memory_where(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    for pid, cgroup in ((100, "/db"), (200, "/vm.slice/a"), (300, "/vm.slice/b")):
+        machine.add_process(pid, cgroup)
+    placed = PlacedProcesses(machine.root)
+    placed.refresh(ALL, 64 * MIB)
+    assert placed.barred([0, 1]) == {}, "without the controller"
+    machine.put("sys/fs/cgroup/cpuset.mems.effective", "0-3\n")
+    machine.put("sys/fs/cgroup/vm.slice/cpuset.mems.effective", "0,2\n")
+    placed.refresh(ALL, 64 * MIB)
+    assert placed.barred([0, 1]) == {1: frozenset(slots_of(placed, 200, 300))}
+
+
 def test_a_slot_is_kept_while_the_process_lives(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.add_process(200, "/db")

@@ -5,6 +5,7 @@ Pure. One call a round: `plan(Observation) -> Plan`. `tierctl plan` and the daem
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -74,6 +75,12 @@ class Observation:
     typical: float = 0.0
     settled: bool = False
     cut: bool = False
+    barred: Mapping[int, Collection[int]] = field(default_factory=dict)
+
+    def may(self, node: int) -> npt.NDArray[np.bool_]:
+        """Which of the hot pages may go to the DRAM node."""
+        may: npt.NDArray[np.bool_] = ~np.isin(self.hot.slot, list(self.barred.get(node, ())))
+        return may
 
     @property
     def gain(self) -> float:
@@ -195,23 +202,24 @@ def plan(seen: Observation) -> Plan:
     A page goes up to the DRAM near those who use it, into room or against colder pages of that node. What
     finds neither there goes into room that other DRAM has left: farther, but faster than a slow node.
     """
-    if not len(seen.hot) or not seen.dram:
-        return Plan(reason="no hot page is known on a slow node")
+    targets = _targets(seen) if len(seen.hot) and seen.dram else []
+    if not any(len(target.pages) for target in targets):
+        return Plan(reason="no hot page that may go to DRAM is known on a slow node")
     rates = seen.hot.rate
-    targets = _targets(seen)
     slow_room = sum(max(0, node.free - SLOW_RESERVE) // PAGE_SIZE for node in seen.slow)
     for target in targets:
         target.worthwhile = _worthwhile(rates[target.pages], target, seen, slow_room)
         slow_room -= target.demote
+    reachable = np.sort(np.concatenate([target.pages for target in targets]))
     if len(targets) > 1:
-        _fill_far_room(targets, rates)
+        _fill_far_room(targets, seen)
 
     worthwhile = sum(target.worthwhile for target in targets)
     # all that would be worth moving if cold pages were known: the measure of how wrong the picture is
     coldest = rate_in_dram(seen.coldest, seen.typical)
-    clearly = int(np.count_nonzero(rates >= seen.gain * coldest))
+    clearly = int(np.count_nonzero(rates[reachable] >= seen.gain * coldest))
     wanted = max(clearly, min(room_pages(seen.dram, seen.floor), worthwhile))
-    urgent = int(np.count_nonzero(rates >= URGENT * coldest))
+    urgent = int(np.count_nonzero(rates[reachable] >= URGENT * coldest))
 
     demotions: list[Demotion] = []
     promotions: list[Promotion] = []
@@ -238,7 +246,7 @@ def plan(seen: Observation) -> Plan:
         promote=promote,
         wanted=wanted,
         urgent=urgent,
-        more=seen.cut and urgent == len(rates),
+        more=seen.cut and urgent == len(reachable),
         held=held,
         limited=promote < worthwhile,
         demote_pages=sum(step.pages for step in demotions),
@@ -247,14 +255,17 @@ def plan(seen: Observation) -> Plan:
 
 def _targets(seen: Observation) -> list[_Target]:
     """Every DRAM node, with its own stocks and the pages that are used near it. What is used nobody knows
-    where goes to the emptiest."""
-    if len(seen.dram) == 1:
+    where, or may not be near its users, goes to the emptiest where it may be."""
+    if len(seen.dram) == 1 and not seen.barred:
         pages = [np.arange(len(seen.hot))]
     else:
-        numbers = [node.number for node in seen.dram]
-        emptiest = max(seen.dram, key=lambda node: node.free - node.high_watermark)
-        near = np.where(np.isin(seen.hot.near, numbers), seen.hot.near, emptiest.number)
-        pages = [np.flatnonzero(near == number) for number in numbers]
+        fullest_first = sorted(reversed(seen.dram), key=lambda node: node.free - node.high_watermark)
+        goes = np.full(len(seen.hot), -1)
+        for node in fullest_first:
+            goes[seen.may(node.number)] = node.number
+        for node in seen.dram:
+            goes[(seen.hot.near == node.number) & seen.may(node.number)] = node.number
+        pages = [np.flatnonzero(goes == node.number) for node in seen.dram]
     short, least = short_of_room(seen.dram, seen.floor), 1 / IDLE_WITHOUT_SWAP
     return [
         _Target(
@@ -296,12 +307,13 @@ def _worthwhile(rates: Floats, target: _Target, seen: Observation, slow_room: in
     return len(rates) if gains.all() else int(np.argmin(gains))
 
 
-def _fill_far_room(targets: list[_Target], rates: Floats) -> None:
+def _fill_far_room(targets: list[_Target], seen: Observation) -> None:
     """Give the room that is left to the hottest pages that found no place near those who use them."""
     left = np.sort(np.concatenate([target.pages[target.worthwhile :] for target in targets]))
     for target in sorted(targets, key=lambda target: target.worthwhile - target.balance):
-        room = min(max(0, target.balance - target.worthwhile), int(np.sum(rates[left] >= target.least)))
-        found, left = left[:room], left[room:]
+        fitting = left[seen.may(target.node)[left] & (seen.hot.rate[left] >= target.least)]
+        found = fitting[: max(0, target.balance - target.worthwhile)]
+        left = np.setdiff1d(left, found, assume_unique=True)
         target.pages = np.sort(np.concatenate([target.pages[: target.worthwhile], found]))
         target.worthwhile = len(target.pages)
 

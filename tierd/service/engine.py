@@ -232,7 +232,10 @@ class Engine:
             topology = refresh_free(self._root, topology)
         nodes = topology.dram, topology.slow
         plan = planner.plan(
-            Observation(hot, cold, *nodes, max(0, budget), engine.dram_floor, coldest, typical, settled, cut)
+            Observation(
+                *(hot, cold, *nodes, max(0, budget), engine.dram_floor, coldest, typical, settled, cut),
+                self._placed.barred(dram),
+            )
         )
         if engine.mode is EngineMode.OBSERVE:
             self._steer_sampling(topology, plan)

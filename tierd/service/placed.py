@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from tierd.core.model import ProcessId, ProcessView
 from tierd.core.policy import ProcessMatch, ProcessSelection
 from tierd.errors import TierdError
+from tierd.kernel.cpusets import Nodes, read_allowed_nodes
 from tierd.kernel.paths import Root
 from tierd.kernel.processes import read_cgroup, selected_processes
 
@@ -30,6 +32,7 @@ class PlacedProcesses:
         self._next_slot = 1
         self._pids: npt.NDArray[np.int32] = np.empty(0, dtype=np.int32)
         self._slots: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self._allowed: dict[str, Nodes] = {}
 
     def __len__(self) -> int:
         return len(self._by_slot)
@@ -54,6 +57,21 @@ class PlacedProcesses:
         self._by_slot = {slot_of[view.id]: view for view in views}
         self._pids = np.array([view.id.pid for view in views], dtype=np.int32)
         self._slots = np.array([slot_of[view.id] for view in views], dtype=np.int64)
+        known: dict[str, Nodes] = {}
+        cgroups = {view.cgroup for view in views}
+        self._allowed = {cgroup: read_allowed_nodes(self._root, cgroup, known) for cgroup in cgroups}
+
+    def barred(self, nodes: Iterable[int]) -> dict[int, frozenset[int]]:
+        """By each of `nodes` that is not for everybody the slots of the processes that may have no memory
+        there: a cpuset says so."""
+        found = {}
+        for node in nodes:
+            without = {
+                cgroup for cgroup, may in self._allowed.items() if may is not None and node not in may
+            }
+            if slots := frozenset(slot for slot, view in self._by_slot.items() if view.cgroup in without):
+                found[node] = slots
+        return found
 
     def _free_slot(self, taken: set[int]) -> int:
         # processes of 64 MiB are fewer than slots on any machine there is
