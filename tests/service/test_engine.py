@@ -69,6 +69,19 @@ def test_a_cpuset_keeps_pages_off_the_other_socket_and_not_off_this_one(fake: Si
     assert bench.state.counters.refused_pages == 0
 
 
+@pytest.mark.parametrize("large", [True, False])
+def test_what_may_not_go_down_or_would_not_come_up_makes_no_room(fake: SimulatedKernel, large: bool) -> None:
+    """A cgroup that a cpuset keeps in DRAM, and one of many small processes, are colder than all else."""
+    fake.stock("/guaranteed", 50_000, memcg=7, every=1000.0)
+    fake.machine.add_process(200, "/guaranteed", resident=256 * MIB if large else 9 * MIB)
+    if large:
+        fake.machine.put("sys/fs/cgroup/guaranteed/cpuset.mems.effective", f"{DRAM}\n")
+    bench = Bench(fake)
+    bench.run(30)
+    assert bench.on_dram > 0.95 * HOT
+    assert not [command for command in fake.commands if command.split()[1] == "7"]
+
+
 def test_the_counters_are_what_the_kernel_did(fake: SimulatedKernel) -> None:
     bench = Bench(fake)
     bench.run(30)

@@ -27,7 +27,7 @@ def selected_processes(root: Root, selection: ProcessSelection, minimum: int) ->
     for cgroup in _cgroups(root, minimum):
         if not selection.selects(cgroup):
             continue
-        for pid in _members(root, cgroup):
+        for pid in read_members(root, cgroup):
             if pid == os.getpid():
                 continue
             try:
@@ -70,7 +70,8 @@ def _holds(directory: str, minimum: int) -> bool:
         return False
 
 
-def _members(root: Root, cgroup: str) -> tuple[int, ...]:
+def read_members(root: Root, cgroup: str) -> tuple[int, ...]:
+    """The numbers of the processes of `cgroup`; none when it cannot be read."""
     try:
         text = read_text(root.cgroup / cgroup.lstrip("/") / "cgroup.procs")
     except (GoneError, DeniedError, MalformedError):

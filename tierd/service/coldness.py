@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 from tierd.core.planner import IDLE_WITHOUT_SWAP, ColdStock, Plan
-from tierd.core.policy import ProcessSelection
 from tierd.kernel.generations import Generations, Lineage
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,11 @@ SMALLEST_LINEAGE = 256
 IDLE_COUNTED = 10.0
 """Seconds of idleness that count at most, as long as nobody has seen how soon such pages are used again:
 among cold pages the longest idle are the unlucky ones."""
+
+
+class Selects(Protocol):
+    def selects(self, cgroup_path: str, /) -> bool:
+        """Whether the cgroup is aged, and may be asked for pages."""
 
 
 class Coldness:
@@ -53,7 +58,7 @@ class Coldness:
         return min(seen, default=1 / IDLE_WITHOUT_SWAP)
 
     def stocks(
-        self, selection: ProcessSelection, dram: set[int], now: float, *, walk: bool = True
+        self, selection: Selects, dram: set[int], now: float, *, walk: bool = True
     ) -> tuple[ColdStock, ...]:
         """What could be demoted now, after aging what is due unless not to `walk`. Raises OSError,
         MalformedError."""
@@ -123,7 +128,7 @@ class Coldness:
             self._interval /= 1.5
         self._interval = max(self._shortest_interval, min(LONGEST_INTERVAL, self._interval))
 
-    def _lineages(self, selection: ProcessSelection, dram: set[int]) -> list[Lineage]:
+    def _lineages(self, selection: Selects, dram: set[int]) -> list[Lineage]:
         return [line for line in self._generations.read(selection.selects) if line.node in dram]
 
     def _walk(self, due: list[Lineage], now: float) -> dict[tuple[str, int], Lineage]:

@@ -30,6 +30,7 @@ from tierd.kernel.own_cost import read_own_cost
 from tierd.kernel.paths import Root
 from tierd.kernel.topology import read_topology, refresh_free
 from tierd.service.coldness import Coldness
+from tierd.service.demotable import Demotable
 from tierd.service.holding import Holding
 from tierd.service.looking import SAMPLE_SECONDS, Looking
 from tierd.service.moving import Executor, Moved
@@ -93,6 +94,7 @@ class Engine:
         self._blocks = OnlineBlocks(root)
         self._considered = MOST_HOT
         self._placed = PlacedProcesses(root)
+        self._demotable = Demotable(root, self._placed)
         self._coldness = Coldness(generations, clock, between=self._keep_up)
         self._executor = Executor(root, generations, self._placed, between=self._keep_up, clock=clock)
         self._rebuilder = Rebuilder(root, self._placed, self._executor, clock)
@@ -113,7 +115,7 @@ class Engine:
         self._policy = policy
         if self._demotion:
             self._demotion.follow(policy.engine.mode is EngineMode.PLACE)
-        self._demotable = without_own(self._root, policy.processes)
+        self._demotable.adopt(without_own(self._root, policy.processes))
         evidence = (policy.engine.heat_half_life, policy.engine.cooldown)
         if evidence != self._evidence:
             self._heat = _heat(policy.engine, self._source)
@@ -216,7 +218,8 @@ class Engine:
         pressed = self._holding.pressed(engine.pressure_limit)
         if not pressed and not self._looking.silent:
             self._split(topology, engine)
-        dram = {node.number for node in topology.dram}
+        dram, slow = ({node.number for node in nodes} for nodes in (topology.dram, topology.slow))
+        self._demotable.look(now, slow)
         cold = self._coldness.stocks(self._demotable, dram, now, walk=not pressed)
         coldest, typical = self._coldness.coldest, self._heat.typical
         settled = self._looking.resting
@@ -225,7 +228,7 @@ class Engine:
         fresh = self._looking.fresh_only(now, topology, engine.dram_floor)
         hot = self._heat.hottest(now, least, self._considered, self._executor.movable, fresh=fresh)
         cut = len(hot) == self._considered
-        hot = self._executor.on_slow(hot, self._heat, {n.number for n in topology.slow}, MOST_CHECKED)
+        hot = self._executor.on_slow(hot, self._heat, slow, MOST_CHECKED)
         budget = min(int(self._bucket.tokens) // PAGE_SIZE, int(MOST_PLANNED * max(1.0, engine.round)))
         if not fresh:
             # as it is now: looking through all that is known takes time, and memory

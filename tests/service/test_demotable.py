@@ -1,0 +1,72 @@
+"""Which cgroups may be asked for pages of DRAM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.fixtures import MIB, Machine
+from tierd.core.policy import ProcessMatch, ProcessSelection
+from tierd.service.demotable import ANSWER_SECONDS, Demotable
+from tierd.service.placed import PlacedProcesses
+
+DRAM, SLOW = 0, 1
+EXCLUDING = ProcessSelection(exclude=(ProcessMatch(cgroup="/web"),))
+
+
+class Asked:
+    def __init__(self, machine: Machine) -> None:
+        self.machine, self.now = machine, 100.0
+        self.placed = PlacedProcesses(machine.root)
+        self.demotable = Demotable(machine.root, self.placed)
+        self.demotable.adopt(EXCLUDING)
+
+    def __call__(self, cgroup: str) -> bool:
+        self.placed.refresh(EXCLUDING, 64 * MIB)
+        self.demotable.look(self.now, {SLOW})
+        return self.demotable.selects(cgroup)
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Asked:
+    machine = Machine(tmp_path)
+    machine.add_process(100, "/db", resident=256 * MIB)
+    machine.add_process(101, "/db", resident=9 * MIB)
+    machine.add_process(200, "/web", resident=256 * MIB)
+    for pid in range(300, 340):
+        machine.add_process(pid, "/pool", resident=30 * MIB)
+    machine.charge("/tmpfs", 500 * MIB)
+    return Asked(machine)
+
+
+def test_the_policy_selects_it(asked: Asked) -> None:
+    assert asked("/db") and not asked("/web")
+
+
+def test_small_processes_are_left_alone(asked: Asked) -> None:
+    """What goes down of theirs would never come up again."""
+    assert not asked("/pool")
+
+
+def test_memory_that_no_process_stands_for_goes_down(asked: Asked) -> None:
+    """Files in tmpfs that a job has left, and cgroups that are gone while their memory is not."""
+    assert asked("/tmpfs") and asked("/gone")
+
+
+@pytest.mark.parametrize(("nodes", "may"), [("0", False), ("0,1", True), ("1", True), ("0,2", False)])
+def test_a_cpuset_without_slow_memory_keeps_it_in_dram(asked: Asked, nodes: str, may: bool) -> None:
+    asked.machine.put("sys/fs/cgroup/cpuset.mems.effective", "0-2\n")
+    asked.machine.put("sys/fs/cgroup/db/cpuset.mems.effective", f"{nodes}\n")
+    assert asked("/db") is may
+
+
+def test_an_answer_holds_for_some_seconds_and_a_new_policy_at_once(asked: Asked) -> None:
+    assert asked("/db")
+    asked.machine.put("sys/fs/cgroup/db/cpuset.mems.effective", "0\n")
+    assert asked("/db")
+    asked.now += ANSWER_SECONDS
+    assert not asked("/db")
+    asked.machine.put("sys/fs/cgroup/db/cpuset.mems.effective", "0-1\n")
+    asked.demotable.adopt(ProcessSelection())
+    assert asked("/db")

@@ -1,0 +1,62 @@
+"""Which cgroups may be asked for pages of DRAM."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+from tierd.core.policy import ProcessSelection
+from tierd.kernel.cpusets import Nodes, read_allowed_nodes
+from tierd.kernel.paths import Root
+from tierd.kernel.processes import read_members
+from tierd.service.placed import PlacedProcesses
+
+ANSWER_SECONDS = 10.0
+"""For which an answer holds: there may be thousands of cgroups, and each takes a file or two."""
+
+
+class Demotable:
+    """Used by the engine only.
+
+    Demotion knows cgroups, and neither processes nor cpusets: up to Linux 6.15 the kernel demotes what a
+    cpuset keeps in DRAM, and later ones would swap it out, where there is swap. And what goes down comes up
+    again only where its process is placed. So a cgroup is asked if the policy selects it, its cpuset allows
+    a slow node, and it has a process that is placed, or none at all.
+    """
+
+    def __init__(self, root: Root, placed: PlacedProcesses) -> None:
+        self._root = root
+        self._placed = placed
+        self._selection = ProcessSelection()
+        self._slow: Collection[int] = ()
+        self._next = -math.inf
+        self._open: dict[str, bool] = {}
+        self._empty: dict[str, bool] = {}
+        self._allowed: dict[str, Nodes] = {}
+        self._with_placed: set[str] = set()
+
+    def adopt(self, selection: ProcessSelection) -> None:
+        self._selection = selection
+        self._next = -math.inf
+
+    def look(self, now: float, slow: Collection[int]) -> None:
+        """A round begins. slow: the numbers of the slow nodes."""
+        if now >= self._next or slow != self._slow:
+            self._next, self._slow = now + ANSWER_SECONDS, slow
+            for answers in (self._open, self._empty, self._allowed):
+                answers.clear()
+        self._with_placed = {view.cgroup for view in self._placed.views}
+
+    def selects(self, cgroup: str) -> bool:
+        """Satisfies service.coldness.Selects."""
+        if cgroup not in self._open:
+            self._open[cgroup] = self._selection.selects(cgroup) and self._may_go_down(cgroup)
+        if not self._open[cgroup] or cgroup in self._with_placed:
+            return self._open[cgroup]
+        if cgroup not in self._empty:
+            self._empty[cgroup] = not read_members(self._root, cgroup)
+        return self._empty[cgroup]
+
+    def _may_go_down(self, cgroup: str) -> bool:
+        allowed = read_allowed_nodes(self._root, cgroup, self._allowed)
+        return allowed is None or not allowed.isdisjoint(self._slow)
