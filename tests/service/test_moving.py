@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,9 @@ from tierd.core.heat import HeatMap, HotPages
 from tierd.core.model import PAGE_SIZE
 from tierd.core.planner import ColdStock, Demotion, Plan, Promotion, floor_bytes
 from tierd.core.policy import ProcessSelection
+from tierd.kernel import mover
 from tierd.kernel.topology import read_topology
+from tierd.service import moving
 from tierd.service.moving import SLICE, Executor, Moved
 from tierd.service.placed import PlacedProcesses
 
@@ -237,6 +240,39 @@ def test_what_one_socket_has_no_room_for_is_deferred(fake: SimulatedKernel) -> N
     moved = Round(fake).carry_out(plan)
     assert (moved.promoted.moved, moved.promoted.deferred) == (400, 600)
     assert fake.least_free >= 0 and set(moved.arrived) == {(1, DRAM), (1, OTHER)}
+
+
+def test_the_pages_of_many_processes_go_up_process_by_process(
+    fake: SimulatedKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call of move_pages has every CPU empty its vectors of pages, so that on a large server a call for
+    each process and slice is what takes the time: here 32 processes, whose pages are alike, and 4 slices."""
+    processes, each = 32, 1024
+    for number in range(1, processes):
+        fake.machine.add_process(PID + number, CGROUP, start=START)
+    fake.place(processes * each)
+    calls: list[tuple[int, int]] = []
+
+    def move(pid: int, addresses: np.ndarray, node: int) -> tuple[int, np.ndarray]:
+        calls.append((pid, len(addresses)))
+        return fake.move_pages(PID, addresses, node)
+
+    install_moves(monkeypatch, move)
+    monkeypatch.setattr(mover, "query_nodes", lambda pid, addresses: fake.query_nodes(PID, addresses))
+    looks: list[str] = []
+    monkeypatch.setattr(moving, "read_occupancy", lambda root, cgroup, names: looks.append(cgroup) or {})
+    this = Round(fake)
+    hot = this.hot()
+    slots = np.arange(len(hot), dtype=np.int64) * 7 % processes
+    this.placed.refresh(ProcessSelection(), 64 * MIB)
+    moved = this.run(len(hot), hot=replace(hot, slot=1 + slots))
+    assert moved.promoted.moved == processes * each
+    assert len({pid for pid, _ in calls}) == processes
+    assert len(calls) < 3 * processes, "and not one for each process in each slice"
+    first = calls[0][0]
+    assert {pid for pid, _ in calls[:2]} == {first}, "the process of the hottest page comes first"
+    assert first == this.placed.by_slot(1 + int(slots[0])).id.pid
+    assert len(looks) == 1, "what a cgroup holds is asked once a round"
 
 
 def test_a_plan_of_demotions_only(fake: SimulatedKernel) -> None:

@@ -33,6 +33,10 @@ log = logging.getLogger(__name__)
 
 SLICE = 8192
 """Base pages demoted, then promoted, in turn, so that the rings are read in between."""
+GROUPED = 8 * SLICE
+"""Base pages in which those of a process go up one after the other, half a second of moving. Each call of
+move_pages has all CPUs empty their vectors of pages, so a few calls of many pages cost less than many calls
+of few."""
 PRUNE_SECONDS = 60.0
 """Between two clearings of what is remembered of refusals."""
 _OF_THE_PROCESS = {errno.EACCES, errno.EPERM}
@@ -97,6 +101,7 @@ class Executor:
         self._refusals = BackOff()
         self._named: set[tuple[int, int]] = set()
         self._next_prune = 0.0
+        self._huge: dict[tuple[str, int], bool] = {}  # in this round, by cgroup and target
         self._checked = 0  # pages at the beginning of the round's list that were seen to be on a slow node
 
     def movable(self, slots: npt.NDArray[np.int64], pages: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
@@ -146,7 +151,8 @@ class Executor:
             return Moved()
         begun = time.monotonic()
         demoted_before = read_demoted(self._root)
-        parts = _parts(plan, topology, floor)
+        parts = _parts(plan, hot, topology, floor)
+        self._huge.clear()
         promoted, demoted = Outcome(), 0
         arrived: dict[tuple[int, int], list[Pages]] = {}
         asked: dict[str, int] = {}
@@ -223,11 +229,13 @@ class Executor:
 
     def _holds_huge(self, cgroup: str, target: int) -> bool:
         """Whether some of what comes up may be part of a huge page."""
-        try:
-            held = read_occupancy(self._root, cgroup, names=_HUGE_KINDS)
-        except TierdError:
-            return True
-        return any(amount for node, amount in held.items() if node != target)
+        if (cgroup, target) not in self._huge:
+            try:
+                held = read_occupancy(self._root, cgroup, names=_HUGE_KINDS)
+            except TierdError:
+                held = {-1: 1}  # what is not known may be huge
+            self._huge[cgroup, target] = any(amount for node, amount in held.items() if node != target)
+        return self._huge[cgroup, target]
 
     def _demote_slice(
         self, stocks: list[tuple[ColdStock, int]], asked: dict[str, int]
@@ -271,13 +279,24 @@ class Executor:
             )
 
 
-def _parts(plan: Plan, topology: Topology, floor: int) -> list[_Part]:
+def _parts(plan: Plan, hot: HotPages, topology: Topology, floor: int) -> list[_Part]:
     """The plan by DRAM node. floor: the policy's extra bytes."""
     parts = []
     for node in topology.dram:
         promotions = [step.which for step in plan.promotions if step.node == node.number]
         stocks = [(step.stock, step.pages) for step in plan.demotions if step.stock.node == node.number]
         if promotions or stocks:
-            which = np.concatenate([*promotions, np.empty(0, dtype=np.int64)])
+            which = _by_process(np.concatenate([*promotions, np.empty(0, dtype=np.int64)]), hot)
             parts.append(_Part(node.number, planner.floor_bytes(node, floor), which, stocks))
     return parts
+
+
+def _by_process(which: planner.Places, hot: HotPages) -> planner.Places:
+    """The same, but that in each GROUPED of them the pages of a process follow each other, the process of
+    the hottest page first."""
+    parts = []
+    for start in range(0, len(which), GROUPED):
+        part = which[start : start + GROUPED]
+        _, first, process = np.unique(hot.slot[part], return_index=True, return_inverse=True)
+        parts.append(part[np.argsort(first[process], kind="stable")])
+    return np.concatenate(parts) if parts else which
