@@ -275,6 +275,47 @@ def test_looks_that_take_long_are_few_and_fewer_at_rest(
     assert len(pages.looks) in (looks - 1, looks)
 
 
+@pytest.mark.parametrize("says_where", [True, False])
+def test_looking_through_a_large_process_leaves_time_for_splitting_it(
+    machine: Machine,
+    pages: Pages,
+    door: int,
+    memory: Memory,
+    monkeypatch: pytest.MonkeyPatch,
+    says_where: bool,
+) -> None:
+    """A look through hundreds of gigabytes takes longer than a round may, and 16 huge pages take 0.1 s: what
+    a look has found is split in the rounds that follow, and not looked for again in each."""
+    now = [100.0]
+    monkeypatch.setattr(splitting.time, "monotonic", lambda: now[0])
+    look, split = pages.huge_ranges, pages.split
+    looks = [0]
+
+    def slow_look(root: object, pid: int, within: Iterable[Range] | None = None) -> tuple[Range, ...]:
+        if within is None:
+            looks[0] += 1
+            now[0] += 2.0
+        return look(root, pid, within)
+
+    def slow_split(*arguments: object) -> None:
+        now[0] += 0.1
+        split(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(huge_pages, "huge_ranges", slow_look)
+    monkeypatch.setattr(huge_pages, "split", slow_split)
+    whole = Range(FIRST, FIRST + 200 * HUGE_PAGE_SIZE)
+    monkeypatch.setattr(huge_pages, "private_mappings", lambda root, pid: iter([whole]))
+    if not says_where:
+        pages.raises = UnsupportedError("no PAGEMAP_SCAN")
+    pages.ranges[100] = {FIRST + n * HUGE_PAGE_SIZE for n in range(150, 200)}
+    splitter, done = Splitter(machine.root, door), 0
+    for _ in range(12):
+        done += splitter.split((view(100, CONTENDED),), DRAM, SLOW, 0.3, memory)
+        now[0] += 1.0
+    assert (done, len(pages.ranges[100])) == (50, 0)
+    assert looks[0] <= 3
+
+
 def test_a_process_that_is_gone_is_forgotten(
     machine: Machine, pages: Pages, door: int, memory: Memory
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import numpy as np
@@ -42,6 +43,15 @@ class Keeper(Protocol):
     def note_split(self, process: ProcessId, ranges: Numbers) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a look found, as far as it has not been split yet. huge: numbers of 2 MiB. sure: whether they are
+    huge pages; else some of them may be."""
+
+    huge: Numbers
+    sure: bool
+
+
 class Splitter:
     """Used by the engine only. `descriptor` is debugfs split_huge_pages, None where the helper could not
     open it."""
@@ -50,6 +60,7 @@ class Splitter:
         self._root = root
         self._descriptor = descriptor
         self._next_look: dict[ProcessId, float] = {}
+        self._found: dict[ProcessId, _Found] = {}
 
     @property
     def available(self) -> bool:
@@ -73,6 +84,7 @@ class Splitter:
         contended: dict[str, bool] = {}
         placed = {view.id for view in views}
         self._next_look = {process: when for process, when in self._next_look.items() if process in placed}
+        self._found = {process: found for process, found in self._found.items() if process in placed}
         for view in views:
             begun = time.monotonic()
             if not self._next_look.get(view.id, 0.0) <= begun < deadline:
@@ -83,7 +95,7 @@ class Splitter:
                 split = self._split_process(view.id, deadline, keeper)
                 done += split
                 ended = time.monotonic()
-                if not split:
+                if not split and view.id not in self._found:
                     share = _RESTING_LOOK_SHARE if resting else _LOOK_SHARE
                     pause = max(_LEAST_PAUSE, share * (ended - begun))
                     self._next_look[view.id] = ended + pause
@@ -101,37 +113,54 @@ class Splitter:
 
     def _split_process(self, process: ProcessId, deadline: float, keeper: Keeper) -> int:
         pid, kept = process.pid, _numbers(keeper.kept(process))
+        # a look through a large process may take longer than there is time to split
+        found = self._found.pop(process, None)
+        done = 0
         try:
-            try:
-                huge = np.setdiff1d(_numbers(huge_pages.huge_ranges(self._root, pid)), kept)
-            except UnsupportedError:
-                # Linux 6.1 does not say where they are; splitting a range without any does no harm
-                everything = _numbers(huge_pages.private_mappings(self._root, pid))
-                before = huge_pages.huge_bytes(self._root, pid)
-                self._write(pid, np.setdiff1d(everything, kept), deadline)
-                done = max(0, before - huge_pages.huge_bytes(self._root, pid)) // HUGE_PAGE_SIZE
-                split = np.empty(0, dtype=np.uint64)
-            else:
-                huge = np.setdiff1d(huge, keeper.adopt(process, huge))
-                self._write(pid, huge, deadline)
-                left = _numbers(huge_pages.huge_ranges(self._root, pid, _runs(huge))) if len(huge) else huge
-                split = np.setdiff1d(huge, left)
+            if found is None:
+                found = self._look(process, kept, keeper)
+            huge = np.setdiff1d(found.huge, kept)
+            before = 0 if found.sure else huge_pages.huge_bytes(self._root, pid)
+            written = self._write(pid, huge, deadline)
+            if written < len(huge):
+                self._found[process] = replace(found, huge=huge[written:])
+            if found.sure:
+                split = huge[:written]
+                if written:
+                    left = _numbers(huge_pages.huge_ranges(self._root, pid, _runs(split)))
+                    split = np.setdiff1d(split, left)
                 done = len(split)
+            else:
+                split = np.empty(0, dtype=np.uint64)
+                done = max(0, before - huge_pages.huge_bytes(self._root, pid)) // HUGE_PAGE_SIZE
         except (TierdError, OSError) as error:
             log.debug("splitting huge pages of process %d: %s", pid, error)
-            return 0
+            return done
         if done:
             keeper.note_split(process, split)
         return done
 
-    def _write(self, pid: int, numbers: Numbers, deadline: float) -> None:
+    def _look(self, process: ProcessId, kept: Numbers, keeper: Keeper) -> _Found:
+        """What of a process is to be split. Raises TierdError."""
+        try:
+            huge = np.setdiff1d(_numbers(huge_pages.huge_ranges(self._root, process.pid)), kept)
+        except UnsupportedError:
+            # Linux 6.1 does not say where they are; splitting a range without any does no harm
+            return _Found(_numbers(huge_pages.private_mappings(self._root, process.pid)), sure=False)
+        return _Found(np.setdiff1d(huge, keeper.adopt(process, huge)), sure=True)
+
+    def _write(self, pid: int, numbers: Numbers, deadline: float) -> int:
+        """Returns how many of `numbers`, from the first on, there was time for."""
         assert self._descriptor is not None
+        written = 0
         for run in _runs(numbers):
             for start in range(run.start, run.end, _SLICE * HUGE_PAGE_SIZE):
                 if time.monotonic() > deadline:
-                    return
+                    return written
                 end = min(start + _SLICE * HUGE_PAGE_SIZE, run.end)
                 huge_pages.split(self._descriptor, pid, Range(start, end))
+                written += (end - start) // HUGE_PAGE_SIZE
+        return written
 
 
 def _numbers(ranges: Iterable[Range]) -> Numbers:
