@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from tests.kernel.fixtures.simulated import (
     SimulatedKernel,
     simulate,
 )
-from tierd.core.model import HUGE_PAGE_SIZE, PAGE_SIZE, ProcessId
+from tierd.core.model import HUGE_PAGE_SIZE, PAGE_SIZE, ProcessId, TierKind, Topology
 from tierd.core.outcome import Outcome
 from tierd.core.planner import ColdStock, Plan, floor_bytes
 from tierd.core.policy import ProcessSelection
@@ -33,6 +34,7 @@ from tierd.service.placed import PlacedProcesses
 from tierd.service.rebuilding import (
     LEAST_AGE,
     LOOKED_AT,
+    MOST_LOOKED_AT,
     MOST_REBUILT,
     RELEASE_AFTER,
     Allowance,
@@ -45,6 +47,7 @@ FIRST = FIRST_PAGE // 512
 STOCK = ColdStock(CGROUP, MEMCG, DRAM, 40, 10.0, 1 << 20, 0.1)
 CALM = Plan()
 SLOW_PAGES = 100_000
+NOTHING = np.empty(0, dtype=np.uint64)
 
 
 class Bench:
@@ -357,6 +360,46 @@ def test_waiting_for_bandwidth_or_for_little_is_not_being_short(
     for _ in range(RELEASE_AFTER + 1):
         bench.round(plan=plan, most=most)
     assert bench.kept == [0, 1, 2, 3]
+
+
+def of_dram(topology: Topology, total: int) -> Topology:
+    """The same machine with DRAM of so many bytes."""
+    tiers = tuple(
+        replace(tier, nodes=tuple(replace(node, total=total) for node in tier.nodes))
+        if tier.kind is TierKind.DRAM
+        else tier
+        for tier in topology.tiers
+    )
+    return replace(topology, tiers=tiers)
+
+
+def test_a_large_machine_rebuilds_and_looks_at_more_at_once(
+    fake: SimulatedKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hot ranges of 256 GiB are 130,000: sixteen a round would take hours."""
+    bench = Bench(fake)
+    bench.topology = of_dram(bench.topology, 256 << 30)
+    bench.split(*range(40))
+    bench.bring_up(*range(40))
+    assert bench.later().huge_pages == 40
+    asked: list[int] = []
+    monkeypatch.setattr(RangeBook, "due", lambda self, now, most: asked.append(most) or NOTHING)
+    bench.later(1.0)
+    bench.later(1000.0)
+    assert LOOKED_AT < asked[0] < asked[1] <= MOST_LOOKED_AT
+
+
+def test_on_large_dram_a_part_of_what_is_wanted_shows_that_it_is_short(fake: SimulatedKernel) -> None:
+    """A round considers fewer pages than one in a hundred of 256 GiB."""
+    bench = Bench(fake)
+    bench.topology = of_dram(bench.topology, 256 << 30)
+    bench.split(*range(4))
+    bench.bring_up(*range(4))
+    for _ in range(3):
+        bench.round(plan=Plan(wanted=1 << 18, more=True))
+    fake.now += FIRST_LOOK + 1
+    assert bench.round(plan=Plan(wanted=1 << 18, more=True)).huge_pages == 0
+    assert bench.round(plan=Plan(wanted=1 << 18)).huge_pages == 4, "that is all there is"
 
 
 def test_nothing_is_rebuilt_while_dram_is_short(fake: SimulatedKernel) -> None:

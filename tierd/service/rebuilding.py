@@ -40,6 +40,11 @@ MOST_SECONDS: Final = 10.0
 """Of which so many count."""
 MOST_REBUILT: Final = 16
 """Ranges (32 MiB) rebuilt in one round."""
+PART_OF_DRAM: Final = 256
+"""One range of so many that DRAM holds is rebuilt in one round, and looked at for each second, where that is
+more: what takes minutes on small DRAM must not take hours on large."""
+MOST_LOOKED_AT: Final = 2048
+"""Ranges (4 GiB) asked about in one round at most, about 0.2 s."""
 ROOM: Final = 2 * HUGE_PAGE_SIZE
 """Bytes of room made at once where DRAM is at its floor. The pages that a rebuild frees are the room of the
 next."""
@@ -165,15 +170,19 @@ class Rebuilder:
         self._take_in()
         self._note(moved, topology, allowed.passes, now)
         dram_pages = sum(node.total for node in topology.dram) // PAGE_SIZE
+        part = dram_pages // PAGES_PER_HUGE_PAGE // PART_OF_DRAM
         # where the bandwidth or the time of a round is what holds pages up, room is not
-        short = allowed.most > 0 and plan.wanted > max(WRONG * dram_pages, 16 * plan.promote)
+        much = plan.more or plan.wanted > WRONG * dram_pages
+        short = allowed.most > 0 and much and plan.wanted > 16 * plan.promote
         self._short = self._short + 1 if short else 0
-        if self._short >= RELEASE_AFTER and (given := self._book.release(MOST_REBUILT, now, LEAST_AGE)):
+        most = max(MOST_REBUILT, part)
+        if self._short >= RELEASE_AFTER and (given := self._book.release(most, now, LEAST_AGE)):
             log.debug("%d rebuilt huge pages may be split again: DRAM is short", given)
-        most = min(MOST_REBUILT, allowed.most // HUGE_PAGE_SIZE)
+        most = min(most, allowed.most // HUGE_PAGE_SIZE)
         if self._denied or self._short >= NOT_WHILE_SHORT or most <= 0 or allowed.seconds <= 0:
             return Rebuilt()
-        keys = self._book.due(now, int(LOOKED_AT * min(MOST_SECONDS, max(1.0, now - self._last_look))))
+        seconds = min(MOST_SECONDS, max(1.0, now - self._last_look))
+        keys = self._book.due(now, int(min(MOST_LOOKED_AT, max(LOOKED_AT, part) * seconds)))
         self._last_look = now
         if not len(keys):
             return Rebuilt()
