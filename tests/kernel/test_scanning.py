@@ -28,6 +28,31 @@ def test_the_size(doors: dict[str, int], tmp_path: Path) -> None:
     assert (tmp_path / "scan_size_mb").read_text() == "256\n4\n256\n"
 
 
+def task_scan_min(doors: Path, resident: int) -> int:
+    """Milliseconds, as kernel/sched/fair.c has it, of a task of so many MiB when the kernel first looks."""
+    size, period = (
+        int((doors / name).read_text().split()[-1]) for name in ("scan_size_mb", "scan_period_min_ms")
+    )
+    windows = 2560 // size if size < 2560 else 1
+    return max(1000 // windows, period // -(-resident // size))
+
+
+@pytest.mark.parametrize("resident", [20, 64, 120])
+def test_a_process_that_starts_at_rest_is_looked_at_no_more_often(
+    doors: dict[str, int], tmp_path: Path, resident: int
+) -> None:
+    """It keeps the period that it begins with, and has touched some tens of MiB by then."""
+    rate = ScanRate(doors)
+    rate.prepare()
+    rate.set_size(256)
+    assert task_scan_min(tmp_path, resident) == 100
+    for size in (64, 16, 4):
+        rate.set_size(size)
+        assert 50 <= task_scan_min(tmp_path, resident) <= 400
+    rate.set_size(256)
+    assert task_scan_min(tmp_path, resident) == 100
+
+
 @pytest.mark.parametrize("size", [0, -5])
 def test_the_kernel_takes_no_size_below_one(doors: dict[str, int], tmp_path: Path, size: int) -> None:
     ScanRate(doors).set_size(size)
