@@ -9,7 +9,7 @@ import pytest
 
 from tests.kernel.fixtures import MIB, Machine, fail_reading, numa_stat
 from tierd.errors import DeniedError, GoneError, MalformedError
-from tierd.kernel.occupancy import read_in_dram, read_occupancy
+from tierd.kernel.occupancy import Held, read_held, read_in_dram, read_occupancy
 
 CGROUP = "/system.slice/db.service"
 
@@ -61,8 +61,11 @@ def test_denied(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_several_cgroups_hold_in_dram_and_elsewhere(machine: Machine) -> None:
     """A cgroup that ends meanwhile takes nothing from what the others hold."""
-    machine.put(where(machine).parent.parent / "web.service" / "memory.numa_stat", "anon N0=5 N1=7 N2=1\n")
+    text = "anon N0=5 N1=7 N2=1\nfile N0=20 N1=400 N2=0\nfile_mapped N0=20 N1=30 N2=0\n"
+    machine.put(where(machine).parent.parent / "web.service" / "memory.numa_stat", text)
     cgroups = [CGROUP, "/system.slice/gone.service", "/system.slice/web.service"]
-    assert read_in_dram(machine.root, cgroups, {0, 2}) == (100 * MIB + 4096 + 6, 900 * MIB + 4096 + 7)
-    assert read_in_dram(machine.root, [CGROUP], {0}, ("anon_thp",)) == (64 * MIB, 0)
-    assert read_in_dram(machine.root, [], {0}) == (0, 0)
+    held = read_held(machine.root, cgroups, {0, 2})
+    assert held == Held(100 * MIB + 4096 + 26, 900 * MIB + 4096 + 407, 900 * MIB + 37)
+    assert read_held(machine.root, [], {0}) == Held(0, 0, 0)
+    assert read_in_dram(machine.root, cgroups, {0, 2}, ("anon", "file")) == held.dram
+    assert read_in_dram(machine.root, [CGROUP], {0}, ("anon_thp",)) == 64 * MIB

@@ -11,7 +11,13 @@ import pytest
 from tests.kernel.fixtures import MIB, Machine, fail_reading
 from tierd.core.model import PAGE_SIZE, TierKind
 from tierd.errors import DeniedError, GoneError, MalformedError, TierdError
-from tierd.kernel.topology import read_free, read_high_watermarks, read_topology, refresh_free
+from tierd.kernel.topology import (
+    read_free,
+    read_high_watermarks,
+    read_mapped,
+    read_topology,
+    refresh_free,
+)
 
 
 @pytest.fixture
@@ -201,3 +207,16 @@ def test_a_recorded_machine_can_change(machine: Machine) -> None:
     grown = replace(machine, nodes={**machine.nodes, 2: (MIB, MIB)}, tiers={4: "0", 22: "1-2"})
     grown.high_pages = {**machine.high_pages, 2: (10,)}
     assert [n.number for n in read_topology(grown.write().root).slow] == [1, 2]
+
+
+def test_what_is_in_page_tables(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.mapped = {0: (5 << 20, 1 << 20), 1: (300 << 20, 8 << 20)}
+    machine.write()
+    assert read_mapped(machine.root, [1]) == 308 << 20
+    assert read_mapped(machine.root, [0, 1]) == 314 << 20
+    assert read_mapped(machine.root, []) == 0
+    assert read_mapped(machine.root, [1, 7]) is None, "a node that is gone"
+    del machine.mapped[1]
+    machine.write()
+    assert read_mapped(machine.root, [1]) is None, "or does not say"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kernel.fixtures.simulated import SimulatedKernel
+from tests.kernel.fixtures import MIB
+from tests.kernel.fixtures.simulated import CGROUP, SLOW, SimulatedKernel
 from tests.service import engine_bench
 from tests.service.engine_bench import HOT, Bench
+from tierd.core.model import PAGE_SIZE
 from tierd.core.state import EngineState
 from tierd.service import engine
 from tierd.service.pace import IDLE_ROUND_SECONDS
@@ -58,6 +60,33 @@ def test_a_glance_sees_that_other_pages_are_hot(resting: Resting) -> None:
     assert resting.fake.now - changed <= 5 and resting.source.efforts[-1] == 1
     resting.pass_by(2)
     assert resting.state.counters.rounds > before + 1, "then each round is whole"
+
+
+def seconds_to_rest(fake: SimulatedKernel, unmapped: int) -> float:
+    looking, begun = Looking(fake), fake.now
+    while not looking.source.efforts or looking.source.efforts[-1] == 1:
+        looking.pass_by(1, unmapped)
+        assert fake.now - begun < 600, "never"
+    return fake.now - begun
+
+
+def test_page_cache_on_the_slow_nodes_is_no_part_of_a_pass(fake: SimulatedKernel) -> None:
+    """Nobody unmaps it, and after some days it is most of what is there."""
+    usual = seconds_to_rest(fake, 5000)
+    where = fake.machine.root.cgroup / CGROUP.lstrip("/") / "memory.numa_stat"
+    text = where.read_text().replace(f"file N0={PAGE_SIZE} N1={PAGE_SIZE}", f"file N0=0 N1={900 << 30}")
+    assert str(900 << 30) in text
+    where.write_text(text)
+    assert seconds_to_rest(fake, 5000) == pytest.approx(usual, abs=2)
+
+
+def test_what_the_kernel_unmaps_of_others_is_no_part_of_a_pass(fake: SimulatedKernel) -> None:
+    """The policy selects one process of many: of ten pages that are unmapped nine are of others."""
+    usual = seconds_to_rest(fake, 5000)
+    fake.machine.mapped = {SLOW: (2900 * MIB, 100 * MIB)}
+    fake.machine.write()
+    assert seconds_to_rest(fake, 5000) == pytest.approx(10 * usual, rel=0.2)
+    assert seconds_to_rest(fake, 50_000) == pytest.approx(usual, abs=2)
 
 
 def test_it_does_not_rest_because_a_round_considers_a_part_of_what_is_hot(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 
 from tierd.core.model import PAGE_SIZE, Node, Tier, TierKind, Topology
-from tierd.errors import GoneError, MalformedError
+from tierd.errors import DeniedError, GoneError, MalformedError
 from tierd.kernel.files import OpenFile, parse_list, read_int, read_text
 from tierd.kernel.memory_side_caches import read_memory_side_caches
 from tierd.kernel.paths import Root
 
 _MEMINFO = re.compile(r"^Node (\d+) (MemTotal|MemFree):\s+(\d+) kB$", re.MULTILINE)
+_MAPPED = re.compile(r"^Node \d+ (AnonPages|Mapped):\s+(\d+) kB$", re.MULTILINE)
 _ZONE_OR_HIGH = re.compile(r"^(?:Node (\d+), zone +\S+| +high +(\d+))$", re.MULTILINE)
 
 
@@ -34,6 +36,18 @@ def free_in(meminfo: OpenFile) -> int:
         return int(text[start : text.index(b" kB", start)]) * 1024
     except ValueError:
         raise MalformedError(f"{meminfo.path}: no MemFree line") from None
+
+
+def read_mapped(root: Root, nodes: Iterable[int]) -> int | None:
+    """Bytes on `nodes` that are in somebody's page tables; None when a node does not say."""
+    total = 0
+    for node in nodes:
+        try:
+            found = dict(_MAPPED.findall(read_text(root.nodes / f"node{node}/meminfo")))
+            total += (int(found["AnonPages"]) + int(found["Mapped"])) * 1024
+        except (GoneError, DeniedError, KeyError):
+            return None
+    return total
 
 
 def refresh_free(root: Root, topology: Topology) -> Topology:

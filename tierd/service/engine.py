@@ -24,11 +24,11 @@ from tierd.core.state import Counters, EngineState, MissingFeature, State
 from tierd.errors import GoneError, TierdError, in_words
 from tierd.kernel.demotion import Demotion
 from tierd.kernel.generations import Generations
-from tierd.kernel.occupancy import read_in_dram
+from tierd.kernel.occupancy import read_held
 from tierd.kernel.online_blocks import OnlineBlocks
 from tierd.kernel.own_cost import read_own_cost
 from tierd.kernel.paths import Root
-from tierd.kernel.topology import read_topology, refresh_free
+from tierd.kernel.topology import read_mapped, read_topology, refresh_free
 from tierd.service.coldness import Coldness
 from tierd.service.demotable import Demotable
 from tierd.service.holding import Holding
@@ -214,7 +214,7 @@ class Engine:
             self._heat.prune(now, self._placed.slots)
             self._pace.prune.done(now, self._looking.resting)
         self._bucket.fill(now)
-        self._looking.learn(now, self._heat, self._state.slow_bytes)
+        self._looking.learn(now, self._heat)
         pressed = self._holding.pressed(engine.pressure_limit)
         if not pressed and not self._looking.silent:
             self._split(topology, engine)
@@ -265,7 +265,7 @@ class Engine:
 
     def _glance(self, now: float) -> None:
         """All of a round at rest, most of the time: look for a change of the hot set."""
-        if self._looking.glance(now, self._heat, self._state.slow_bytes):
+        if self._looking.glance(now, self._heat):
             self._look_anew()
 
     def _look_anew(self) -> None:
@@ -338,7 +338,9 @@ class Engine:
         self._count(rounds=1)
         now = self._clock()
         cgroups = {view.cgroup for view in self._placed.views}
-        dram_bytes, slow_bytes = read_in_dram(self._root, cgroups, {node.number for node in topology.dram})
+        dram, slow = ({node.number for node in nodes} for nodes in (topology.dram, topology.slow))
+        held = read_held(self._root, cgroups, dram)
+        self._looking.measure(held.mapped, read_mapped(self._root, slow))
         before = self._state.counters
         moved = self._counters.promoted_pages + self._counters.demoted_pages
         moved -= before.promoted_pages + before.demoted_pages
@@ -354,8 +356,8 @@ class Engine:
             plan=plan_lines(plan) if plan else (),
             processes=len(self._placed),
             cgroups=len(cgroups),
-            dram_bytes=dram_bytes,
-            slow_bytes=slow_bytes,
+            dram_bytes=held.dram,
+            slow_bytes=held.slow,
             bytes_per_second=moved * PAGE_SIZE / elapsed if elapsed > 0 else 0.0,
             own_cpu_seconds=cost.cpu_seconds,
             own_resident_bytes=cost.resident_bytes,

@@ -44,6 +44,6 @@ class Holding:
         if not silent or not (plan.promote or plan.demotions):
             return ""
         dram = {node.number for node in topology.dram}
-        covered, _ = read_in_dram(self._root, {stock.cgroup for stock in cold}, dram, IN_GENERATIONS)
+        covered = read_in_dram(self._root, {stock.cgroup for stock in cold}, dram, IN_GENERATIONS)
         idle = sum(stock.pages for stock in cold)
         return NOTHING_SEEN if proves_nothing(True, idle, covered // PAGE_SIZE) else ""

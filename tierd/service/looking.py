@@ -38,7 +38,7 @@ class Looking:
         self._silent = True
         self._total: int | None = None
         self._unmapped = self._reported = self._quick = 0
-        self._slow_pages = 0
+        self._slow_pages, self._share = 0, 1.0
         self._passes = 0.0
         self._next_through = 0.0
         self.accesses = self.reports = 0
@@ -70,11 +70,17 @@ class Looking:
             self._next_through = now + THROUGH_SECONDS
         return False
 
-    def learn(self, now: float, heat: Heat, slow_bytes: int) -> None:
+    def measure(self, placed: int, mapped: int | None) -> None:
+        """What a pass over the slow nodes is. placed: bytes there that are in the page tables of cgroups
+        with placed processes. mapped: of all processes, None when that is not known: the kernel unmaps
+        everybody's, and does not say whose."""
+        self._slow_pages = placed // PAGE_SIZE
+        self._share = min(1.0, placed / mapped) if mapped else 1.0
+
+    def learn(self, now: float, heat: Heat) -> None:
         """Begin a round. Raises TierdError."""
         before, self._total = self._total, read_unmapped(self._root)
-        self._unmapped = 0 if before is None else max(0, self._total - before)
-        self._slow_pages = slow_bytes // PAGE_SIZE
+        self._unmapped = 0 if before is None else int(max(0, self._total - before) * self._share)
         self._passes += self._unmapped / self._slow_pages if self._slow_pages else 0.0
         self._silent = self._silence.update(self.accesses, self._unmapped, self._slow_pages, self.reports)
         self._reported = self.reports * self._slow_pages // REPORTS_OF_PASS
@@ -83,10 +89,10 @@ class Looking:
             now, self._unmapped, resting=self.resting, measured=self._governor.measured
         )
 
-    def glance(self, now: float, heat: Heat, slow_bytes: int) -> bool:
+    def glance(self, now: float, heat: Heat) -> bool:
         """All of a round in which only a change of the hot set is looked for. Returns whether it has
         changed. Raises TierdError."""
-        self.learn(now, heat, slow_bytes)
+        self.learn(now, heat)
         self._governor.glance(self._quick, self._unmapped)
         return self._governor.changed
 
