@@ -89,6 +89,21 @@ def test_what_the_kernel_unmaps_of_others_is_no_part_of_a_pass(fake: SimulatedKe
     assert seconds_to_rest(fake, 50_000) == pytest.approx(usual, abs=2)
 
 
+@pytest.mark.parametrize(("faults", "effort"), [(50_000, 1.0), (2_000_000, 0.1)])
+def test_where_far_too_much_faults_it_looks_less_hard(
+    fake: SimulatedKernel, faults: int, effort: float
+) -> None:
+    """Of hundreds of processes, each of which the kernel unmaps as fast as one."""
+    looking, vmstat = Looking(fake), fake.machine.vmstat
+    for _ in range(20):
+        come = faults * (looking.source.efforts or [1.0])[-1]
+        vmstat["numa_hint_faults"] = vmstat.get("numa_hint_faults", 0) + int(come)
+        looking.pass_by(1, unmapped=10)
+    assert looking.source.efforts[-1] <= effort
+    if effort == 1:
+        assert set(looking.source.efforts) == {1.0}
+
+
 def test_it_does_not_rest_because_a_round_considers_a_part_of_what_is_hot(
     fake: SimulatedKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

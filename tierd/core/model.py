@@ -72,6 +72,11 @@ class Topology:
         return tuple(n for t in self.tiers if t.kind is TierKind.SLOW for n in t.nodes)
 
     @property
+    def cpus(self) -> int:
+        """How many CPUs are online, as far as they have DRAM."""
+        return sum(node >= 0 for node in self.near)
+
+    @property
     def tiered(self) -> bool:
         """Whether there is anything to place: DRAM and at least one slower node."""
         return bool(self.dram) and bool(self.slow)

@@ -38,6 +38,7 @@ def read_demoted(root: Root) -> int:
     return sum(read_counters(root, b"pgdemote_direct", b"pgdemote_proactive"))
 
 
-def read_unmapped(root: Root) -> int:
-    """Base pages unmapped for hint faults since boot (numa_pte_updates; a huge page counts once)."""
-    return read_counters(root, b"numa_pte_updates")[0]
+def read_hinting(root: Root) -> tuple[int, int]:
+    """Base pages unmapped for hint faults since boot, and how many such faults there were."""
+    unmapped, faults = read_counters(root, b"numa_pte_updates", b"numa_hint_faults")
+    return unmapped, faults

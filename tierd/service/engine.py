@@ -340,7 +340,7 @@ class Engine:
         cgroups = {view.cgroup for view in self._placed.views}
         dram, slow = ({node.number for node in nodes} for nodes in (topology.dram, topology.slow))
         held = read_held(self._root, cgroups, dram)
-        self._looking.measure(held.mapped, read_mapped(self._root, slow))
+        self._looking.measure(held.mapped, read_mapped(self._root, slow), topology.cpus)
         before = self._state.counters
         moved = self._counters.promoted_pages + self._counters.demoted_pages
         moved -= before.promoted_pages + before.demoted_pages

@@ -6,11 +6,12 @@ from typing import Final
 
 from tierd.core import planner
 from tierd.core.access import Heat
+from tierd.core.fault_limit import FaultLimit
 from tierd.core.model import PAGE_SIZE, Topology
 from tierd.core.planner import Plan
 from tierd.core.sampling import FULL_SIZE, RESTING_SECONDS, ScanGovernor
 from tierd.core.silence import Silence
-from tierd.kernel.counters import read_unmapped
+from tierd.kernel.counters import read_hinting
 from tierd.kernel.paths import Root
 from tierd.service.moving import Moved
 
@@ -36,9 +37,10 @@ class Looking:
         self._governor = ScanGovernor()
         self._silence = Silence()
         self._silent = True
-        self._total: int | None = None
+        self._limit = FaultLimit()
+        self._before: tuple[float, int, int] | None = None
         self._unmapped = self._reported = self._quick = 0
-        self._slow_pages, self._share = 0, 1.0
+        self._slow_pages, self._share, self._cpus = 0, 1.0, 1
         self._passes = 0.0
         self._next_through = 0.0
         self.accesses = self.reports = 0
@@ -55,7 +57,7 @@ class Looking:
     @property
     def effort(self) -> float:
         """For the source of accesses: more than 0, and 1 for all that it can do."""
-        return self._governor.size / FULL_SIZE
+        return self._governor.size / FULL_SIZE * self._limit.effort(resting=self.resting)
 
     @property
     def seconds(self) -> float:
@@ -70,17 +72,22 @@ class Looking:
             self._next_through = now + THROUGH_SECONDS
         return False
 
-    def measure(self, placed: int, mapped: int | None) -> None:
+    def measure(self, placed: int, mapped: int | None, cpus: int) -> None:
         """What a pass over the slow nodes is. placed: bytes there that are in the page tables of cgroups
         with placed processes. mapped: of all processes, None when that is not known: the kernel unmaps
-        everybody's, and does not say whose."""
+        everybody's, and does not say whose. cpus: that are online."""
+        self._cpus = cpus
         self._slow_pages = placed // PAGE_SIZE
         self._share = min(1.0, placed / mapped) if mapped else 1.0
 
     def learn(self, now: float, heat: Heat) -> None:
         """Begin a round. Raises TierdError."""
-        before, self._total = self._total, read_unmapped(self._root)
-        self._unmapped = 0 if before is None else int(max(0, self._total - before) * self._share)
+        unmapped, faults = read_hinting(self._root)
+        before, self._before = self._before or (now, unmapped, faults), (now, unmapped, faults)
+        self._unmapped = int(max(0, unmapped - before[1]) * self._share)
+        if now > before[0]:
+            a_second = max(0, faults - before[2]) / (now - before[0])
+            self._limit.update(a_second, self._cpus, resting=self.resting)
         self._passes += self._unmapped / self._slow_pages if self._slow_pages else 0.0
         self._silent = self._silence.update(self.accesses, self._unmapped, self._slow_pages, self.reports)
         self._reported = self.reports * self._slow_pages // REPORTS_OF_PASS
