@@ -91,9 +91,10 @@ def guest(kernel: str, tierd_package: Path) -> Iterator[Guest]:
 
 
 @pytest.fixture(scope="module")
-def own_guest(kernel: str, tierd_package: Path) -> Iterator[Guest]:
+def own_guest(request: pytest.FixtureRequest, kernel: str, tierd_package: Path) -> Iterator[Guest]:
     """The same, for one test module alone, at the price of a boot."""
-    with _booted(kernel) as found:
+    seen = request.node.get_closest_marker("accessed_bits") is not None
+    with _booted(kernel, accessed_bits=seen) as found:
         found.prepare_labels()
         found.install_tierd(tierd_package)
         yield found
@@ -102,7 +103,7 @@ def own_guest(kernel: str, tierd_package: Path) -> Iterator[Guest]:
 @pytest.fixture(scope="module")
 def bare_guest(kernel: str, tierd_package: Path) -> Iterator[Guest]:
     """A server of its own that was started without an NVDIMM, with tierd installed."""
-    with _booted(kernel, pmem=()) as found:
+    with _booted(kernel, pmem=(), accessed_bits=False) as found:
         found.install_tierd(tierd_package)
         yield found
 

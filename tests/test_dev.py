@@ -114,8 +114,9 @@ def test_image_name_follows_the_recipe() -> None:
     assert len(first) == 12
 
 
-def test_machine_always_isolates_page_tables() -> None:
+def test_machine_isolates_page_tables_unless_told_that_no_memory_is_placed() -> None:
     assert "pti=on" in Machine(cmdline=("quiet",)).kernel_command_line().split()
+    assert "pti=off" in Machine(accessed_bits=False).kernel_command_line().split()
 
 
 def test_machine_has_a_slow_node_without_processors() -> None:

@@ -47,6 +47,7 @@ def every_kind(kernel: str) -> Machine:
         dram=_DRAM,
         pmem=(514, 514),
         cpu="max,-hypervisor",
+        accessed_bits=False,
         # 0xefffffff is the type of soft-reserved memory (arch/x86/include/asm/e820/types.h)
         cmdline=(
             "memmap=256M!768M",

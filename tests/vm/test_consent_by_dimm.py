@@ -20,7 +20,7 @@ SIZE = 514 * MIB
 
 @pytest.fixture(scope="module")
 def bare(kernel: str, tierd_package: Path) -> Iterator[Server]:
-    with machine.boot(machine.Machine(kernel=kernel, pmem=(SIZE // MIB,))) as guest:
+    with machine.boot(machine.Machine(kernel=kernel, pmem=(SIZE // MIB,), accessed_bits=False)) as guest:
         guest.wait_for("ndctl list -R | grep -q region", timeout=60)
         guest.install_tierd(tierd_package)
         yield Server(guest, guest.region())

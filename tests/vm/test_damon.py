@@ -12,7 +12,7 @@ from tests.vm.guest import Guest
 from tests.vm.scenario import CASES, Case, Load
 from tests.vm.test_settings import BALANCING, Server, differences
 
-pytestmark = [pytest.mark.one_kernel, pytest.mark.slow]
+pytestmark = [pytest.mark.one_kernel, pytest.mark.slow, pytest.mark.accessed_bits]
 
 # 400 of 2400 MiB in pieces that regions can tell apart
 REGIONS = Case("regions", 32 << 10)

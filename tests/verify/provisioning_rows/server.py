@@ -132,7 +132,7 @@ class Witnessed(Server):
 
 def ready(stage: Stage, kernel: str) -> Witnessed:
     """A server of this kernel that tierd never saw."""
-    guest, region = stage.free(machine.Machine(kernel=kernel, recipe=image.STORAGE))
+    guest, region = stage.free(machine.Machine(kernel=kernel, accessed_bits=False, recipe=image.STORAGE))
     guest.run(CLEAN, timeout=300, check=False)
     return Witnessed(guest, region)
 
