@@ -170,6 +170,12 @@ def test_demotion_takes_so_many_of_the_oldest_anonymous_first(monkeypatch: pytes
     assert written(monkeypatch, lambda g: g.demote(lineage(), 42, 2048)) == [b"- 24 0 42 200 2048\n"]
 
 
+def test_demotion_of_page_cache_takes_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a swappiness of 0 the kernel leaves anonymous memory alone (isolate_folios, mm/vmscan.c)."""
+    commands = written(monkeypatch, lambda g: g.demote(lineage(), 42, 2048, file=True))
+    assert commands == [b"- 24 0 42 0 2048\n"]
+
+
 def test_a_refusal_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(descriptor: int, data: bytes) -> int:
         raise OSError(22, "Invalid argument")

@@ -22,7 +22,17 @@ from tierd.service.coldness import (
     rates_of_use,
 )
 
-ALL = ProcessSelection()
+
+class Selecting(ProcessSelection):
+    """In the place of Demotable: what may be asked for anything may be asked for its page cache."""
+
+    def caches(self, cgroup: str) -> bool:
+        return self.selects(cgroup)
+
+
+ALL = Selecting()
+NODE = 1 << 18
+"""Base pages of a DRAM node."""
 
 
 @pytest.fixture
@@ -34,10 +44,8 @@ def coldness(fake: SimulatedKernel) -> Coldness:
     return Coldness(GenerationsDoor(fake), fake.clock, between=lambda: None)
 
 
-def stocks(
-    cold: Coldness, fake: SimulatedKernel, selection: ProcessSelection = ALL
-) -> tuple[ColdStock, ...]:
-    return cold.stocks(selection, {DRAM}, fake.now)
+def stocks(cold: Coldness, fake: SimulatedKernel, selection: Selecting = ALL) -> tuple[ColdStock, ...]:
+    return cold.stocks(selection, {DRAM: NODE}, fake.now)
 
 
 def aged(fake: SimulatedKernel) -> list[str]:
@@ -63,7 +71,7 @@ def test_idleness_lies_between_the_births_of_later_generations() -> None:
         def age(self, lineage: object) -> None:
             pass
 
-    found = Coldness(Door(), lambda: 0.0, between=lambda: None).stocks(ALL, {0}, 0.0)
+    found = Coldness(Door(), lambda: 0.0, between=lambda: None).stocks(ALL, {0: NODE}, 0.0)
     assert [(stock.sequence, stock.pages, stock.idle) for stock in found] == [(1, 100, 3.5), (2, 50, 2.0)]
     assert {(stock.cgroup, stock.memcg, stock.node) for stock in found} == {("/a", 9, 0)}
 
@@ -133,7 +141,7 @@ def test_a_measured_rate_comes_before_what_idleness_suggests(fake: SimulatedKern
 
     cold = Coldness(Door(), fake.clock, between=lambda: None)  # type: ignore[arg-type]
     assert cold.coldest == 1 / IDLE_WITHOUT_SWAP, "before anything was measured"
-    found = cold.stocks(ALL, {0}, fake.now)
+    found = cold.stocks(ALL, {0: NODE}, fake.now)
     rates = [stock.rate for stock in found]
     assert rates == sorted(rates) and rates[0] == rates[1] == pytest.approx(math.log(10 / 8.9) / 4, rel=0.01)
     assert cold.coldest == pytest.approx(rates[0])
@@ -167,6 +175,57 @@ def test_what_was_cold_in_a_cgroup_that_has_gone_down_is_forgotten(fake: Simulat
     assert cold.coldest == pytest.approx(-math.log(0.9) / FIRST_INTERVAL, rel=0.2)
 
 
+def cached(fake: SimulatedKernel, cgroup: str, memcg: int, **file: int) -> None:
+    fake.stock(cgroup, 0, 0, memcg=memcg)
+    fake.cgroups[cgroup].file = {40 + int(number.removeprefix("g")): pages for number, pages in file.items()}
+
+
+def test_page_cache_beyond_an_eighth_of_dram_could_go_down(fake: SimulatedKernel) -> None:
+    """The oldest first; what is left is as much as the node keeps."""
+    cached(fake, "/backup", 1, g0=NODE // 4)
+    cached(fake, "/web", 2, g0=NODE // 64, g1=NODE // 4, g2=1000, g3=1000)
+    fake.stock(CGROUP, 5000, 3000)
+    cold = coldness(fake)
+    found = stocks(cold, fake)
+    assert {stock.cgroup for stock in found} == {CGROUP} and not any(stock.file for stock in found)
+    held = sum(sum(stock.file.values()) for stock in fake.cgroups.values())
+    assert held - NODE // 8 - 2000 <= sum(stock.pages for stock in cold.caches) <= held - NODE // 8
+    assert all(stock.file and stock.idle > 0 for stock in cold.caches)
+    assert [stock.idle for stock in cold.caches] == sorted((s.idle for s in cold.caches), reverse=True)
+    youngest = max(fake.cgroups["/web"].generations)
+    assert all(stock.sequence <= youngest - 2 for stock in cold.caches)
+    assert {"+ 1", "+ 2"} <= set(aged(fake)), "or nobody would tell what is old"
+
+
+def test_a_little_page_cache_stays(fake: SimulatedKernel) -> None:
+    cached(fake, "/backup", 1, g0=NODE // 9)
+    cold = coldness(fake)
+    for _ in range(3):
+        assert stocks(cold, fake) == () == cold.caches
+        fake.now += FIRST_INTERVAL
+    assert not fake.commands, "and nobody walks anything for it"
+
+
+def test_of_some_cgroups_page_cache_alone_may_go_down(fake: SimulatedKernel) -> None:
+    """A backup is a small process, and what it has read is not its own."""
+
+    class CacheOnly(Selecting):
+        def selects(self, cgroup_path: str) -> bool:
+            return cgroup_path != "/backup"
+
+        def caches(self, cgroup: str) -> bool:
+            return cgroup != "/guaranteed"
+
+    fake.stock("/backup", 9000, 9000, memcg=1)
+    fake.stock("/guaranteed", 9000, 9000, memcg=2)
+    for name in ("/backup", "/guaranteed"):
+        fake.cgroups[name].file = {40: NODE // 4}
+    cold = coldness(fake)
+    found = stocks(cold, fake, CacheOnly())
+    assert found == () and {stock.cgroup for stock in cold.caches} == {"/backup"}
+    assert aged(fake) == ["+ 1"] and cold.coldest == 1 / IDLE_WITHOUT_SWAP
+
+
 def test_a_cgroup_with_young_generations_only_has_nothing_cold(fake: SimulatedKernel) -> None:
     fake.stock(CGROUP)
     assert stocks(coldness(fake), fake) == ()
@@ -177,7 +236,7 @@ def test_a_cgroup_with_young_generations_only_has_nothing_cold(fake: SimulatedKe
 def test_what_the_policy_does_not_select_is_neither_aged_nor_offered(fake: SimulatedKernel) -> None:
     fake.stock(CGROUP, 5000, memcg=24)
     fake.stock("/system.slice/web.service", 5000, memcg=25)
-    selection = ProcessSelection(exclude=(ProcessMatch(unit="web.service"),))
+    selection = Selecting(exclude=(ProcessMatch(unit="web.service"),))
     cold = coldness(fake)
     for _ in range(20):
         assert {stock.memcg for stock in stocks(cold, fake, selection)} <= {24}
@@ -187,7 +246,7 @@ def test_what_the_policy_does_not_select_is_neither_aged_nor_offered(fake: Simul
 
 def test_the_slow_node_is_neither_aged_nor_offered(fake: SimulatedKernel) -> None:
     fake.stock(CGROUP, 5000)
-    assert coldness(fake).stocks(ALL, {SLOW}, fake.now) == ()
+    assert coldness(fake).stocks(ALL, {SLOW: NODE}, fake.now) == ()
     assert not fake.commands
 
 
@@ -366,7 +425,7 @@ def test_a_round_walks_for_some_seconds_at_most_and_the_next_one_goes_on(fake: S
 def test_without_walking_it_says_what_was_cold_before(fake: SimulatedKernel) -> None:
     fake.stock(CGROUP, 5000, 100)
     cold = coldness(fake)
-    found = cold.stocks(ALL, {DRAM}, fake.now, walk=False)
+    found = cold.stocks(ALL, {DRAM: NODE}, fake.now, walk=False)
     assert sum(stock.pages for stock in found) == 5100 and not aged(fake)
 
 
@@ -385,4 +444,4 @@ def test_a_door_that_is_closed_is_an_error(fake: SimulatedKernel) -> None:
     from tierd.kernel.generations import Generations
 
     with pytest.raises(OSError, match="Bad file descriptor"):
-        Coldness(Generations(-1), fake.clock, between=lambda: None).stocks(ALL, {DRAM}, fake.now)
+        Coldness(Generations(-1), fake.clock, between=lambda: None).stocks(ALL, {DRAM: NODE}, fake.now)

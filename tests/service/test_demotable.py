@@ -49,6 +49,15 @@ def test_small_processes_are_left_alone(asked: Asked) -> None:
     assert not asked("/pool")
 
 
+def test_page_cache_is_no_process_s_own(asked: Asked) -> None:
+    asked("/pool")
+    assert asked.demotable.caches("/pool") and not asked.demotable.caches("/web")
+    asked.machine.put("sys/fs/cgroup/pool/cpuset.mems.effective", "0\n")
+    asked.now += ANSWER_SECONDS
+    asked("/pool")
+    assert not asked.demotable.caches("/pool")
+
+
 def test_memory_that_no_process_stands_for_goes_down(asked: Asked) -> None:
     """Files in tmpfs that a job has left, and cgroups that are gone while their memory is not."""
     assert asked("/tmpfs") and asked("/gone")

@@ -69,6 +69,25 @@ def test_a_cpuset_keeps_pages_off_the_other_socket_and_not_off_this_one(fake: Si
     assert bench.state.counters.refused_pages == 0
 
 
+def test_page_cache_that_fills_dram_makes_room_for_what_is_hot(fake: SimulatedKernel) -> None:
+    """What was read first is in DRAM, what is used is behind it, and nothing else in DRAM is cold. Without
+    tierd the kernel would demote it, for it would let DRAM run short."""
+    total = fake.machine.nodes[DRAM][0] // PAGE_SIZE
+    fake.cgroups.clear()
+    fake.stock("/backup", 0, 0, memcg=7)
+    fake.cgroups["/backup"].file = {40: total // 8 + 20_000, 41: 100}
+    bench = Bench(fake)
+    bench.run(30)
+    assert bench.on_dram > 0.95 * HOT
+    assert fake.least_free >= bench.floor
+    assert bench.state.counters.demoted_pages == fake.demoted >= HOT - 512
+    left = sum(fake.cgroups["/backup"].file.values())
+    fake.place(30_000)
+    bench.run(60)
+    assert sum(fake.cgroups["/backup"].file.values()) >= total // 8 - 8192, "and not all of it"
+    assert left < total // 8 + 20_000
+
+
 @pytest.mark.parametrize("large", [True, False])
 def test_what_may_not_go_down_or_would_not_come_up_makes_no_room(fake: SimulatedKernel, large: bool) -> None:
     """A cgroup that a cpuset keeps in DRAM, and one of many small processes, are colder than all else."""

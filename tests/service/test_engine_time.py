@@ -26,8 +26,8 @@ def test_the_rings_are_read_between_two_calls_when_they_may_have_filled(
         found.append(0)
         return read_faults()
 
-    def slow(*arguments: Any) -> None:
-        demote(*arguments)
+    def slow(*arguments: Any, **options: Any) -> None:
+        demote(*arguments, **options)
         fake.now += seconds
         demoted.append(len(found))
 

@@ -45,7 +45,8 @@ class ColdStock:
     """Pages of one cgroup on one DRAM node that have not been touched for at least `idle` seconds.
 
     memcg, sequence: what the kernel needs to demote them (kernel/generations.py). pages: base pages.
-    rate: uses of such a page expected a second.
+    rate: uses of such a page expected a second. file: whether they are page cache; what reads it through a
+    descriptor leaves no trace, so that `idle` and `rate` are what the kernel would go by.
     """
 
     cgroup: str
@@ -55,6 +56,7 @@ class ColdStock:
     idle: float
     pages: int
     rate: float
+    file: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +326,10 @@ def _demotions(target: _Target, pages: int) -> list[Demotion]:
         count = min(stock.pages, pages)
         if count > 0:
             reason = f"not used for {stock.idle:.1f} s, and such pages are {stock.rate:.2g} times a second"
+            if stock.file:
+                reason = (
+                    f"page cache, not used in any mapping for {stock.idle:.1f} s, and there is much of it"
+                )
             steps.append(Demotion(stock, count, reason))
             pages -= count
     return steps

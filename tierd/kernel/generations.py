@@ -13,11 +13,13 @@ from tierd.errors import MalformedError
 _MEMCG = re.compile(r" +(\d+) +(\S.*)$")
 _NODE = re.compile(r"^ node +(\d+)$")
 _SWAPPINESS_ANON_FIRST = 200
+_SWAPPINESS_FILE_ONLY = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One generation. age: seconds since it was made; anon, file: pages of 4 KiB in it."""
+    """One generation. age: seconds since it was made; anon, file: pages of 4 KiB in it. What is in tmpfs
+    counts as anonymous."""
 
     sequence: int
     age: float
@@ -105,10 +107,12 @@ class Generations:
         Raises OSError: EINVAL (no longer the youngest, or the cgroup is gone), EEXIST (the kernel did)."""
         self._command(f"+ {lineage.memcg} {lineage.node} {lineage.youngest} 1 1")
 
-    def demote(self, lineage: Lineage, sequence: int, pages: int) -> None:
+    def demote(self, lineage: Lineage, sequence: int, pages: int, *, file: bool = False) -> None:
         """Demote at most `pages` pages of generations up to `sequence`, which is at least two below the
-        youngest. Needs demotion_enabled; without it the kernel would reclaim. Raises OSError like age()."""
-        self._command(f"- {lineage.memcg} {lineage.node} {sequence} {_SWAPPINESS_ANON_FIRST} {pages}")
+        youngest: anonymous memory and tmpfs, or page cache. Needs demotion_enabled; without it the kernel
+        would reclaim. Raises OSError like age()."""
+        swappiness = _SWAPPINESS_FILE_ONLY if file else _SWAPPINESS_ANON_FIRST
+        self._command(f"- {lineage.memcg} {lineage.node} {sequence} {swappiness} {pages}")
 
     def _command(self, text: str) -> None:
         os.write(self._descriptor, text.encode("ascii") + b"\n")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from tierd.core.planner import IDLE_WITHOUT_SWAP, ColdStock, Plan
@@ -24,18 +25,29 @@ MOST_WALKED = 2.0
 seconds alone, and neither the rings nor the watchdog wait for those of all cgroups."""
 SMALLEST_LINEAGE = 256
 """Base pages. Walking page tables for less is not worth it."""
+CACHE_KEPT = 1 / 8
+"""Of a DRAM node: so much page cache stays where it is. A little is the programs that run."""
 IDLE_COUNTED = 10.0
 """Seconds of idleness that count at most, as long as nobody has seen how soon such pages are used again:
 among cold pages the longest idle are the unlucky ones."""
 
 
 class Selects(Protocol):
-    def selects(self, cgroup_path: str, /) -> bool:
-        """Whether the cgroup is aged, and may be asked for pages."""
+    def selects(self, cgroup: str, /) -> bool:
+        """Whether the cgroup may be asked for anonymous memory and tmpfs."""
+
+    def caches(self, cgroup: str, /) -> bool:
+        """Whether it may be asked for page cache; all that are selected may."""
 
 
 class Coldness:
-    """Used by the engine only, in its thread."""
+    """Used by the engine only, in its thread.
+
+    caches: page cache that could be demoted, oldest first, as of the last call of `stocks`; none on nodes
+    that hold little. The kernel would make room with it first of all when DRAM runs short, which it does not
+    where tierd keeps it above its floor; and what was in DRAM first is what a server has read since it was
+    booted.
+    """
 
     def __init__(
         self, generations: Generations, clock: Callable[[], float], *, between: Callable[[], object]
@@ -49,6 +61,7 @@ class Coldness:
         self._aged: dict[tuple[str, int], float] = {}
         self._rates: dict[tuple[str, int], Rates] = {}
         self._arrived: dict[tuple[str, int], int] = {}
+        self.caches: tuple[ColdStock, ...] = ()
 
     @property
     def coldest(self) -> float:
@@ -58,40 +71,44 @@ class Coldness:
         return min(seen, default=1 / IDLE_WITHOUT_SWAP)
 
     def stocks(
-        self, selection: Selects, dram: set[int], now: float, *, walk: bool = True
+        self, selection: Selects, dram: Mapping[int, int], now: float, *, walk: bool = True
     ) -> tuple[ColdStock, ...]:
-        """What could be demoted now, after aging what is due unless not to `walk`. Raises OSError,
-        MalformedError."""
+        """What could be demoted now, after aging what is due unless not to `walk`; the page cache is in
+        `caches`. dram: base pages of each node. Raises OSError, MalformedError."""
         lineages = self._lineages(selection, dram)
-        known = {(line.cgroup, line.node) for line in lineages}
+        known = {_key(line) for line in lineages}
         self._aged = {key: when for key, when in self._aged.items() if key in known}
         self._arrived = {key: pages for key, pages in self._arrived.items() if key in known}
-        walked = [
-            line
-            for line in lineages
-            if sum(generation.anon for generation in line.generations) >= SMALLEST_LINEAGE
-        ]
         # what has gone down, and is walked no more, says nothing of what is in DRAM
-        kept = {(line.cgroup, line.node) for line in walked}
-        self._rates = {key: rates for key, rates in self._rates.items() if key in kept}
+        owned = {_key(line) for line in lineages if self._owned(line, selection)}
+        self._rates = {key: rates for key, rates in self._rates.items() if key in owned}
+        much = _much_cache(lineages, dram)
+        walked = [line for line in lineages if _key(line) in owned or line.node in much and _cached(line)]
+        kept = {_key(line) for line in walked}
         self._walks = {key: seconds for key, seconds in self._walks.items() if key in kept}
         interval = max(self._interval, self._shortest_interval)
-        due = [line for line in walked if now - self._aged.get((line.cgroup, line.node), 0.0) >= interval]
+        due = [line for line in walked if now - self._aged.get(_key(line), 0.0) >= interval]
         if due and walk:
             before = self._walk(due, now)
             lineages = self._lineages(selection, dram)
             for line in lineages:
-                if (key := (line.cgroup, line.node)) in before:
+                if (key := _key(line)) in before and key in owned:
                     arrived = self._arrived.pop(key, 0)
                     self._rates[key] = rates_of_use(before[key], line, arrived)
         # a shorter time than the one aimed at is not the engine's own measure: the kernel aged in between
         least = interval / 2
+        self.caches = _caches(lineages, dram, least)
         return tuple(
             stock
             for line in lineages
-            for stock in _stocks(line, self._rates.get((line.cgroup, line.node), {}))
+            if selection.selects(line.cgroup)
+            for stock in _stocks(line, self._rates.get(_key(line), {}))
             if stock.idle >= least
         )
+
+    def _owned(self, line: Lineage, selection: Selects) -> bool:
+        held = sum(generation.anon for generation in line.generations)
+        return held >= SMALLEST_LINEAGE and selection.selects(line.cgroup)
 
     def arrived(self, cgroup: str, node: int, pages: int) -> None:
         """So many pages of the cgroup were promoted to the node."""
@@ -128,18 +145,18 @@ class Coldness:
             self._interval /= 1.5
         self._interval = max(self._shortest_interval, min(LONGEST_INTERVAL, self._interval))
 
-    def _lineages(self, selection: Selects, dram: set[int]) -> list[Lineage]:
-        return [line for line in self._generations.read(selection.selects) if line.node in dram]
+    def _lineages(self, selection: Selects, dram: Collection[int]) -> list[Lineage]:
+        return [line for line in self._generations.read(selection.caches) if line.node in dram]
 
     def _walk(self, due: list[Lineage], now: float) -> dict[tuple[str, int], Lineage]:
         """Age those that have waited for longest, for about MOST_WALKED seconds. Returns what they were."""
-        due.sort(key=lambda line: self._aged.get((line.cgroup, line.node), 0.0))
+        due.sort(key=lambda line: self._aged.get(_key(line), 0.0))
         begun, before = self._clock(), {}
         for line in due:
             if self._clock() - begun >= MOST_WALKED:
                 break
             self._age(line, now)
-            before[line.cgroup, line.node] = line
+            before[_key(line)] = line
         self._news = self._news or len(before) == len(due)
         return before
 
@@ -150,8 +167,8 @@ class Coldness:
         except OSError as error:
             # the kernel aged it meanwhile, or the cgroup is gone
             log.debug("aging %s on node %d: %s", line.cgroup, line.node, error)
-        self._walks[line.cgroup, line.node] = self._clock() - begun
-        self._aged[line.cgroup, line.node] = now
+        self._walks[_key(line)] = self._clock() - begun
+        self._aged[_key(line)] = now
         self._between()
 
 
@@ -178,8 +195,45 @@ def _older(line: Lineage, sequence: int) -> int:
     return sum(generation.anon for generation in line.generations if generation.sequence <= sequence)
 
 
-def _stocks(line: Lineage, rates: Rates) -> list[ColdStock]:
-    """Oldest first, and none with a higher rate than a younger one."""
+def _key(line: Lineage) -> tuple[str, int]:
+    return line.cgroup, line.node
+
+
+def _cached(line: Lineage) -> int:
+    """Pages of page cache, 0 when there are few."""
+    held = sum(generation.file for generation in line.generations)
+    return held if held >= SMALLEST_LINEAGE else 0
+
+
+def _much_cache(lineages: Iterable[Lineage], dram: Mapping[int, int]) -> dict[int, int]:
+    """Pages of page cache beyond those that a node keeps, by node, where there are such."""
+    held: dict[int, int] = {}
+    for line in lineages:
+        held[line.node] = held.get(line.node, 0) + _cached(line)
+    beyond = {node: pages - int(CACHE_KEPT * dram[node]) for node, pages in held.items()}
+    return {node: pages for node, pages in beyond.items() if pages > 0}
+
+
+def _caches(lineages: list[Lineage], dram: Mapping[int, int], least: float) -> tuple[ColdStock, ...]:
+    """Of each node what it holds beyond what it keeps; `least`: seconds of idleness."""
+    left = _much_cache(lineages, dram)
+    stocks = [
+        stock
+        for line in lineages
+        if line.node in left and _cached(line)
+        for stock in _stocks(line, {}, file=True)
+        if stock.idle >= least
+    ]
+    found = []
+    for stock in sorted(stocks, key=lambda stock: -stock.idle):
+        if taken := min(stock.pages, left[stock.node]):
+            left[stock.node] -= taken
+            found.append(replace(stock, pages=taken))
+    return tuple(found)
+
+
+def _stocks(line: Lineage, rates: Rates, *, file: bool = False) -> list[ColdStock]:
+    """Oldest first, and none with a higher rate than a younger one. file: of page cache."""
     youngest = line.generations[-1]
     stocks: list[ColdStock] = []
     least = math.inf
@@ -188,8 +242,7 @@ def _stocks(line: Lineage, rates: Rates) -> list[ColdStock]:
         idle = younger.age - youngest.age
         unseen = 1 / min(max(idle, SHORTEST_INTERVAL), IDLE_COUNTED)
         least = min(least, rates.get(this.sequence, unseen))
-        if this.anon:
-            stocks.insert(
-                0, ColdStock(line.cgroup, line.memcg, line.node, this.sequence, idle, this.anon, least)
-            )
+        if pages := this.file if file else this.anon:
+            stock = ColdStock(line.cgroup, line.memcg, line.node, this.sequence, idle, pages, least, file)
+            stocks.insert(0, stock)
     return stocks

@@ -47,12 +47,17 @@ class Demotable:
                 answers.clear()
         self._with_placed = {view.cgroup for view in self._placed.views}
 
-    def selects(self, cgroup: str) -> bool:
-        """Satisfies service.coldness.Selects."""
+    def caches(self, cgroup: str) -> bool:
+        """Whether it may be asked for page cache, which is no process's own. Satisfies, as `selects` does,
+        service.coldness.Selects."""
         if cgroup not in self._open:
             self._open[cgroup] = self._selection.selects(cgroup) and self._may_go_down(cgroup)
-        if not self._open[cgroup] or cgroup in self._with_placed:
-            return self._open[cgroup]
+        return self._open[cgroup]
+
+    def selects(self, cgroup: str) -> bool:
+        """Whether it may be asked for anonymous memory and tmpfs."""
+        if not self.caches(cgroup) or cgroup in self._with_placed:
+            return self.caches(cgroup)
         if cgroup not in self._empty:
             self._empty[cgroup] = not read_members(self._root, cgroup)
         return self._empty[cgroup]

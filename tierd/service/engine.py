@@ -218,10 +218,12 @@ class Engine:
         pressed = self._holding.pressed(engine.pressure_limit)
         if not pressed and not self._looking.silent:
             self._split(topology, engine)
-        dram, slow = ({node.number for node in nodes} for nodes in (topology.dram, topology.slow))
+        dram = {node.number: node.total // PAGE_SIZE for node in topology.dram}
+        slow = {node.number for node in topology.slow}
         self._demotable.look(now, slow)
         cold = self._coldness.stocks(self._demotable, dram, now, walk=not pressed)
-        coldest, typical = self._coldness.coldest, self._heat.typical
+        caches, typical = self._coldness.caches, self._heat.typical
+        coldest = min([self._coldness.coldest, *(stock.rate for stock in caches)])
         settled = self._looking.resting
         swapped = (planner.URGENT if settled else planner.SWAP_GAIN) * planner.rate_in_dram(coldest, typical)
         least = planner.least_rate(topology.dram, engine.dram_floor, swapped)
@@ -236,8 +238,8 @@ class Engine:
         nodes = topology.dram, topology.slow
         plan = planner.plan(
             Observation(
-                *(hot, cold, *nodes, max(0, budget), engine.dram_floor, coldest, typical, settled, cut),
-                self._placed.barred(dram),
+                *(hot, (*cold, *caches), *nodes, max(0, budget), engine.dram_floor),
+                *(coldest, typical, settled, cut, self._placed.barred(dram)),
             )
         )
         if engine.mode is EngineMode.OBSERVE:

@@ -52,8 +52,8 @@ Pages = npt.NDArray[np.uint64]
 class Moved:
     """What a round moved. promoted: the fate of each page of the plan. demoted: base pages, by the kernel's
     count. seconds: wall time. arrived: pages now in DRAM, by the slot of their process and their node.
-    asked: base pages that each cgroup was told to demote. trouble: the reading that failed and ended it
-    early; what was moved until then counts."""
+    asked: base pages that each cgroup was told to demote, without page cache. trouble: the reading that
+    failed and ended it early; what was moved until then counts."""
 
     promoted: Outcome = Outcome()
     demoted: int = 0
@@ -244,10 +244,10 @@ class Executor:
         stock, left = stocks[0]
         pages = min(left, SLICE)
         try:
-            self._generations.demote(
-                Lineage(stock.memcg, stock.cgroup, stock.node, ()), stock.sequence, pages
-            )
-            asked[stock.cgroup] = asked.get(stock.cgroup, 0) + pages
+            line = Lineage(stock.memcg, stock.cgroup, stock.node, ())
+            self._generations.demote(line, stock.sequence, pages, file=stock.file)
+            if not stock.file:
+                asked[stock.cgroup] = asked.get(stock.cgroup, 0) + pages
         except OSError as error:
             # the cgroup is gone, or has fewer generations by now: the next round sees it as it is
             log.debug("demoting from %s: %s", stock.cgroup, error)
