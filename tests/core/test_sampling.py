@@ -234,6 +234,47 @@ def test_the_first_pass_is_no_change() -> None:
         assert not governor.changed
 
 
+LARGE = 256 << 18, 1000 << 18
+"""Base pages of DRAM and on slow nodes."""
+
+
+def large_at_rest(*, gave_up: bool = False) -> ScanGovernor:
+    governor, (dram_pages, slow_pages) = ScanGovernor(), LARGE
+    while not governor.resting:
+        urgent = 1 << 14 if gave_up else 0
+        governor.update(urgent, urgent, 0, dram_pages, slow_pages // 10, slow_pages, more=gave_up)
+    return governor
+
+
+@pytest.mark.parametrize(
+    ("found", "changed"), [(250, False), (700, False), (2500, True)], ids=["1%", "2.7%", "10% of DRAM"]
+)
+def test_what_a_trickle_comes_by_stands_for_all_that_it_does_not(found: int, changed: bool) -> None:
+    """A tenth of DRAM's pages is hot on the slow nodes, and so few of those that no surprise shows it. The
+    trickle takes hours to come by all of them."""
+    governor = large_at_rest()
+    for _ in range(4):
+        governor.glance(0, 20_000)
+        assert governor.resting
+    governor.update(found, found, found, LARGE[0], 20_000, LARGE[1], fresh=True)
+    assert governor.changed is changed and governor.resting is not changed
+
+
+def test_what_it_came_by_in_earlier_rounds_counts_once() -> None:
+    governor = large_at_rest()
+    for _ in range(20):
+        governor.update(400, 400, 400, LARGE[0], 100_000, LARGE[1], fresh=True)
+    assert governor.resting
+
+
+@pytest.mark.parametrize(("gave_up", "fresh"), [(True, True), (False, False)])
+def test_what_was_given_up_or_known_before_stands_for_nothing(gave_up: bool, fresh: bool) -> None:
+    governor = large_at_rest(gave_up=gave_up)
+    for _ in range(5):
+        governor.update(9000, 9000, 9000, LARGE[0], 100_000, LARGE[1], fresh=fresh)
+    assert governor.resting
+
+
 def test_it_does_not_rest_while_there_is_more_that_is_urgent_than_a_round_considers() -> None:
     """On 256 GiB of DRAM what a round considers is far below one page in a hundred. All of it is urgent, and
     nothing could be moved so far, for want of cold pages that are known."""

@@ -100,6 +100,8 @@ class ScanGovernor:
     _pass: _Pass = field(default_factory=_Pass)
     _futile: int = 0
     _accepted: float = 0.0
+    _gave_up: bool = False
+    _trickled: int = 0
     _last_full: int = 0
     _looked_at: int = 0
     _part: tuple[int, int] = (0, 0)
@@ -118,18 +120,22 @@ class ScanGovernor:
         *,
         limited: bool = False,
         more: bool = False,
+        fresh: bool = False,
     ) -> int:
         """wanted: pages on slow nodes that are worth promoting. urgent: those that are far hotter than what
         DRAM holds. promoted: those of them that went up. dram_pages: base pages of all DRAM nodes.
         unmapped: pages that the kernel unmapped since the last call. slow_pages: pages placed on slow nodes.
         quick: pages that were used surprisingly soon after they were unmapped. limited: whether bandwidth or
         time kept this round from moving all that was worth it. more: whether more is urgent than was
-        counted."""
+        counted. fresh: whether only those count that were seen since the last call."""
         left = max(0, urgent - promoted)
         wrong = WRONG * dram_pages
         surprised = self._surprised(quick, unmapped)
         if self.resting:
-            self.changed = surprised or urgent > max(wrong, WORSE * self._accepted)
+            self._trickled += unmapped
+            much = fresh and not self._gave_up and self._stands_for(urgent, wrong, slow_pages)
+            self.changed = surprised or much or urgent > max(wrong, WORSE * self._accepted)
+            self._trickled = 0
         else:
             self.changed = surprised and math.isfinite(self._pass.before)
         if self.changed:
@@ -148,7 +154,7 @@ class ScanGovernor:
         elif self._pass.unmapped >= slow_pages > 0:
             self._futile = self._futile + 1 if self._pass.futile else 0
             if self._futile >= FUTILE_PASSES:
-                self._rest(left)
+                self._rest(left, gave_up=True)
             self._pass = _Pass(self._pass.found)
         return self.size
 
@@ -165,9 +171,17 @@ class ScanGovernor:
 
     def glance(self, quick: int, unmapped: int) -> None:
         """The same for a round at rest in which nothing was planned."""
+        self._trickled += unmapped
         self.changed = self._surprised(quick, unmapped)
         if self.changed:
             self._look()
+
+    def _stands_for(self, urgent: int, wrong: float, slow_pages: int) -> bool:
+        """Whether so many urgent pages among those that the trickle came by say that, of all, far more are
+        urgent than makes the picture wrong. A surprise takes a change of two per cent of the slow nodes,
+        which may be a large part of DRAM."""
+        expected = SURPRISE * wrong * self._trickled / max(1, slow_pages)
+        return urgent > expected + LUCK * math.sqrt(max(1.0, expected))
 
     @property
     def resting(self) -> bool:
@@ -186,9 +200,11 @@ class ScanGovernor:
         self._lately.clear()
         self._seen.clear()
 
-    def _rest(self, accepted: float) -> None:
-        """accepted: pages that stay where they are, though they are hot."""
+    def _rest(self, accepted: float, *, gave_up: bool = False) -> None:
+        """accepted: pages that stay where they are, though they are hot. gave_up: because it is futile to
+        promote more."""
         self.size, self._accepted = TRICKLE_SIZE, accepted
+        self._gave_up, self._trickled = gave_up, 0
         # what was usual at full rate is not for a trickle
         self._last_full = self._seen[-1][1] if self._seen else 0
         self._seen.clear()

@@ -43,6 +43,7 @@ class Looking:
         self._slow_pages, self._share, self._cpus = 0, 1.0, 1
         self._passes = 0.0
         self._next_through = 0.0
+        self._fresh = False
         self.accesses = self.reports = 0
 
     @property
@@ -66,11 +67,11 @@ class Looking:
 
     def fresh_only(self, now: float, topology: Topology, floor: int) -> bool:
         """Whether what was seen since the last round is all that is to be considered in this one."""
-        if self.resting:
-            if planner.room_pages(topology.dram, floor) < ROOMY or now < self._next_through:
-                return True
+        self._fresh = self.resting
+        if self.resting and planner.room_pages(topology.dram, floor) >= ROOMY and now >= self._next_through:
             self._next_through = now + THROUGH_SECONDS
-        return False
+            self._fresh = False
+        return self._fresh
 
     def measure(self, placed: int, mapped: int | None, cpus: int) -> None:
         """What a pass over the slow nodes is. placed: bytes there that are in the page tables of cgroups
@@ -122,5 +123,6 @@ class Looking:
             self._quick,
             limited=plan.limited or 2 * deferred > plan.promote,
             more=plan.more,
+            fresh=self._fresh,
         )
         return self._governor.changed
