@@ -167,6 +167,14 @@ def test_nothing_seen_is_nothing_hot() -> None:
     assert len(heat.hottest(100.0, 1e-6, 10)) == 0
 
 
+def test_which_pages_are_remembered() -> None:
+    heat = HeatMap(20.0)
+    feed(heat, [FIRST_PAGE, FIRST_PAGE + 5], [1.0, 1.0])
+    pages = np.array([FIRST_PAGE, FIRST_PAGE + 1, FIRST_PAGE + 5], dtype=np.uint64)
+    assert heat.known(slots(1, 1, 1), pages).tolist() == [True, False, True]
+    assert not heat.known(slots(2, 2, 2), pages).any()
+
+
 def test_processes_are_kept_apart() -> None:
     """The same addresses in two processes: one hot, one not."""
     heat = HeatMap(20.0)

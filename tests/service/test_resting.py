@@ -116,6 +116,21 @@ def test_it_does_not_rest_because_a_round_considers_a_part_of_what_is_hot(
     assert looking.on_dram < HOT / 2 and set(looking.source.efforts) == {1.0}
 
 
+def test_a_process_that_grows_is_no_change_and_its_new_memory_not_hot(resting: Resting) -> None:
+    """DRAM is full, so that what it fills lies on the slow tier; a load that reads its data in does so."""
+    made: list[int] = []
+    before, looks = resting.fake.promoted, len(resting.source.efforts)
+    for _ in range(20):
+        made += resting.fake.touch(8000)
+        resting.pass_by(1)
+    assert all(effort < 1 for effort in resting.source.efforts[looks:]), "it goes on to rest"
+    assert resting.fake.promoted == before
+    assert all(resting.fake.where[page] == SLOW for page in made)
+    resting.fake.hot += made[:HOT]
+    resting.pass_by(30)
+    assert sum(resting.fake.where[page] != SLOW for page in made[:HOT]) > 0.9 * HOT, "used again it is"
+
+
 def test_it_rests_when_the_picture_is_right_and_looks_again_when_it_is_not(resting: Resting) -> None:
     assert resting.source.efforts[0] == 1 == max(resting.source.efforts), "first it looks hard"
     rest = resting.source.efforts[-1]

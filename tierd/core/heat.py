@@ -31,6 +31,7 @@ from tierd.core.table import FULLEST, Keys, Places, Table
 Floats = npt.NDArray[np.float64]
 Nodes = npt.NDArray[np.int16]
 Movable = Callable[[npt.NDArray[np.int64], npt.NDArray[np.uint64]], npt.NDArray[np.bool_] | None]
+Known = Callable[[npt.NDArray[np.int64], npt.NDArray[np.uint64]], npt.NDArray[np.bool_]]
 
 REGION_PAGES_SHIFT: Final = 10
 """Regions of 4 MiB: far less than what the kernel unmaps in one go (scan_size_mb), so that one time holds
@@ -126,6 +127,10 @@ class HeatMap:
 
     def _region_column(self, name: str) -> Floats:
         return cast("Floats", self._regions.columns[name])
+
+    def known(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        """Which of these pages are remembered."""
+        return self._pages.find(_key(slot, page)) >= 0
 
     def observe(
         self,

@@ -31,7 +31,7 @@ def selected_processes(root: Root, selection: ProcessSelection, minimum: int) ->
             if pid == os.getpid():
                 continue
             try:
-                resident = _resident(root, pid)
+                resident = read_resident(root, pid)
                 if resident < max(1, minimum):
                     continue
                 command, start = _stat(root, pid)
@@ -77,6 +77,15 @@ def read_members(root: Root, cgroup: str) -> tuple[int, ...]:
     except (GoneError, DeniedError, MalformedError):
         return ()  # removed, or threaded (EOPNOTSUPP): its processes are listed at the domain above
     return tuple(int(line) for line in text.split() if line.isdecimal())
+
+
+def read_resident(root: Root, pid: int) -> int:
+    """Resident bytes of a process. Raises GoneError, DeniedError, MalformedError."""
+    path = root.proc / str(pid) / "statm"
+    fields = read_text(path).split()
+    if len(fields) < 2 or not fields[1].isdecimal():
+        raise MalformedError(f"{path}: not a statm line")
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def same_process(root: Root, process: ProcessId) -> bool:
@@ -135,14 +144,6 @@ def _stat(root: Root, pid: int) -> tuple[str, int]:
     if opening < 0 or closing < opening or len(fields) < 20 or not fields[19].isdecimal():
         raise MalformedError(f"{path}: not a stat line")
     return clean(text[opening + 1 : closing], _MAXIMUM_COMMAND), int(fields[19])
-
-
-def _resident(root: Root, pid: int) -> int:
-    path = root.proc / str(pid) / "statm"
-    fields = read_text(path).split()
-    if len(fields) < 2 or not fields[1].isdecimal():
-        raise MalformedError(f"{path}: not a statm line")
-    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _owner(root: Root, pid: int) -> int:

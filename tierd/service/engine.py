@@ -31,6 +31,7 @@ from tierd.kernel.paths import Root
 from tierd.kernel.topology import read_mapped, read_topology, refresh_free
 from tierd.service.coldness import Coldness
 from tierd.service.demotable import Demotable
+from tierd.service.first_touches import FirstTouches
 from tierd.service.holding import Holding
 from tierd.service.looking import SAMPLE_SECONDS, Looking
 from tierd.service.moving import Executor, Moved
@@ -95,6 +96,7 @@ class Engine:
         self._considered = MOST_HOT
         self._placed = PlacedProcesses(root)
         self._demotable = Demotable(root, self._placed)
+        self._touches = FirstTouches(root, self._placed)
         self._coldness = Coldness(generations, clock, between=self._keep_up)
         self._executor = Executor(root, generations, self._placed, between=self._keep_up, clock=clock)
         self._rebuilder = Rebuilder(root, self._placed, self._executor, clock)
@@ -136,6 +138,7 @@ class Engine:
         try:
             if self._pace.processes.due(now):
                 self._placed.refresh(self._policy.processes, self._policy.engine.minimum_process)
+                self._touches.refresh()
                 self._source.watch(self._placed.views)
                 self._pace.processes.done(now, self._looking.resting)
             if due and not glancing:
@@ -192,10 +195,11 @@ class Engine:
         self._looking.accesses += int(np.count_nonzero(ours))
         self._looking.reports += seen.passes
         near = seen.near(self._topology)
+        if isinstance(self._heat, HeatMap):
+            self._rebuilder.observe(slots[ours], seen.page[ours])
+            ours[ours] = ~self._touches.among(slots[ours], seen.page[ours], self._heat.known)
         weight = None if seen.weight is None else seen.weight[ours]
         self._heat.observe(slots[ours], seen.page[ours], seen.time[ours], near[ours], weight)
-        if self._source.period is None and not self._source.looks:
-            self._rebuilder.observe(slots[ours], seen.page[ours])
 
     def _round(self, now: float, topology: Topology) -> None:
         engine = self._policy.engine
