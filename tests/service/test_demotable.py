@@ -21,10 +21,11 @@ class Asked:
         self.placed = PlacedProcesses(machine.root)
         self.demotable = Demotable(machine.root, self.placed)
         self.demotable.adopt(EXCLUDING)
+        self.sharing: set[str] = set()
 
     def __call__(self, cgroup: str) -> bool:
         self.placed.refresh(EXCLUDING, 64 * MIB)
-        self.demotable.look(self.now, {SLOW})
+        self.demotable.look(self.now, {SLOW}, self.sharing)
         return self.demotable.selects(cgroup)
 
 
@@ -47,6 +48,20 @@ def test_the_policy_selects_it(asked: Asked) -> None:
 def test_small_processes_are_left_alone(asked: Asked) -> None:
     """What goes down of theirs would never come up again."""
     assert not asked("/pool")
+
+
+@pytest.mark.parametrize(("shared", "may"), [(200 * MIB, False), (50 * MIB, True)])
+def test_what_processes_share_for_the_most_part_stays(asked: Asked, shared: int, may: bool) -> None:
+    """PostgreSQL's buffers: what goes down of them does not come up. A child of Redis shares as well, while
+    it writes a snapshot, and hands everything back."""
+    where = asked.machine.root.cgroup / "db/memory.numa_stat"
+    where.write_text(f"anon N0={100 * MIB} N1=0\nshmem N0={shared} N1=0\n")
+    assert asked("/db")
+    asked.sharing = {"/db"}
+    assert asked("/db") is may
+    where.unlink()
+    asked.now += ANSWER_SECONDS
+    assert asked("/db")
 
 
 def test_page_cache_is_no_process_s_own(asked: Asked) -> None:

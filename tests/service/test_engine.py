@@ -88,6 +88,22 @@ def test_page_cache_that_fills_dram_makes_room_for_what_is_hot(fake: SimulatedKe
     assert left < total // 8 + 20_000
 
 
+def test_buffers_that_many_processes_map_stay_where_they_are(fake: SimulatedKernel) -> None:
+    """Half of what is hot is PostgreSQL's: it cannot come up, so no more of it goes down for the others."""
+    where = fake.machine.root.cgroup / CGROUP.lstrip("/") / "memory.numa_stat"
+    where.write_text(where.read_text() + f"shmem N0={300 * MIB} N1={300 * MIB}\n")
+    fake.stays = dict.fromkeys(fake.hot[: HOT // 2], errno.EACCES)
+    bench = Bench(fake)
+    bench.run(5)
+    demoted = fake.demoted
+    fake.place(HOT)
+    bench.run(20)
+    assert fake.demoted == demoted
+    fake.stock("/other", 20_000, memcg=9)
+    bench.run(20)
+    assert fake.demoted > demoted and bench.on_dram > 0.9 * 1.5 * HOT, "others give"
+
+
 @pytest.mark.parametrize("large", [True, False])
 def test_what_may_not_go_down_or_would_not_come_up_makes_no_room(fake: SimulatedKernel, large: bool) -> None:
     """A cgroup that a cpuset keeps in DRAM, and one of many small processes, are colder than all else."""

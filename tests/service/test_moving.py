@@ -30,7 +30,7 @@ from tierd.core.policy import ProcessSelection
 from tierd.kernel import mover
 from tierd.kernel.topology import read_topology
 from tierd.service import moving
-from tierd.service.moving import SLICE, Executor, Moved
+from tierd.service.moving import SHARED_SECONDS, SLICE, Executor, Moved
 from tierd.service.placed import PlacedProcesses
 
 
@@ -343,6 +343,7 @@ def test_pages_that_several_processes_map_are_tried_seldom(
     fake.stays = dict.fromkeys(shared, errno.EACCES)
     this = Round(fake)
     this.rounds(600)
+    assert this.executor is not None and this.executor.sharing == {CGROUP}
     assert all(fake.where[page] == DRAM for page in fake.hot if page not in fake.stays)
     assert fake.tried.count(shared[0]) <= 9, "at 0, 4, 12, 28, ... seconds"
     named = [record for record in caplog.records if "several processes" in record.getMessage()]
@@ -358,6 +359,8 @@ def test_memory_that_is_shared_no_longer_moves(fake: SimulatedKernel) -> None:
     fake.stays.clear()
     this.rounds(20)
     assert all(node == DRAM for node in fake.where.values())
+    fake.now += SHARED_SECONDS
+    assert this.executor is not None and not this.executor.sharing
     fake.where.update(dict.fromkeys(fake.hot, SLOW))
     fake.stays = {page: errno.EACCES for page in fake.hot[:1]}
     this.rounds(1)
@@ -387,6 +390,7 @@ def test_a_process_that_may_not_use_the_node_is_left_alone(fake: SimulatedKernel
     this = Round(fake)
     this.rounds(3)
     assert len(fake.tried) <= SLICE * 2, "one call, and then none for some seconds"
+    assert this.executor is not None and not this.executor.sharing
     fake.forbids = 0
     this.rounds(10)
     assert all(node == DRAM for node in fake.where.values())

@@ -6,7 +6,9 @@ import math
 from collections.abc import Collection
 
 from tierd.core.policy import ProcessSelection
+from tierd.errors import TierdError
 from tierd.kernel.cpusets import Nodes, read_allowed_nodes
+from tierd.kernel.occupancy import read_occupancy
 from tierd.kernel.paths import Root
 from tierd.kernel.processes import read_members
 from tierd.service.placed import PlacedProcesses
@@ -20,8 +22,9 @@ class Demotable:
 
     Demotion knows cgroups, and neither processes nor cpusets: up to Linux 6.15 the kernel demotes what a
     cpuset keeps in DRAM, and later ones would swap it out, where there is swap. And what goes down comes up
-    again only where its process is placed. So a cgroup is asked if the policy selects it, its cpuset allows
-    a slow node, and it has a process that is placed, or none at all.
+    again only where its process is placed, and nobody else's maps it. So a cgroup is asked if the policy
+    selects it, its cpuset allows a slow node, it has a process that is placed, or none at all, and it is not
+    one of processes that share most of what they have, as those of PostgreSQL do.
     """
 
     def __init__(self, root: Root, placed: PlacedProcesses) -> None:
@@ -34,17 +37,21 @@ class Demotable:
         self._empty: dict[str, bool] = {}
         self._allowed: dict[str, Nodes] = {}
         self._with_placed: set[str] = set()
+        self._sharing: Collection[str] = ()
+        self._lent: dict[str, bool] = {}
 
     def adopt(self, selection: ProcessSelection) -> None:
         self._selection = selection
         self._next = -math.inf
 
-    def look(self, now: float, slow: Collection[int]) -> None:
-        """A round begins. slow: the numbers of the slow nodes."""
+    def look(self, now: float, slow: Collection[int], sharing: Collection[str]) -> None:
+        """A round begins. slow: the numbers of the slow nodes. sharing: cgroups some of whose pages did not
+        come up because several processes map them."""
         if now >= self._next or slow != self._slow:
             self._next, self._slow = now + ANSWER_SECONDS, slow
-            for answers in (self._open, self._empty, self._allowed):
+            for answers in (self._open, self._empty, self._allowed, self._lent):
                 answers.clear()
+        self._sharing = sharing
         self._with_placed = {view.cgroup for view in self._placed.views}
 
     def caches(self, cgroup: str) -> bool:
@@ -56,8 +63,10 @@ class Demotable:
 
     def selects(self, cgroup: str) -> bool:
         """Whether it may be asked for anonymous memory and tmpfs."""
-        if not self.caches(cgroup) or cgroup in self._with_placed:
-            return self.caches(cgroup)
+        if not self.caches(cgroup) or cgroup in self._sharing and self._mostly_lent(cgroup):
+            return False
+        if cgroup in self._with_placed:
+            return True
         if cgroup not in self._empty:
             self._empty[cgroup] = not read_members(self._root, cgroup)
         return self._empty[cgroup]
@@ -65,3 +74,15 @@ class Demotable:
     def _may_go_down(self, cgroup: str) -> bool:
         allowed = read_allowed_nodes(self._root, cgroup, self._allowed)
         return allowed is None or not allowed.isdisjoint(self._slow)
+
+    def _mostly_lent(self, cgroup: str) -> bool:
+        """Whether most of its memory is of the kind that several processes can map."""
+        if cgroup not in self._lent:
+            try:
+                shared, own = (
+                    sum(read_occupancy(self._root, cgroup, (kind,)).values()) for kind in ("shmem", "anon")
+                )
+            except TierdError:
+                shared, own = 0, 0
+            self._lent[cgroup] = shared > own
+        return self._lent[cgroup]

@@ -224,7 +224,7 @@ class Engine:
             self._split(topology, engine)
         dram = {node.number: node.total // PAGE_SIZE for node in topology.dram}
         slow = {node.number for node in topology.slow}
-        self._demotable.look(now, slow)
+        self._demotable.look(now, slow, self._executor.sharing)
         cold = self._coldness.stocks(self._demotable, dram, now, walk=not pressed)
         caches, typical = self._coldness.caches, self._heat.typical
         coldest = min([self._coldness.coldest, *(stock.rate for stock in caches)])

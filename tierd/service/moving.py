@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from tierd.core import planner
 from tierd.core.access import Heat
-from tierd.core.backoff import BackOff, failed_ranges, process_keys, range_keys
+from tierd.core.backoff import LONGEST_WAIT, BackOff, failed_ranges, process_keys, range_keys
 from tierd.core.heat import HotPages
 from tierd.core.model import PAGE_SIZE, ProcessView, Topology
 from tierd.core.outcome import Outcome, explain
@@ -39,6 +39,8 @@ move_pages has all CPUs empty their vectors of pages, so a few calls of many pag
 of few."""
 PRUNE_SECONDS = 60.0
 """Between two clearings of what is remembered of refusals."""
+SHARED_SECONDS = 2 * LONGEST_WAIT
+"""For which a cgroup is known to share memory: as long as it may take until that is tried again."""
 _OF_THE_PROCESS = {errno.EACCES, errno.EPERM}
 """Errnos of a whole call that any page of the process would get: its cpuset, or the permission."""
 _PASSING = {errno.ENOENT, errno.ESRCH, errno.ENOMEM}
@@ -100,6 +102,7 @@ class Executor:
         self._mover = Mover(root, between=between)
         self._refusals = BackOff()
         self._named: set[tuple[int, int]] = set()
+        self._shared: dict[str, float] = {}
         self._next_prune = 0.0
         self._huge: dict[tuple[str, int], bool] = {}  # in this round, by cgroup and target
         self._checked = 0  # pages at the beginning of the round's list that were seen to be on a slow node
@@ -112,7 +115,14 @@ class Executor:
             self._next_prune = now + PRUNE_SECONDS
             self._refusals.prune(now, self._placed.slots)
             self._named = {(slot, code) for slot, code in self._named if self._placed.by_slot(slot)}
+            self._shared = {cgroup: until for cgroup, until in self._shared.items() if until > now}
         return self._ready(slots, pages) & np.isin(slots, self._placed.slots)
+
+    @property
+    def sharing(self) -> frozenset[str]:
+        """Cgroups with processes of which some pages did not come up because others map them too."""
+        now = self._clock()
+        return frozenset(cgroup for cgroup, until in self._shared.items() if until > now)
 
     def on_slow(self, hot: HotPages, heat: Heat, slow: set[int], most: int) -> HotPages:
         """`hot` without those of its first `most` pages that are not on the nodes `slow`: new memory faults
@@ -266,6 +276,8 @@ class Executor:
             failed, gave = failed_ranges(range_keys(slots, pages)[tried], result.refused[tried])
             self._refusals.refuse(failed, now)
             self._refusals.forgive(gave)
+            if errno.EACCES in result.outcome.errors:
+                self._shared[view.cgroup] = now + SHARED_SECONDS
         for code, count in result.outcome.errors.items():
             news = code not in _PASSING and (slot, code) not in self._named
             self._named.add((slot, code))
