@@ -140,7 +140,7 @@ class Engine:
                 self._placed.refresh(self._policy.processes, self._policy.engine.minimum_process)
                 self._touches.refresh()
                 self._source.watch(self._placed.views)
-                self._pace.processes.done(now, self._looking.resting)
+                self._pace.processes.done(now, self._looking.resting, self._clock() - now)
             if due and not glancing:
                 self._topology = self._observe_topology(now)
             self._sample()

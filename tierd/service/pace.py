@@ -10,6 +10,8 @@ WHOLE_ROUND_SECONDS = 4.0
 IDLE_ROUND_SECONDS = 20.0
 """Between two whole rounds at rest, and after one in which there was little to do. In those in between, only
 a change of the hot set is looked for."""
+MOST_SHARE = 25
+"""Times as long as something took pass until it is done again: it takes four per cent of a core at most."""
 
 
 @dataclass(slots=True)
@@ -23,8 +25,9 @@ class Every:
     def due(self, now: float) -> bool:
         return now >= self.next
 
-    def done(self, now: float, resting: bool) -> None:
-        self.next = now + (self.resting if resting else self.seconds)
+    def done(self, now: float, resting: bool, took: float = 0.0) -> None:
+        """took: seconds."""
+        self.next = now + max(self.resting if resting else self.seconds, MOST_SHARE * took)
 
 
 @dataclass(slots=True)
