@@ -129,6 +129,16 @@ def test_the_counters_are_what_the_kernel_did(fake: SimulatedKernel) -> None:
     assert counters.huge_pages_split == 7 * bench.split.calls
 
 
+def test_a_round_plans_what_the_bandwidth_allows(fake: SimulatedKernel) -> None:
+    """Up to what a round considers: a server moves more than 512 MiB in a second."""
+    fake.place(150_000)
+    fake.stock(CGROUP, 100_000, 100_000)
+    bench = Bench(fake, with_engine(mode=EngineMode.OBSERVE, bandwidth=4 << 30))
+    bench.run(1.5)
+    planned = {line.action: line.pages for line in bench.state.plan}
+    assert planned["promote"] > 145_000 and planned["demote"] > 145_000
+
+
 def test_lost_samples_are_counted(fake: SimulatedKernel) -> None:
     bench = Bench(fake)
     fake.lost = 123

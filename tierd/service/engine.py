@@ -56,8 +56,9 @@ goes to moving what has been found."""
 LONGEST_WORK = 5.0
 """Seconds of splitting, and of moving, in one round at most: the watchdog hears of the engine between
 rounds."""
-MOST_PLANNED = 1 << 17
-"""Base pages (512 MiB) planned for each second of a round at most: more than a second of moving does."""
+MOST_PLANNED = 2 * MOST_HOT
+"""Base pages planned for each second of a round at most, however much the policy allows: as many as are
+considered, and as many that make room for them. More than a second of moving does."""
 MOST_CHECKED = 1 << 15
 """Pages of which it is made sure that they lie on a slow node; a query of so many lasts milliseconds."""
 FAILED_ROUNDS = 10
