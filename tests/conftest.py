@@ -82,9 +82,9 @@ def guest(kernel: str, tierd_package: Path) -> Iterator[Guest]:
     """A server of one kernel with labels on its NVDIMM and tierd installed, shared by all tests of that
     kernel.
 
-    A test leaves it as it found it; one that cannot asks for `own_guest`.
+    A test leaves it as it found it; one that cannot asks for `own_guest`. Nothing is placed on it.
     """
-    with _booted(kernel) as found:
+    with _booted(kernel, accessed_bits=False) as found:
         found.prepare_labels()
         found.install_tierd(tierd_package)
         yield found
