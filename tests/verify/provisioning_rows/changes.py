@@ -83,6 +83,7 @@ def reboots(kernel: str, count: int) -> Row:
         before, sums = _everything(server), server.checksums(others)
         seconds, same = [], 0
         for number in range(count):
+            host.say(f"reboot {number + 1} of {count}")
             seconds.append(_reboot(guest))
             now = _everything(server)
             same += now == before
