@@ -34,7 +34,7 @@ class Machine:
     are numbered first. One `pmem` entry is one NVDIMM, and sockets take turns. Its region is the size minus
     2 MiB of labels and must be a multiple of 16 MiB, or the kernel refuses it as misaligned.
     accessed_bits: whether what a page was used for is seen in its page table. QEMU's emulated TLB hides
-    that unless each entry into the kernel empties it (pti=on), which makes everything half as slow again:
+    that unless each entry into the kernel empties it (pti=on), with which all takes half as long again:
     machines on which no memory is placed go without.
     """
 
