@@ -251,6 +251,22 @@ def test_a_journal_entry_is_always_valid(message: str, value: str) -> None:
     assert fields["MESSAGE_ID"] == events.INTERNAL.message_id
 
 
+def test_notes_wait_until_nothing_else_does_and_are_written_once() -> None:
+    lines = Lines()
+    for number in (1, 2, 1):
+        lines.reporter.report(Event(events.NOTED, f"process {number}", subject=f"process {number}"), 0.0)
+    assert not lines.events
+    lines.round(STEADY, 0.0)
+    for second in range(1, 9):
+        lines.reporter.tick(float(second))
+    texts = lines.texts()
+    assert texts[-2:] == ["noted: process 1", "noted: process 2"] and texts[0].startswith("state-changed")
+    for number in range(500):
+        lines.reporter.report(Event(events.NOTED, f"process {number}", subject=str(number)), 9.0)
+    lines.reporter.close(10.0)
+    assert len(lines.events) <= len(texts) + 64 + 1, "the queue is bounded, and one was folded"
+
+
 def test_libraries_logging_becomes_one_line_without_a_traceback() -> None:
     reported: list[Event] = []
     root = logging.getLogger()
@@ -263,12 +279,19 @@ def test_libraries_logging_becomes_one_line_without_a_traceback() -> None:
             logging.getLogger("some.library").exception("it %s", "failed\nbadly")
         logging.getLogger("some.library").warning("%d", "not a number")
         logging.getLogger("some.library").info("not shown")
+        logging.getLogger("tierd.service.moving").debug("not shown")
+        logging.getLogger("tierd.service.moving").info("process %d: pages stay\x1b", 7)
         logging.getLogger("pydbus.registration").error("not shown either")
     finally:
         root.handlers[:], root.level = before
         logging.captureWarnings(False)
         logging.getLogger("pydbus.registration").disabled = False
-    assert [event.message for event in reported] == [r"some.library: it failed\nbadly", "some.library: %d"]
+        logging.getLogger("tierd").setLevel(logging.NOTSET)
+    assert [(event.type.name, event.message) for event in reported] == [
+        ("internal-error", r"some.library: it failed\nbadly"),
+        ("internal-error", "some.library: %d"),
+        ("noted", r"process 7: pages stay\x1b"),
+    ]
 
 
 def test_message_ids_are_distinct_and_well_formed() -> None:

@@ -54,6 +54,7 @@ ENGINE_STALLED = EventType("engine-stalled", "721ca04838d2461191e1ac176b6aece8",
 SOURCE_CHOSEN = EventType("source-chosen", "b280492c29634519a5a43659f996a24b", Priority.INFO)
 BUS_LOST = EventType("bus-lost", "59839504875a4c47b7226a88e8c3a782", Priority.WARNING)
 BUS_CONNECTED = EventType("bus-connected", "ad6e4d3df8724db29261a979879e08eb", Priority.INFO)
+NOTED = EventType("noted", "2d24d469762548b2af74bc557b9aca51", Priority.INFO)
 INTERNAL = EventType("internal-error", "57c5fd663ad9424a94e5ad65294c34b9", Priority.ERROR)
 
 EVENT_TYPES = (
@@ -76,6 +77,7 @@ EVENT_TYPES = (
     SOURCE_CHOSEN,
     BUS_LOST,
     BUS_CONNECTED,
+    NOTED,
     INTERNAL,
 )
 

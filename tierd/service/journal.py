@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from tierd.core.state import State
 from tierd.core.text import clean
-from tierd.service.events import INTERNAL, MOVED, Event, Priority, events_between, movement_between
+from tierd.service.events import INTERNAL, MOVED, NOTED, Event, Priority, events_between, movement_between
 
 MOVEMENT_SECONDS = 30.0
 FOLD_SECONDS = 60.0
@@ -85,9 +85,17 @@ class Reporter:
         self._summarised: State | None = None
         self._folds: dict[tuple[str, str], _Fold] = {}
         self._waiting: deque[Event] = deque(maxlen=WAITING_LIMIT)
+        self._notes: deque[Event] = deque(maxlen=WAITING_LIMIT)
 
     def report(self, event: Event, now: float) -> None:
-        """Write `event` now, unless an equal one was written less than a minute ago."""
+        """Write `event` now, unless an equal one was written less than a minute ago. Notes wait until
+        nothing else does: there may be one for each process."""
+        if event.type is NOTED:
+            self._notes.append(event)
+        else:
+            self._write(event, now)
+
+    def _write(self, event: Event, now: float) -> None:
         if event.type is MOVED:
             self._sink(event)  # has its own pace, and no two are equal
             return
@@ -118,8 +126,8 @@ class Reporter:
 
     def tick(self, now: float) -> None:
         """Called every second: write one line that waits, and folded events whose minute is over."""
-        if self._waiting:
-            self.report(self._waiting.popleft(), now)
+        if waiting := self._waiting or self._notes:
+            self._write(waiting.popleft(), now)
         self._unfold(now)
 
     def _unfold(self, now: float) -> None:
@@ -139,8 +147,8 @@ class Reporter:
             self._summarised = self._previous
             if summary is not None:
                 self._waiting.append(summary)
-        while self._waiting:
-            self._sink(self._waiting.popleft())
+        while waiting := self._waiting or self._notes:
+            self._sink(waiting.popleft())
         self._unfold(now + FOLD_SECONDS)
 
 
@@ -155,25 +163,30 @@ def _counted(event: Event, count: int) -> Event:
 
 
 class _LogHandler(logging.Handler):
-    """What libraries log, as one line each and without a traceback."""
+    """What tierd's modules note, and libraries complain of, as one line each and without a traceback."""
 
     def __init__(self, report: Sink) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__(logging.INFO)
         self._report = report
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            message = f"{record.name}: {record.getMessage()}"
+            message = record.getMessage()
         except (TypeError, ValueError):
-            message = f"{record.name}: {record.msg}"
-        self._report(Event(INTERNAL, clean(message), subject=record.name))
+            message = str(record.msg)
+        if record.levelno < logging.WARNING:
+            self._report(Event(NOTED, clean(message, MESSAGE_LIMIT), subject=message))
+        else:
+            self._report(Event(INTERNAL, clean(f"{record.name}: {message}"), subject=record.name))
 
 
 def capture_logging(report: Sink) -> None:
-    """Route Python warnings and the libraries' loggers to `report`, which any thread may call."""
+    """Route Python warnings and all loggers to `report`, which any thread may call: of libraries what is a
+    warning, of tierd's own modules what is worth a note too."""
     logging.captureWarnings(True)
     # pydbus logs a traceback for every mistake a client makes; the shim answers the client instead.
     logging.getLogger("pydbus.registration").disabled = True
     root = logging.getLogger()
     root.handlers[:] = [_LogHandler(report)]
     root.setLevel(logging.WARNING)
+    logging.getLogger("tierd").setLevel(logging.INFO)
