@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,13 @@ from tests.vm import host, image, machine
 from tests.vm.guest import Guest
 
 KERNELS = image.kernel_names()
-SHARING = ("tests/vm/test_service.py", "tests/vm/test_testbed.py")
-"""Modules whose tests use `guest`, and share it."""
+SHARING = {
+    "tests/vm/test_service.py": "guest",
+    "tests/vm/test_testbed.py": "guest",
+    "tests/vm/test_settings.py": "changing_guest",
+    "tests/vm/test_provision.py": "changing_guest",
+}
+"""Modules that share a server: the fixture it comes from. On one server they run in this order."""
 _guests: list[Guest] = []
 
 # How long an example takes says something of the machine, and nothing of the code.
@@ -42,6 +48,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     slow = config.getoption("--slow")
+    order = list(SHARING)
+    items.sort(key=lambda item: order.index(_module(item.nodeid)) if _module(item.nodeid) in order else -1)
     for item in items:
         ring = item.path.relative_to(host.ROOT).parts[1]
         if ring in ("vm", "service"):
@@ -56,17 +64,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
-    """For `--dist loadscope`: a process runs all tests that share a server, those of a module on one kernel
-    or of all that use `guest`."""
+    """For `--dist loadscope`: a process runs all tests that share a server, those of one module or of
+    several on one kernel."""
     return _ByServer(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
 class _ByServer(LoadScopeScheduling):
     # not by marks of groups: pytest-xdist 3.8 writes them where pytest 9.2 no longer reads them
     def _split_scope(self, nodeid: str) -> str:
-        module, _, test = nodeid.partition("::")
-        kernel = next((kernel for kernel in KERNELS if f"[{kernel}" in test), "")
-        return f"{'guest' if kernel and module in SHARING else module} {kernel}"
+        module = _module(nodeid)
+        kernel = next((kernel for kernel in KERNELS if f"[{kernel}" in nodeid), "")
+        return f"{SHARING.get(module, module) if kernel else module} {kernel}"
+
+
+def _module(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
 
 
 @pytest.fixture(scope="session")
@@ -84,9 +96,15 @@ def guest(kernel: str, tierd_package: Path) -> Iterator[Guest]:
 
     A test leaves it as it found it; one that cannot asks for `own_guest`. Nothing is placed on it.
     """
-    with _booted(kernel, accessed_bits=False) as found:
-        found.prepare_labels()
-        found.install_tierd(tierd_package)
+    with _server(kernel, tierd_package) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def changing_guest(kernel: str, tierd_package: Path) -> Iterator[Guest]:
+    """The same, for modules whose tests make memory and take it away. Each finds no memory of PMEM at its
+    start, and the last of them may leave some that only a reboot takes away."""
+    with _server(kernel, tierd_package) as found:
         yield found
 
 
@@ -94,9 +112,7 @@ def guest(kernel: str, tierd_package: Path) -> Iterator[Guest]:
 def own_guest(request: pytest.FixtureRequest, kernel: str, tierd_package: Path) -> Iterator[Guest]:
     """The same, for one test module alone, at the price of a boot."""
     seen = request.node.get_closest_marker("accessed_bits") is not None
-    with _booted(kernel, accessed_bits=seen) as found:
-        found.prepare_labels()
-        found.install_tierd(tierd_package)
+    with _server(kernel, tierd_package, accessed_bits=seen) as found:
         yield found
 
 
@@ -105,6 +121,14 @@ def bare_guest(kernel: str, tierd_package: Path) -> Iterator[Guest]:
     """A server of its own that was started without an NVDIMM, with tierd installed."""
     with _booted(kernel, pmem=(), accessed_bits=False) as found:
         found.install_tierd(tierd_package)
+        yield found
+
+
+@contextmanager
+def _server(kernel: str, package: Path, *, accessed_bits: bool = False) -> Iterator[Guest]:
+    with _booted(kernel, accessed_bits=accessed_bits) as found:
+        found.prepare_labels()
+        found.install_tierd(package)
         yield found
 
 

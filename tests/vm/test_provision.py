@@ -21,7 +21,7 @@ RUN = "/usr/bin/python3 -I -m tierd.service.convert"
 # Everything back to free capacity, tools as they are installed, no record: a machine that tierd never saw.
 CLEAN = f"""
 exec >/dev/null 2>&1
-for name in test look; do
+for name in test look settings; do
   systemctl stop tierd-convert@$name; systemctl reset-failed tierd-convert@$name
 done
 for tool in ndctl daxctl; do [ ! -e /usr/bin/$tool.real ] || mv /usr/bin/$tool.real /usr/bin/$tool; done
@@ -117,14 +117,14 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def region(own_guest: Guest) -> Region:
-    return own_guest.region()
+def region(changing_guest: Guest) -> Region:
+    return changing_guest.region()
 
 
 @pytest.fixture
-def server(own_guest: Guest, region: Region) -> Server:
-    own_guest.run(CLEAN, timeout=180, check=False)
-    return Server(own_guest, region)
+def server(changing_guest: Guest, region: Region) -> Server:
+    changing_guest.run(CLEAN, timeout=180, check=False)
+    return Server(changing_guest, region)
 
 
 def test_free_capacity_becomes_memory_as_predicted_and_then_nothing_is_run(server: Server) -> None:

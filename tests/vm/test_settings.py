@@ -104,11 +104,11 @@ def differences(before: dict[str, str], after: dict[str, str]) -> dict[str, tupl
 
 
 @pytest.fixture(scope="module")
-def untiered(own_guest: Guest) -> Server:
+def untiered(changing_guest: Guest) -> Server:
     """tierd stopped, and DRAM alone."""
-    region = json.loads(own_guest.run("ndctl list -R").stdout)[0]
-    own_guest.write("/etc/tierd/tierd.yaml", POLICY.format(iset_id=region["iset_id"] % 2**64))
-    return Server(own_guest)
+    region = json.loads(changing_guest.run("ndctl list -R").stdout)[0]
+    changing_guest.write("/etc/tierd/tierd.yaml", POLICY.format(iset_id=region["iset_id"] % 2**64))
+    return Server(changing_guest)
 
 
 @pytest.fixture(scope="module")
