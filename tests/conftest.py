@@ -43,7 +43,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "kernel" in metafunc.fixturenames:
         chosen = metafunc.config.getoption("--kernel") or KERNELS
-        metafunc.parametrize("kernel", chosen, scope="session")
+        # the newest first, which has most to do: of two processes none is left with it at the end
+        metafunc.parametrize("kernel", chosen[::-1], scope="session")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
