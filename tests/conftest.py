@@ -49,8 +49,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     slow = config.getoption("--slow")
-    order = list(SHARING)
-    items.sort(key=lambda item: order.index(_module(item.nodeid)) if _module(item.nodeid) in order else -1)
+    order = {module: place for place, module in enumerate(SHARING)}
+    items.sort(key=lambda item: order.get(_module(item.nodeid), -1))
     for item in items:
         ring = item.path.relative_to(host.ROOT).parts[1]
         if ring in ("vm", "service"):
@@ -103,8 +103,8 @@ def guest(kernel: str, tierd_package: Path) -> Iterator[Guest]:
 
 @pytest.fixture(scope="session")
 def changing_guest(kernel: str, tierd_package: Path) -> Iterator[Guest]:
-    """The same, for modules whose tests make memory and take it away. Each finds no memory of PMEM at its
-    start, and the last of them may leave some that only a reboot takes away."""
+    """The same, for modules whose tests make memory and take it away. The first finds none of PMEM; those
+    after it take away what is left, and the last may leave some that only a reboot takes away."""
     with _server(kernel, tierd_package) as found:
         yield found
 

@@ -21,6 +21,7 @@ POLICY_FILE = "/etc/tierd/tierd.yaml"
 RECORD = "/var/lib/tierd/conversions.jsonl"
 ONLINE = "/sys/devices/system/memory/auto_online_blocks"
 LOAD = "/run/expander_load.py"
+CREATE = "/sys/bus/cxl/devices/decoder0.0/create_ram_region"
 
 BLOCKS = f"""
 for block in /sys/devices/system/node/node{CXL_NODE}/memory[0-9]*; do
@@ -59,6 +60,10 @@ class Server:
         ]
         return dict(found)
 
+    def makes_regions(self) -> bool:
+        """Whether the kernel makes regions of volatile CXL memory, as Linux does from 6.3 on."""
+        return self.guest.run(f"test -e {CREATE}", check=False).returncode == 0
+
     def blocks(self) -> list[str]:
         """State and zone of every memory block of the CXL node."""
         return self.guest.output(BLOCKS).splitlines()
@@ -77,9 +82,6 @@ def server(kernel: str, tierd_package: Path) -> Iterator[Server]:
             guest.prepare_labels(dimm)
         guest.install_tierd(tierd_package)
         yield Server(guest)
-
-
-CREATE = "/sys/bus/cxl/devices/decoder0.0/create_ram_region"
 
 
 def kinds(part: dict[str, Any]) -> set[str]:
@@ -140,12 +142,12 @@ def test_memory_mode_is_told_in_the_picture_the_status_and_once_in_the_journal(s
 @pytest.fixture
 def regions(server: Server) -> None:
     """For tests that take a kernel which makes regions of volatile CXL memory."""
-    if server.guest.run(f"test -e {CREATE}", check=False).returncode:
+    if not server.makes_regions():
         pytest.skip("Linux before 6.3 makes no region of volatile CXL memory")
 
 
 def test_a_kernel_that_makes_no_region_of_volatile_memory_is_named(server: Server) -> None:
-    if server.guest.run(f"test -e {CREATE}", check=False).returncode == 0:
+    if server.makes_regions():
         pytest.skip("this one does")
     server.ask("all", *CXL_SERIALS)
     assert server.plan()["verdict"] == "refused" and server.convert() == 69
