@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
+from tierd.core.classes import DEFAULT_CLASS, ServiceClass
+
 MIB = 1 << 20
 GIB = 1 << 30
 
@@ -154,6 +156,7 @@ class Policy:
     """A whole policy. provision: the requests for free capacity; namespaces: those for ones that exist; cxl:
     those for volatile memory on CXL.
 
+    classes: in the order of the policy, the class `default` last wherever it stands there, and always.
     `digest` is the SHA-256 of the text it came from, `origin` the file.
     """
 
@@ -162,6 +165,7 @@ class Policy:
     provision: tuple[ProvisionRequest, ...] = ()
     namespaces: tuple[NamespaceRequest, ...] = ()
     cxl: tuple[CxlRequest, ...] = ()
+    classes: tuple[ServiceClass, ...] = (DEFAULT_CLASS,)
     origin: str = "built-in defaults"
     digest: str = ""
 
