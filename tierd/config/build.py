@@ -117,10 +117,10 @@ def _check_cxl(entries: list[Entry], document: Document, report: Report) -> None
             report.add(document.values[place], place, message)
 
 
-def build(data: Mapping[str, Any], *, origin: str, digest: str) -> Policy:
+def build(data: Mapping[str, Any], *, origin: str, digest: str, warnings: tuple[str, ...] = ()) -> Policy:
     """The policy in `data`, which has passed the schema; absent keys take the defaults of Policy.
 
-    origin: the file. digest: SHA-256 of its content, in hexadecimal.
+    origin: the file. digest: SHA-256 of its content, in hexadecimal. warnings: as Policy has them.
     """
     processes = data.get("processes", {})
     selection = {name: tuple(ProcessMatch(**rule) for rule in rules) for name, rules in processes.items()}
@@ -132,6 +132,7 @@ def build(data: Mapping[str, Any], *, origin: str, digest: str) -> Policy:
         cxl=tuple(_cxl_request(e) for e in data.get("provision", ()) if "cxl" in e),
         origin=origin,
         digest=digest,
+        warnings=warnings,
     )
 
 

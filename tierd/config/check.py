@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 from tierd.config.loader import load_chosen
-from tierd.core.text import clean
+from tierd.core.text import clean, plural
 from tierd.errors import ConfigError
 
 
 def check(draft: Path | None) -> int:
-    """Prints every problem of `draft`, or of the policy in force, to stderr, or ``PATH: OK`` to stdout.
+    """Prints every problem of `draft`, or of the policy in force, to stderr, or ``PATH: OK`` to stdout, and
+    then its warnings to stderr.
 
     Returns the exit code: 0, or 78 (EX_CONFIG of sysexits.h, which systemctl shows as CONFIG).
     """
@@ -20,5 +21,8 @@ def check(draft: Path | None) -> int:
     except ConfigError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
         return error.exit_code
-    print(f"{clean(policy.origin, 4096)}: OK")
+    for warning in policy.warnings:
+        print(warning, file=sys.stderr)
+    count = f", {plural(len(policy.warnings), 'warning')}" if policy.warnings else ""
+    print(f"{clean(policy.origin, 4096)}: OK{count}")
     return 0

@@ -48,4 +48,5 @@ def parse(content: bytes, origin: str) -> Policy:
         build.cross_check(read, report)
     if report or not isinstance(read.data, Mapping):
         raise ConfigError(report.lines(origin))
-    return build.build(read.data, origin=origin, digest=hashlib.sha256(content).hexdigest())
+    digest = hashlib.sha256(content).hexdigest()
+    return build.build(read.data, origin=origin, digest=digest, warnings=report.warnings(origin))

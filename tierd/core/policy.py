@@ -157,6 +157,8 @@ class Policy:
     those for volatile memory on CXL.
 
     classes: in the order of the policy, the class `default` last wherever it stands there, and always.
+    warnings: what is odd about the policy and no error, ``FILE:LINE:COLUMN: PATH: warning: message`` each;
+    two policies that ask for the same are equal, whatever there is to say about them.
     `digest` is the SHA-256 of the text it came from, `origin` the file.
     """
 
@@ -168,6 +170,7 @@ class Policy:
     classes: tuple[ServiceClass, ...] = (DEFAULT_CLASS,)
     origin: str = "built-in defaults"
     digest: str = ""
+    warnings: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def requests(self) -> tuple[AnyRequest, ...]:
