@@ -84,7 +84,9 @@ def test_an_entry_tells_default_range_and_choices(key: str, says: dict[str, Any]
         assert f"Default: {default}." in entry
     elif isinstance(default, list):
         assert "Default: [" in entry
-    for bound in ("x-minimum", "x-maximum"):
+    elif default is not None:
+        assert f"Default: {default}." in entry
+    for bound in ("x-minimum", "x-maximum", "minimum", "maximum"):
         assert str(says.get(bound, "")) in entry
     for choice in says.get("enum", ()):
         assert re.search(rf"\b{choice}\b", entry)
@@ -104,6 +106,9 @@ def test_required_keys_are_called_so() -> None:
         ways = says.get("oneOf", [says])
         required += [f"provision[].{inner}.{name}" for way in ways for name in way["required"]]
     required += [f"provision[].{name}" for way in request["oneOf"] for name in way["required"]]
+    service_class = schema()["properties"]["classes"]["items"]
+    for where in (service_class, service_class["else"]):
+        required += [f"classes[].{name}" for name in where["required"]]
     assert {name for name, entry in entries.items() if "Required" in entry} == set(required)
 
 

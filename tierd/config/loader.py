@@ -39,7 +39,7 @@ def load_chosen(draft: Path | None) -> Policy:
 def parse(content: bytes, origin: str) -> Policy:
     """The policy in `content`; `origin` is the FILE of the problems. Raises ConfigError."""
     # Here and not above: PyYAML and jsonschema cost start-up time, which `tierd --help` need not spend.
-    from tierd.config import build, document, shape
+    from tierd.config import build, classes, document, shape
 
     report = Report()
     read = document.read(content, report)
@@ -48,5 +48,6 @@ def parse(content: bytes, origin: str) -> Policy:
         build.cross_check(read, report)
     if report or not isinstance(read.data, Mapping):
         raise ConfigError(report.lines(origin))
+    classes.warn(read, report)
     digest = hashlib.sha256(content).hexdigest()
-    return build.build(read.data, origin=origin, digest=digest, warnings=report.warnings(origin))
+    return build.build(read, origin=origin, digest=digest, warnings=report.warnings(origin))
