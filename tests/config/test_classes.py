@@ -18,7 +18,12 @@ from tierd.config.check import check
 from tierd.config.edit import with_size
 from tierd.config.loader import parse
 from tierd.config.users import user_ids
-from tierd.core.policy import GIB, Policy
+from tierd.core.admission import admit
+from tierd.core.assignment import ClassAssigner
+from tierd.core.classes import DramBound, DramShare
+from tierd.core.policy import GIB, MIB, EngineMode, Policy
+
+CONF = Path(__file__).parents[2] / "conf"
 
 ODD = """\
 version: 1
@@ -154,6 +159,30 @@ def test_a_name_service_that_fails_knows_nobody(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(pwd, "getpwnam", fail)
     assert user_ids(["root"]) == {}
+
+
+def test_the_example_of_a_provider() -> None:
+    policy = parse((CONF / "examples/three-classes.yaml").read_bytes(), "three-classes.yaml")
+    assert policy.engine.mode is EngineMode.PLACE
+    assert policy.warnings == ()
+    assert [(c.name, c.dram, c.priority, c.bandwidth) for c in policy.classes] == [
+        ("gold", DramShare(guaranteed=True), 0, None),
+        ("silver", DramShare(minimum=DramBound(per_cent=30.0)), 10, None),
+        ("bronze", DramShare(maximum=DramBound(per_cent=10.0)), 0, 64 * MIB),
+        ("default", DramShare(), 0, None),
+    ]
+    assigner = ClassAssigner(policy.classes)
+    for name in ("gold", "silver", "bronze"):
+        cgroup = f"/{name}.slice/{name}-customers.slice/machine-qemu\\x2d7.scope/libvirt/emulator"
+        assert policy.processes.selects(cgroup)
+        assert assigner.find(cgroup, 64055, "qemu-system-x86").service_class.name == name
+    assert not policy.processes.selects("/system.slice/ssh.service")
+    memory = dict.fromkeys(("gold", "silver", "bronze"), 10 * GIB)
+    assert not admit(policy.classes, memory, dram=14 * GIB, floor=GIB).excess
+    assert (
+        "classes[1].dram: the classes are promised"
+        in admit(policy.classes, memory, dram=12 * GIB, floor=GIB).problems("three-classes.yaml")[0]
+    )
 
 
 def test_every_class_policy_needs_no_more_than_the_schema_tells_editors() -> None:
