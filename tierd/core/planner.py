@@ -96,12 +96,14 @@ class Demotion:
 
     Which slow node they go to is the kernel's choice: the nearest of the next tier (next_demotion_node in
     mm/memory-tiers.c), and others when that is full. So each socket's pages go to the PMEM near it, and
-    what all slow nodes have free is what may go down.
+    what all slow nodes have free is what may go down. enforced: whether they go down in any case, not only
+    when what is to come up needs the room.
     """
 
     stock: ColdStock
     pages: int
     reason: str
+    enforced: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,6 +178,11 @@ def room_pages(nodes: tuple[Node, ...], extra: int) -> int:
     return sum(max(0, balance_pages(node, extra)) for node in nodes)
 
 
+def slow_room_pages(nodes: tuple[Node, ...]) -> int:
+    """Base pages that may go down to the slow `nodes`."""
+    return sum(max(0, node.free - SLOW_RESERVE) // PAGE_SIZE for node in nodes)
+
+
 def short_of_room(nodes: tuple[Node, ...], extra: int) -> frozenset[int]:
     """The numbers of those DRAM nodes in which little is free above the floor."""
     return frozenset(
@@ -208,7 +215,7 @@ def plan(seen: Observation) -> Plan:
     if not any(len(target.pages) for target in targets):
         return Plan(reason="no hot page that may go to DRAM is known on a slow node")
     rates = seen.hot.rate
-    slow_room = sum(max(0, node.free - SLOW_RESERVE) // PAGE_SIZE for node in seen.slow)
+    slow_room = slow_room_pages(seen.slow)
     for target in targets:
         target.worthwhile = _worthwhile(rates[target.pages], target, seen, slow_room)
         slow_room -= target.demote

@@ -72,12 +72,14 @@ class Moved:
 @dataclass(slots=True)
 class _Part:
     """What is to be done for one DRAM node. floor: free bytes that it keeps. which: places in the round's
-    list of hot pages; `done` of them have been tried. stocks: what is left to demote there."""
+    list of hot pages; `done` of them have been tried. stocks: what is left to demote there, when there is no
+    room for them. enforced: what is left to demote in any case."""
 
     node: int
     floor: int
     which: planner.Places
     stocks: list[tuple[ColdStock, int]]
+    enforced: list[tuple[ColdStock, int]]
     done: int = 0
 
 
@@ -173,7 +175,9 @@ class Executor:
             while waiting and time.monotonic() < begun + seconds:
                 part = waiting.popleft()
                 count = min(SLICE, len(part.which) - part.done)
-                if part.stocks and read_free(self._root, part.node) < part.floor + count * PAGE_SIZE:
+                if part.enforced:
+                    part.enforced = self._demote_slice(part.enforced, asked)
+                elif part.stocks and read_free(self._root, part.node) < part.floor + count * PAGE_SIZE:
                     part.stocks = self._demote_slice(part.stocks, asked)
                 elif count:
                     which = part.which[part.done : part.done + count]
@@ -296,10 +300,14 @@ def _parts(plan: Plan, hot: HotPages, topology: Topology, floor: int) -> list[_P
     parts = []
     for node in topology.dram:
         promotions = [step.which for step in plan.promotions if step.node == node.number]
-        stocks = [(step.stock, step.pages) for step in plan.demotions if step.stock.node == node.number]
-        if promotions or stocks:
+        here = [step for step in plan.demotions if step.stock.node == node.number]
+        if promotions or here:
             which = _by_process(np.concatenate([*promotions, np.empty(0, dtype=np.int64)]), hot)
-            parts.append(_Part(node.number, planner.floor_bytes(node, floor), which, stocks))
+            enforced, stocks = (
+                [(step.stock, step.pages) for step in here if step.enforced is wanted]
+                for wanted in (True, False)
+            )
+            parts.append(_Part(node.number, planner.floor_bytes(node, floor), which, stocks, enforced))
     return parts
 
 
