@@ -1,0 +1,95 @@
+"""Which pages of a process lie on a node, on the test's own memory."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.kernel.fixtures import Machine
+from tierd.core.model import ProcessId
+from tierd.errors import DeniedError, GoneError
+from tierd.kernel import residence
+from tierd.kernel.paths import Root
+from tierd.kernel.residence import pages_on
+
+SIZE = 4096
+ROOT = Root(Path("/"))
+
+
+def own() -> ProcessId:
+    return ProcessId(os.getpid(), int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]))
+
+
+@pytest.fixture
+def pages() -> Iterator[set[int]]:
+    """The numbers of every other page of a mapping; the others were never touched."""
+    area = mmap.mmap(-1, SIZE * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    area.madvise(mmap.MADV_NOHUGEPAGE)
+    for page in range(0, SIZE, 2):
+        area[page * mmap.PAGESIZE] = 1
+    view = (ctypes.c_char * len(area)).from_buffer(area)
+    first = ctypes.addressof(view) // mmap.PAGESIZE
+    yield set(range(first, first + SIZE, 2))
+    del view
+    area.close()
+
+
+def test_what_is_there_is_found_and_nothing_else(pages: set[int]) -> None:
+    found = pages_on(ROOT, own(), {0}, first=0, most=1 << 30, seconds=30)
+    assert found.next == 0 and found.pages.dtype == np.uint64
+    mine = set(range(min(pages), min(pages) + SIZE))
+    assert set(found.pages.tolist()) & mine == pages
+    assert len(np.unique(found.pages)) == len(found.pages)
+
+
+def test_nothing_lies_on_another_node(pages: set[int]) -> None:
+    assert not len(pages_on(ROOT, own(), {1, 7}, first=0, most=1 << 30, seconds=30).pages)
+
+
+def test_it_goes_on_where_it_stopped(pages: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(residence, "_PIECE", 64)
+    found, first, steps = set[int](), 0, 0
+    while steps == 0 or first:
+        part = pages_on(ROOT, own(), {0}, first=first, most=500, seconds=30)
+        assert len(part.pages) < 500 + 64
+        found |= set(part.pages.tolist())
+        first, steps = part.next, steps + 1
+    assert steps > 3 and pages <= found
+    none = pages_on(ROOT, own(), {0}, first=0, most=500, seconds=0)
+    assert not len(none.pages) and none.next, "no time, and more to look at"
+
+
+def test_a_process_that_is_gone_or_another_by_now() -> None:
+    with pytest.raises(GoneError):
+        pages_on(ROOT, ProcessId(own().pid, 1), {0}, first=0, most=1, seconds=1)
+    with pytest.raises(GoneError):
+        pages_on(ROOT, ProcessId(2**22 - 7, 1), {0}, first=0, most=1, seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(errno.EPERM, DeniedError), (errno.ESRCH, GoneError), (errno.EINVAL, GoneError)]
+)
+def test_one_that_may_not_be_looked_at_and_one_that_ends_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception]
+) -> None:
+    def refuse(pid: int, addresses: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(residence, "query_nodes", refuse)
+    with pytest.raises(kind):
+        pages_on(ROOT, own(), {0}, first=0, most=1, seconds=1)
+
+
+def test_a_kernel_without_numa_maps(tmp_path: Path) -> None:
+    machine = Machine(tmp_path).write()
+    machine.add_process(7, "/a", start=9)
+    machine.put("proc/7/pagemap", "")
+    with pytest.raises(GoneError, match="numa_maps"):
+        pages_on(machine.root, ProcessId(7, 9), {0}, first=0, most=1, seconds=1)
