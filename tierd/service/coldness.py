@@ -70,6 +70,11 @@ class Coldness:
         seen = [rate for rates in self._rates.values() for rate in rates.values()]
         return min(seen, default=1 / IDLE_WITHOUT_SWAP)
 
+    def coldest_in(self, cgroups: Collection[str]) -> float:
+        """The same of some cgroups alone."""
+        seen = (rate for key, rates in self._rates.items() if key[0] in cgroups for rate in rates.values())
+        return min(seen, default=1 / IDLE_WITHOUT_SWAP)
+
     def stocks(
         self, selection: Selects, dram: Mapping[int, int], now: float, *, walk: bool = True
     ) -> tuple[ColdStock, ...]:

@@ -1,0 +1,250 @@
+"""What each service class has of DRAM, what it is owed, and the plan that keeps to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from tierd.config.users import user_ids
+from tierd.core.admission import Admission, admit
+from tierd.core.assignment import Assignment, ClassAssigner
+from tierd.core.budget import TokenBucket
+from tierd.core.classes import ServiceClass
+from tierd.core.heat import HotPages
+from tierd.core.model import PAGE_SIZE, Topology
+from tierd.core.planner import IDLE_WITHOUT_SWAP, Observation, Plan, floor_bytes, plan
+from tierd.core.sharing import Holding, Sharing, plan_classes
+from tierd.errors import TierdError
+from tierd.kernel.occupancy import read_occupancy
+from tierd.kernel.paths import Root
+from tierd.kernel.residence import pages_on
+from tierd.service.moving import Moved
+from tierd.service.placed import PlacedProcesses
+
+OWN_KINDS: Final = ("anon", "shmem")
+"""What counts as a class's memory. The page cache, and programs among it, belongs to whoever read it
+first."""
+MOST_FOUND: Final = 1 << 15
+"""Base pages that a round looks up, at most, of what classes are owed: 128 MiB."""
+FIND_SECONDS: Final = 0.3
+USERS_SECONDS: Final = 300.0
+"""Between two questions for the numbers of users: they may be in a directory on the network."""
+LITTLE: Final = 256
+"""Base pages that a class may be off by without a round for that alone: they come and go."""
+
+
+@dataclass(slots=True)
+class _Account:
+    """A class in this round. Bytes of its cgroups on each kind of node."""
+
+    service_class: ServiceClass
+    cgroups: set[str] = field(default_factory=set)
+    dram: int = 0
+    slow: int = 0
+
+    @property
+    def memory(self) -> int:
+        return self.dram + self.slow
+
+
+class ClassShares:
+    """Used by the engine only, in its thread. Does nothing, and costs nothing, where the policy has no class
+    but `default` and promises that nothing."""
+
+    def __init__(self, root: Root, placed: PlacedProcesses, clock: Callable[[], float]) -> None:
+        self._root = root
+        self._placed = placed
+        self._clock = clock
+        self._cursors: dict[int, int] = {}
+        self.adopt(())
+
+    def adopt(self, classes: Sequence[ServiceClass]) -> None:
+        """A policy comes into force."""
+        # in the order in which promises are served, which is that of admission.admit
+        promised = [c for c in classes if c.dram.guaranteed or c.dram.minimum]
+        rest = [c for c in classes if c not in promised]
+        promised.sort(key=lambda c: (not c.dram.guaranteed, -c.priority))
+        self._classes = (*promised, *rest)
+        self._place = {c.name: place for place, c in enumerate(self._classes)}
+        self._in_order = classes
+        self._users: dict[str, int] = {}
+        self._assigner = ClassAssigner(classes)
+        self._next_users = -math.inf
+        self._buckets = {c.name: TokenBucket(c.bandwidth) for c in classes if c.bandwidth}
+        self._accounts: list[_Account] = []
+        self._admission = Admission((), 0, 0)
+        self._of_slot: dict[int, int] = {}
+        self._of_cgroup: dict[str, int] = {}
+        self._holdings: tuple[Holding, ...] = ()
+
+    @property
+    def active(self) -> bool:
+        first = self._classes[0] if self._classes else None
+        return len(self._classes) > 1 or bool(first and (first.dram.maximum or first.dram.minimum))
+
+    @property
+    def admission(self) -> Admission:
+        """What is promised, against what there is, as of the last look."""
+        return self._admission
+
+    @property
+    def pending(self) -> bool:
+        """Whether some class has clearly more or less than it should: no time to rest."""
+        return any(max(holding.lack, holding.excess) > LITTLE for holding in self._holdings)
+
+    def guaranteed(self, cgroup: str) -> bool:
+        """Whether no page of it may be asked for."""
+        return self.active and self._classes[self._class_of(cgroup)].dram.guaranteed
+
+    def least(self, swapped: float) -> float:
+        """Accesses a second below which no page need be looked at, where without classes it is what is
+        worth a swap: one that is worth none against all of DRAM may be worth one within its class."""
+        return 1 / IDLE_WITHOUT_SWAP if self.active else swapped
+
+    def find(self, cgroup: str, uid: int, command: str) -> Assignment:
+        """The class of a process, and why."""
+        return self._assigner.find(cgroup, uid, command)
+
+    def look(self, topology: Topology, floor: int) -> None:
+        """A round begins: who is in which class, and what each has. floor: the policy's extra bytes."""
+        if not self.active:
+            return
+        self._assign()
+        self._read({node.number for node in topology.dram})
+        memory = {account.service_class.name: account.memory for account in self._accounts}
+        self._admission = admit(
+            self._classes,
+            memory,
+            dram=sum(node.total for node in topology.dram),
+            floor=sum(floor_bytes(node, floor) for node in topology.dram),
+        )
+        kept = {promise.service_class.name: promise.kept for promise in self._admission.promises}
+        for bucket in self._buckets.values():
+            bucket.fill(self._clock())
+        self._holdings = tuple(self._holding(account, kept) for account in self._accounts)
+
+    def _assign(self) -> None:
+        self._renew_users()
+        self._accounts = [_Account(service_class) for service_class in self._classes]
+        self._of_slot.clear()
+        self._of_cgroup.clear()
+        for view in self._placed.views:
+            assigned = self._assigner.find(view.cgroup, view.uid, view.command).service_class.name
+            place = self._place[assigned]
+            self._of_slot[self._placed.slot_of(view.id)] = place
+            # the kernel keeps its accounts by cgroup: where classes share one, the first that is promised
+            # anything stands for all
+            self._of_cgroup[view.cgroup] = min(place, self._of_cgroup.get(view.cgroup, place))
+        for cgroup, place in self._of_cgroup.items():
+            self._accounts[place].cgroups.add(cgroup)
+        self._cursors = {slot: page for slot, page in self._cursors.items() if slot in self._of_slot}
+
+    def _renew_users(self) -> None:
+        named = [rule.user for c in self._classes for rule in c.match if isinstance(rule.user, str)]
+        if named and (now := self._clock()) >= self._next_users:
+            self._next_users = now + USERS_SECONDS
+            if (users := user_ids(named)) != self._users:
+                self._users, self._assigner = users, ClassAssigner(self._in_order, users)
+
+    def _read(self, dram: set[int]) -> None:
+        for account in self._accounts:
+            for cgroup in account.cgroups:
+                try:
+                    held = read_occupancy(self._root, cgroup, OWN_KINDS)
+                except TierdError:
+                    continue  # it is gone
+                fast = sum(amount for node, amount in held.items() if node in dram)
+                account.dram += fast
+                account.slow += sum(held.values()) - fast
+
+    def _holding(self, account: _Account, kept: Mapping[str, int]) -> Holding:
+        name, share = account.service_class.name, account.service_class.dram
+        bucket = self._buckets.get(name)
+        return Holding(
+            account.service_class,
+            account.dram // PAGE_SIZE,
+            account.slow // PAGE_SIZE,
+            min(kept.get(name, 0), share.least(account.memory)) // PAGE_SIZE,
+            share.most(account.memory) // PAGE_SIZE,
+            max(0, int(bucket.tokens)) // PAGE_SIZE if bucket else account.memory // PAGE_SIZE,
+            1 / IDLE_WITHOUT_SWAP,
+        )
+
+    def _class_of(self, cgroup: str) -> int:
+        """Of a cgroup without placed processes what its path says."""
+        if cgroup not in self._of_cgroup:
+            self._of_cgroup[cgroup] = self._place[self._assigner.find(cgroup, -1, "").service_class.name]
+        return self._of_cgroup[cgroup]
+
+    def with_owed(
+        self, hot: HotPages, slow: Iterable[int], movable: Callable[..., npt.NDArray[np.bool_]]
+    ) -> HotPages:
+        """`hot`, and behind it pages on the nodes `slow` that classes are owed though nobody was seen to use
+        them. movable: which pages of which slots may be planned."""
+        found, nodes, most = [hot], set(slow), MOST_FOUND
+        owed = {place: holding.lack for place, holding in enumerate(self._holdings) if holding.lack}
+        ends = self._clock() + FIND_SECONDS
+        for view in self._placed.views if owed else ():
+            slot = self._placed.slot_of(view.id)
+            place = self._of_slot.get(slot, -1)
+            wanted, seconds = min(most, owed.get(place, 0)), ends - self._clock()
+            if wanted <= 0 or seconds <= 0:
+                continue
+            first = self._cursors.get(slot, 0)
+            try:
+                there = pages_on(self._root, view.id, nodes, first=first, most=wanted, seconds=seconds)
+            except TierdError:
+                continue  # it is ending
+            self._cursors[slot] = there.next
+            pages = np.setdiff1d(there.pages, hot.page[hot.slot == slot])
+            pages = pages[movable(np.full(len(pages), slot), pages)]
+            owed[place] -= len(pages)
+            most -= len(pages)
+            found.append(_unused(slot, pages))
+        return _joined(found) if len(found) > 1 else hot
+
+    def plan(self, seen: Observation, coldest_in: Callable[[Collection[str]], float]) -> Plan:
+        """The round's plan. coldest_in: uses a second expected of the coldest pages in DRAM of some
+        cgroups."""
+        if not self.active:
+            return plan(seen)
+        by_place: list[list[str]] = [[] for _ in self._classes]
+        for stock in seen.cold:
+            by_place[self._class_of(stock.cgroup)].append(stock.cgroup)
+        holdings = tuple(
+            replace(holding, coldest=coldest_in({*account.cgroups, *cgroups}))
+            for holding, account, cgroups in zip(self._holdings, self._accounts, by_place, strict=True)
+        )
+        return plan_classes(seen, Sharing(holdings, self._of_slot, self._of_cgroup))
+
+    def account(self, moved: Moved) -> None:
+        """Charge each class with what was moved of it."""
+        if not self._buckets:
+            return
+        pages: dict[int, int] = {}
+        for (slot, _), arrived in moved.arrived.items():
+            place = self._of_slot.get(slot, -1)
+            pages[place] = pages.get(place, 0) + len(arrived)
+        for cgroup, asked in moved.asked.items():
+            place = self._class_of(cgroup)
+            pages[place] = pages.get(place, 0) + asked
+        for place, count in pages.items():
+            if place >= 0 and (bucket := self._buckets.get(self._classes[place].name)):
+                bucket.take(count * PAGE_SIZE)
+
+
+def _unused(slot: int, pages: npt.NDArray[np.uint64]) -> HotPages:
+    """Pages of one process that nobody was seen to use."""
+    count = len(pages)
+    slots, near = np.full(count, slot, dtype=np.int64), np.full(count, -1, dtype=np.int16)
+    return HotPages(slots, pages, np.zeros(count), near)
+
+
+def _joined(parts: Sequence[HotPages]) -> HotPages:
+    names = ("slot", "page", "rate", "near")
+    return HotPages(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
