@@ -51,6 +51,25 @@ VALUES: dict[str, Any] = {
     "BytesPerSecond": 12e6,
     "Counters": {"PromotedPages": GLib.Variant("t", 105472), "MoveSeconds": GLib.Variant("d", 0.5)},
     "Tiers": TIERS,
+    "Classes": [
+        {
+            "Name": GLib.Variant("s", name),
+            "Promise": GLib.Variant("s", promise),
+            "Priority": GLib.Variant("i", 0),
+            "Processes": GLib.Variant("u", 2),
+            "DramBytes": GLib.Variant("t", GIB // 2),
+            "SlowBytes": GLib.Variant("t", GIB // 2),
+            "LeastBytes": GLib.Variant("t", least),
+            "MostBytes": GLib.Variant("t", GIB),
+            "PromotedPages": GLib.Variant("t", 7),
+            "DemotedPages": GLib.Variant("t", 0),
+            "Broken": GLib.Variant("s", broken),
+        }
+        for name, promise, least, broken in (
+            ("gold", "guaranteed", GIB, "class gold (guaranteed) lacks 512 MiB\x1b[2J"),
+            ("default", "", 0, ""),
+        )
+    ],
     "Notices": ["region1: 512 MiB free, which no request names"],
     "Missing": ["DAMON: large regions are found later; boot with CONFIG_DAMON"],
 }

@@ -125,6 +125,23 @@ def test_plan(serve: Serve) -> None:
 
 
 @pytest.mark.service
+def test_classes(serve: Serve) -> None:
+    serve("good")
+    shown = tierctl("list", "classes")
+    assert shown.returncode == 1, "one promise is broken"
+    assert shown.stdout == (
+        "CLASS    PROMISE     PRIORITY  PROCESSES     DRAM     SLOW  DRAM%  AT LEAST  AT MOST\n"
+        "gold     guaranteed         0          2  512 MiB  512 MiB    50%   1.0 GiB  1.0 GiB\n"
+        "default  -                  0          2  512 MiB  512 MiB    50%       0 B  1.0 GiB\n"
+        "\n"
+        "Not kept:\n"
+        "  - class gold (guaranteed) lacks 512 MiB\\x1b[2J\n"
+    )
+    gold, rest = json.loads(tierctl("list", "classes", "--json").stdout)["classes"]
+    assert gold["least_bytes"] == 1 << 30 and gold["broken"] and not rest["broken"]
+
+
+@pytest.mark.service
 def test_a_daemon_that_does_not_run_is_one_headline_and_status_3(bus: str) -> None:
     result = tierctl()
     assert (result.returncode, result.stderr) == (3, "")

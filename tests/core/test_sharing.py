@@ -138,7 +138,7 @@ def test_a_class_below_its_min_is_served_whatever_its_pages_are_used() -> None:
         sharing(holding(SILVER, 100, 900), holding(DEFAULT_CLASS, 900, 100)),
     )
     assert promoted(found, pages) == {1: 200, 2: 50} and demoted(found)["default"] == 250
-    assert found.promotions[0].reason == "class silver is owed it: 30%"
+    assert found.promotions[0].reason == "class silver is owed DRAM: min 30%"
 
 
 def test_the_lowest_priority_pays_first_and_never_below_its_own_min() -> None:

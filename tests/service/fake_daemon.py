@@ -19,7 +19,7 @@ from typing import Any
 from tierd.config import load
 from tierd.core.model import Node, Tier, TierKind, Topology
 from tierd.core.policy import Policy
-from tierd.core.state import Counters, EngineState, MissingFeature, PlanLine, State
+from tierd.core.state import ClassState, Counters, EngineState, MissingFeature, PlanLine, State
 from tierd.errors import UnsupportedError
 from tierd.service import daemon as daemon_module
 from tierd.service.daemon import Daemon
@@ -65,6 +65,7 @@ class Told:
                 plan=(
                     PlanLine("promote", "/system.slice/db.service", 1024, 1, 0, "hot: 12 accesses a second"),
                 ),
+                classes=(ClassState("gold", "guaranteed", 5, 1, GIB, 0, GIB, GIB, 9, 0),),
                 processes=3,
                 cgroups=2,
                 dram_bytes=GIB,
@@ -81,6 +82,9 @@ class Told:
             case "show":
                 if "engine" in order:
                     order["engine"] = EngineState(order["engine"])
+                if "broken" in order:
+                    (gold,) = self.state.classes
+                    order["classes"] = (replace(gold, broken=order.pop("broken")),)
                 if "slow" in order:
                     order["topology"] = topology(order.pop("slow"))
                 if "promoted" in order:

@@ -11,10 +11,11 @@ import pytest
 from tests.kernel.fixtures import MIB, Machine, numa_stat
 from tierd.core.classes import DEFAULT_CLASS, ClassRule, DramBound, DramShare, ServiceClass
 from tierd.core.heat import HotPages
-from tierd.core.model import PAGE_SIZE, ProcessId
+from tierd.core.model import PAGE_SIZE, ProcessId, Topology
 from tierd.core.planner import ColdStock, Observation, Plan
 from tierd.core.policy import ProcessSelection
-from tierd.errors import GoneError
+from tierd.core.text import size
+from tierd.errors import ConfigError, GoneError
 from tierd.kernel.paths import Root
 from tierd.kernel.residence import Resident
 from tierd.kernel.topology import read_topology
@@ -200,10 +201,41 @@ def test_a_class_pays_for_what_is_moved_of_it(bench: Bench) -> None:
     )
     assert planned(bench, pages).promote == 8 * MIB // PAGE_SIZE
     bench.shares.account(
-        Moved(arrived={(silver, 0): pages.page[:1024]}, asked={"/silver": 512, "/rest": 9999})
+        Moved(
+            demoted=10_511, arrived={(silver, 0): pages.page[:1024]}, asked={"/silver": 512, "/rest": 9999}
+        )
     )
     bench.look()
     assert planned(bench, pages).promote == 8 * MIB // PAGE_SIZE - 1024 - 512
+    shown = {found.name: (found.promoted_pages, found.demoted_pages) for found in bench.shares.states}
+    assert shown == {"gold": (0, 0), "silver": (1024, 512), "bronze": (0, 0), "default": (0, 9999)}
+
+
+def test_what_is_shown_says_what_is_missing(bench: Bench) -> None:
+    gold, silver, bronze, rest = bench.shares.states
+    assert gold.broken == (
+        "class gold (guaranteed) lacks 10 MiB of the 100 MiB of DRAM that are promised to it;"
+        " they are being brought up"
+    )
+    assert silver.broken.startswith("class silver (min 30%) lacks 20 MiB of the 30 MiB")
+    assert not bronze.broken and not rest.broken and bronze.promise == "max 10%" and not rest.promise
+    assert (bronze.processes, bronze.dram_bytes, bronze.most_bytes) == (1, 50 * MIB, 10 * MIB)
+    bench.machine.nodes[0] = (180 * MIB, 60 * MIB)
+    bench.machine.write()
+    bench.look()
+    short = next(p.short for p in bench.shares.admission.promises if p.service_class.name == "silver")
+    assert f"for {size(short)} there is no DRAM" in bench.shares.states[1].broken
+
+
+def test_a_policy_that_promises_too_much_is_refused_with_the_sum(bench: Bench) -> None:
+    topology = read_topology(bench.machine.root)
+    much = ServiceClass("much", (ClassRule(unit="rest"),), DramShare(minimum=DramBound(size=4096 * MIB)))
+    with pytest.raises(ConfigError) as caught:
+        bench.shares.check((GOLD, much, DEFAULT_CLASS), "p.yaml", topology, 0)
+    assert "class gold, guaranteed, all that it has now: 100 MiB" in "\n".join(caught.value.problems)
+    assert bench.held("silver")[2] == 30, "the older one goes on"
+    bench.shares.check(CLASSES, "p.yaml", topology, 0)
+    bench.shares.check((much, DEFAULT_CLASS), "p.yaml", Topology(()), 0)
 
 
 def test_users_who_come_later_are_found(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

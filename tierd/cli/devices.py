@@ -1,4 +1,5 @@
-"""`tierctl list devices`: the machine's memory in one picture, straight from the kernel. Changes nothing."""
+"""`tierctl list devices`: the machine's memory in one picture, straight from the kernel; and `tierctl list
+classes`, as tierd tells it. Neither changes anything."""
 
 from __future__ import annotations
 
@@ -26,8 +27,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     status."""
     group = subparsers.add_parser(
         "list",
-        help="what the machine has: persistent memory, dax devices, memory blocks, nodes, tiers",
-        description="Show what the machine has, and what tierd could do with it. Nothing is changed.",
+        help="what the machine has: persistent memory, nodes, tiers; and the service classes",
+        description="Show what the machine has, what tierd could do with it, and who has what. Nothing is"
+        " changed.",
     )
     commands = group.add_subparsers(dest="list_command", metavar="COMMAND", required=True)
     listing = commands.add_parser(
@@ -39,6 +41,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_json(listing)
     listing.set_defaults(handler=_devices)
+    classes = commands.add_parser(
+        "classes",
+        help="service classes: who has how much DRAM, and whether promises are kept",
+        description="Show the service classes of the policy in force, in the order in which their promises"
+        " are served. Asks tierd.",
+        epilog="Exit status: 0 all promises are kept, 1 one is broken, 3 tierd is not running",
+    )
+    add_json(classes)
+    classes.set_defaults(handler=_classes)
 
 
 def _devices(arguments: argparse.Namespace) -> Exit:
@@ -47,6 +58,18 @@ def _devices(arguments: argparse.Namespace) -> Exit:
     )
     print(text)
     return status
+
+
+def _classes(arguments: argparse.Namespace) -> Exit:
+    from tierd.cli import render
+    from tierd.cli.client import Client
+
+    found = render.plain(Client().status())["classes"]
+    if arguments.json:
+        print(json.dumps({"classes": found}, indent=2))
+    else:
+        print(render.classes(found, style_for(sys.stdout, os.environ)))
+    return Exit.FAILED if any(one["broken"] for one in found) else Exit.OK
 
 
 def show(root: Root, tools: Tools, record: Path, style: Style | None) -> tuple[str, Exit]:

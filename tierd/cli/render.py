@@ -118,6 +118,30 @@ def tiers(found: Sequence[Mapping[str, Any]], style: Style) -> list[str]:
     return lines
 
 
+def classes(found: Sequence[Mapping[str, Any]], style: Style) -> str:
+    """`tierctl list classes`. found: as `plain` makes them of the property Classes."""
+    if not found:
+        return "The policy has no classes."
+    rows = [("CLASS", "PROMISE", "PRIORITY", "PROCESSES", "DRAM", "SLOW", "DRAM%", "AT LEAST", "AT MOST")]
+    for one in found:
+        dram, slow = int(one["dram_bytes"]), int(one["slow_bytes"])
+        rows.append(
+            (
+                clean(str(one["name"])),
+                clean(str(one["promise"])) or "-",
+                str(one["priority"]),
+                str(one["processes"]),
+                size(dram),
+                size(slow),
+                share(dram, dram + slow),
+                size(int(one["least_bytes"])),
+                size(int(one["most_bytes"])),
+            )
+        )
+    broken = [str(one["broken"]) for one in found if one["broken"]]
+    return "\n".join([*table(rows, "llrrrrrrr", style), *_sentences("Not kept:", broken, style)])
+
+
 def plan(rows: Sequence[Mapping[str, Any]], style: Style) -> str:
     """`tierctl plan`: what the daemon does next, and why. rows: as `plain` makes them of GetPlan's."""
     if not rows:

@@ -98,6 +98,14 @@ class DramShare:
     maximum: DramBound | None = None
     place: Place = field(default=BUILT_IN, compare=False)
 
+    @property
+    def words(self) -> str:
+        """The share as the policy writes it: ``guaranteed``, ``min 30%, max 2GiB``; empty without one."""
+        if self.guaranteed:
+            return "guaranteed"
+        bounds = {"min": self.minimum, "max": self.maximum}
+        return ", ".join(f"{key} {bound.words}" for key, bound in bounds.items() if bound)
+
     def least(self, memory: int) -> int:
         """Bytes of DRAM that nobody may take from a class that holds `memory` bytes."""
         if self.guaranteed:

@@ -172,8 +172,7 @@ class _Round:
 
     def _give_up(self, number: int) -> None:
         holding = self.sharing.holdings[number]
-        name, most = holding.service_class.name, holding.service_class.dram.maximum
-        words = f"class {name} has more DRAM than max {most.words if most else ''}"
+        words = f"class {holding.service_class.name} has more DRAM than {holding.service_class.dram.words}"
         pages = min(
             holding.excess, self._allowed(number), self.budget, slow_room_pages(self._slow_as_left())
         )
@@ -193,9 +192,7 @@ class _Round:
         ranked = [replace(stock, rate=float(place)) for place, (_, _, stock) in enumerate(stocks, 1)]
         which = self._pages_of(number, min(self._lack(number), self._allowed(number)))
         service_class = self.sharing.holdings[number].service_class
-        minimum = service_class.dram.minimum
-        promised = "guaranteed DRAM" if service_class.dram.guaranteed or not minimum else minimum.words
-        words = f"class {service_class.name} is owed it: {promised}"
+        words = f"class {service_class.name} is owed DRAM: {service_class.dram.words}"
         self._step(which, ranked, np.full(len(which), np.inf), words=words)
 
     def _lend(self, priority: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -19,7 +20,9 @@ from tierd.core.heat import HotPages
 from tierd.core.model import PAGE_SIZE, Topology
 from tierd.core.planner import IDLE_WITHOUT_SWAP, Observation, Plan, floor_bytes, plan
 from tierd.core.sharing import Holding, Sharing, plan_classes
-from tierd.errors import TierdError
+from tierd.core.state import ClassState
+from tierd.core.text import size
+from tierd.errors import ConfigError, TierdError
 from tierd.kernel.occupancy import read_occupancy
 from tierd.kernel.paths import Root
 from tierd.kernel.residence import pages_on
@@ -40,9 +43,10 @@ LITTLE: Final = 256
 
 @dataclass(slots=True)
 class _Account:
-    """A class in this round. Bytes of its cgroups on each kind of node."""
+    """A class in this round. dram, slow: bytes of its cgroups on each kind of node."""
 
     service_class: ServiceClass
+    processes: int = 0
     cgroups: set[str] = field(default_factory=set)
     dram: int = 0
     slow: int = 0
@@ -81,6 +85,17 @@ class ClassShares:
         self._of_slot: dict[int, int] = {}
         self._of_cgroup: dict[str, int] = {}
         self._holdings: tuple[Holding, ...] = ()
+        self._promoted: Counter[str] = Counter()
+        self._demoted: Counter[str] = Counter()
+
+    def check(self, classes: Sequence[ServiceClass], file: str, topology: Topology, floor: int) -> None:
+        """Raises ConfigError when a policy in `file` promises more than there is, for what the classes hold
+        now."""
+        trial = ClassShares(self._root, self._placed, self._clock)
+        trial.adopt(classes)
+        trial.look(topology, floor)
+        if topology.dram and (problems := trial.admission.problems(file)):
+            raise ConfigError(problems)
 
     @property
     def active(self) -> bool:
@@ -91,6 +106,27 @@ class ClassShares:
     def admission(self) -> Admission:
         """What is promised, against what there is, as of the last look."""
         return self._admission
+
+    @property
+    def states(self) -> tuple[ClassState, ...]:
+        """What the last look found, for all who ask."""
+        short = {p.service_class.name: p.short for p in self._admission.promises}
+        return tuple(
+            ClassState(
+                name := holding.service_class.name,
+                holding.service_class.dram.words,
+                holding.service_class.priority,
+                account.processes,
+                account.dram,
+                account.slow,
+                holding.least * PAGE_SIZE,
+                holding.most * PAGE_SIZE,
+                self._promoted[name],
+                self._demoted[name],
+                broken_words(holding, short.get(name, 0)),
+            )
+            for account, holding in zip(self._accounts, self._holdings, strict=True)
+        )
 
     @property
     def pending(self) -> bool:
@@ -137,6 +173,7 @@ class ClassShares:
             assigned = self._assigner.find(view.cgroup, view.uid, view.command).service_class.name
             place = self._place[assigned]
             self._of_slot[self._placed.slot_of(view.id)] = place
+            self._accounts[place].processes += 1
             # the kernel keeps its accounts by cgroup: where classes share one, the first that is promised
             # anything stands for all
             self._of_cgroup[view.cgroup] = min(place, self._of_cgroup.get(view.cgroup, place))
@@ -224,18 +261,34 @@ class ClassShares:
 
     def account(self, moved: Moved) -> None:
         """Charge each class with what was moved of it."""
-        if not self._buckets:
+        if not self.active:
             return
-        pages: dict[int, int] = {}
+        asked = sum(moved.asked.values())
         for (slot, _), arrived in moved.arrived.items():
-            place = self._of_slot.get(slot, -1)
-            pages[place] = pages.get(place, 0) + len(arrived)
-        for cgroup, asked in moved.asked.items():
-            place = self._class_of(cgroup)
-            pages[place] = pages.get(place, 0) + asked
-        for place, count in pages.items():
-            if place >= 0 and (bucket := self._buckets.get(self._classes[place].name)):
-                bucket.take(count * PAGE_SIZE)
+            if (place := self._of_slot.get(slot, -1)) >= 0:
+                self._charge(place, self._promoted, len(arrived))
+        for cgroup, pages in moved.asked.items():
+            # what went is known of all together
+            self._charge(self._class_of(cgroup), self._demoted, pages * moved.demoted // asked)
+
+    def _charge(self, place: int, counter: Counter[str], pages: int) -> None:
+        name = self._classes[place].name
+        counter[name] += pages
+        if bucket := self._buckets.get(name):
+            bucket.take(pages * PAGE_SIZE)
+
+
+def broken_words(holding: Holding, short: int) -> str:
+    """What is missing of what the class is promised. short: bytes of it for which there is no DRAM."""
+    name, share = holding.service_class.name, holding.service_class.dram
+    memory = holding.dram + holding.slow
+    least = share.least(memory * PAGE_SIZE) // PAGE_SIZE
+    lack = min(least, memory) - holding.dram
+    if lack <= (0 if share.guaranteed else LITTLE):
+        return ""
+    words = f"{size(lack * PAGE_SIZE)} of the {size(least * PAGE_SIZE)} of DRAM that are promised to it"
+    why = f"; for {size(short)} there is no DRAM" if short else "; they are being brought up"
+    return f"class {name} ({share.words}) lacks {words}{why}"
 
 
 def _unused(slot: int, pages: npt.NDArray[np.uint64]) -> HotPages:

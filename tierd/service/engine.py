@@ -117,6 +117,8 @@ class Engine:
         return self._state
 
     def adopt(self, policy: Policy) -> None:
+        floor = policy.engine.dram_floor
+        self._classes.check(policy.classes, policy.origin, self._topology, floor)
         self._policy = policy
         if self._demotion:
             self._demotion.follow(policy.engine.mode is EngineMode.PLACE)
@@ -367,6 +369,7 @@ class Engine:
             blocks=self._blocks.follow(topology),
             counters=self._counters,
             plan=plan_lines(plan) if plan else (),
+            classes=self._classes.states,
             processes=len(self._placed),
             cgroups=len(cgroups),
             dram_bytes=held.dram,

@@ -47,6 +47,8 @@ MEMORY_MODE = EventType("memory-mode", "814295e9a6f848899760b875dc1fbdb2", Prior
 MOVED = EventType("moved", "dc1acbc3e45e48dfae28127d27eb63d0", Priority.INFO)
 FEATURE_MISSING = EventType("feature-missing", "03dc7b794e68455a8c8323e290bccc70", Priority.WARNING)
 FEATURE_RETURNED = EventType("feature-returned", "b3e8cec32d414c5b98db97b2effb2f82", Priority.INFO)
+PROMISE_BROKEN = EventType("promise-broken", "23d8ea9a35694a5aadb76674c82dba06", Priority.WARNING)
+PROMISE_KEPT = EventType("promise-kept", "62131aad70e441ebb7286445fa0e04eb", Priority.INFO)
 POLICY_ADOPTED = EventType("policy-adopted", "a6033e4f898a4ae7a2df2af04d159a99", Priority.INFO)
 POLICY_REJECTED = EventType("policy-rejected", "163e6994365a46ad9dcb692c5a0b57b1", Priority.ERROR)
 ENGINE_FAILED = EventType("engine-failed", "e28399b53e0e421489dfec068dddc3d4", Priority.CRITICAL)
@@ -70,6 +72,8 @@ EVENT_TYPES = (
     MOVED,
     FEATURE_MISSING,
     FEATURE_RETURNED,
+    PROMISE_BROKEN,
+    PROMISE_KEPT,
     POLICY_ADOPTED,
     POLICY_REJECTED,
     ENGINE_FAILED,
@@ -105,6 +109,7 @@ def events_between(previous: State, current: State) -> tuple[Event, ...]:
         *_tier_events(previous, current),
         *_cache_events(previous.topology, current.topology),
         *_feature_events(previous, current),
+        *_promise_events(previous, current),
     ]
     return tuple(sorted(found, key=lambda event: event.type.priority))
 
@@ -219,6 +224,22 @@ def _feature_events(previous: State, current: State) -> Iterator[Event]:
             subject=feature,
             fields={"TIERD_FEATURE": feature},
         )
+
+
+def _promise_events(previous: State, current: State) -> Iterator[Event]:
+    before = {found.name: found.broken for found in previous.classes}
+    for found in current.classes:
+        fields = {
+            "TIERD_CLASS": found.name,
+            "TIERD_PROMISE": found.promise,
+            "TIERD_DRAM_BYTES": str(found.dram_bytes),
+            "TIERD_SLOW_BYTES": str(found.slow_bytes),
+        }
+        if found.broken and not before.get(found.name):
+            yield Event(PROMISE_BROKEN, found.broken, subject=found.name, fields=fields)
+        elif not found.broken and before.get(found.name):
+            message = f"class {clean(found.name)} has the DRAM that it is promised ({found.promise})"
+            yield Event(PROMISE_KEPT, message, subject=found.name, fields=fields)
 
 
 def movement_between(previous: State, current: State) -> Event | None:

@@ -16,7 +16,7 @@ from pydbus.generic import signal
 from tierd import __version__
 from tierd.core.memory_side_cache import MemorySideCache, cache_words
 from tierd.core.model import Tier
-from tierd.core.state import Counters, PlanLine, State
+from tierd.core.state import ClassState, Counters, PlanLine, State
 from tierd.core.text import clean
 from tierd.errors import TierdError, UnsupportedError
 from tierd.service.bus import slow
@@ -28,6 +28,7 @@ INTERFACE = "org.tierd1.Manager"
 
 PLAN_ROWS = 500
 """Rows of one GetPlan reply; with lines of at most 256 characters the reply stays well below 1 MB."""
+CLASS_ROWS = 200
 SIGNAL_SECONDS = 0.95
 """A little less than the daemon's tick, so that a tick is never just too early."""
 RELOAD_SECONDS = 20.0
@@ -102,6 +103,7 @@ def properties(view: View) -> dict[str, Any]:
         "BytesPerSecond": float(state.bytes_per_second),
         "Counters": _counters(state.counters),
         "Tiers": [_tier(tier, state.topology.caches) for tier in state.topology.tiers],
+        "Classes": [_class(found) for found in state.classes[:CLASS_ROWS]],
         "Notices": [clean(notice, 512) for notice in view.notices[:100]],
         "Missing": [clean(str(missing), 512) for missing in state.missing],
     }
@@ -142,6 +144,22 @@ def _tier(tier: Tier, caches: tuple[MemorySideCache, ...]) -> dict[str, Any]:
     return values
 
 
+def _class(found: ClassState) -> dict[str, Any]:
+    return {
+        "Name": GLib.Variant("s", clean(found.name)),
+        "Promise": GLib.Variant("s", clean(found.promise)),
+        "Priority": GLib.Variant("i", found.priority),
+        "Processes": GLib.Variant("u", found.processes),
+        "DramBytes": GLib.Variant("t", found.dram_bytes),
+        "SlowBytes": GLib.Variant("t", found.slow_bytes),
+        "LeastBytes": GLib.Variant("t", found.least_bytes),
+        "MostBytes": GLib.Variant("t", found.most_bytes),
+        "PromotedPages": GLib.Variant("t", found.promoted_pages),
+        "DemotedPages": GLib.Variant("t", found.demoted_pages),
+        "Broken": GLib.Variant("s", clean(found.broken)),
+    }
+
+
 def _plan_line(line: PlanLine) -> dict[str, Any]:
     values: dict[str, Any] = {
         "Action": GLib.Variant("s", clean(line.action)),
@@ -164,6 +182,7 @@ class Manager:
     """
 
     PropertiesChanged = signal()
+    PromiseChanged = signal()
 
     def __init__(self, view: View, xml: str, reload: Callable[[], Future[None]]) -> None:
         self._reload = reload
@@ -195,7 +214,11 @@ class Manager:
 
     def show(self, view: View, now: float) -> None:
         """Take up a new view, and announce it unless it is too early. now: monotonic seconds."""
+        before = {found.name: found.broken for found in self._view.state.classes}
         self._take(view)
+        for found in view.state.classes:
+            if bool(found.broken) != bool(before.get(found.name)):
+                self.PromiseChanged(found.name, not found.broken, clean(found.broken))
         self.announce(now)
 
     def announce(self, now: float) -> None:
