@@ -113,6 +113,13 @@ def test_a_class_above_its_max_gives_up_its_coldest_though_dram_is_free() -> Non
     assert found.demotions[0].reason == "class bronze has more DRAM than max 10%"
 
 
+def test_what_cannot_go_down_for_want_of_cold_pages_is_said() -> None:
+    found = plan_classes(seen(hot(), stock(BRONZE, 30)), sharing(holding(BRONZE, 150, 850)))
+    assert (found.demote_pages, found.unmet) == (30, 20)
+    found = plan_classes(seen(hot(), stock(BRONZE, 30), budget=10), sharing(holding(BRONZE, 150, 850)))
+    assert (found.demote_pages, found.unmet) == (10, 0), "the budget is no want of cold pages"
+
+
 def test_a_class_at_its_max_swaps_with_itself_and_has_no_room() -> None:
     pages = hot(c1=[50.0] * 40)
     found = plan_classes(

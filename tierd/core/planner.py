@@ -122,7 +122,8 @@ class Plan:
     wanted: hot pages worth moving, whether or not there is room or budget for them now. held: why less than
     that is done, empty when nothing is held back. limited: whether it is the budget that holds them.
     urgent: those of the wanted that are used far more often than what is coldest in DRAM. more: whether
-    there are more of them than were considered. reason: why nothing could be planned, empty when something
+    there are more of them than were considered. unmet: pages that a class has too much, and that do not go
+    down for want of cold ones. reason: why nothing could be planned, empty when something
     could.
     """
 
@@ -132,6 +133,7 @@ class Plan:
     wanted: int = 0
     urgent: int = 0
     more: bool = False
+    unmet: int = 0
     reason: str = ""
     held: str = ""
     limited: bool = False

@@ -95,6 +95,7 @@ class _Round:
     gained: Counter[int] = field(default_factory=Counter)
     given: Counter[int] = field(default_factory=Counter)
     room: Counter[int] = field(default_factory=Counter)
+    unmet: int = 0
     demotions: list[Demotion] = field(default_factory=list)
     promotions: list[Promotion] = field(default_factory=list)
     steps: list[Plan] = field(default_factory=list)
@@ -178,6 +179,8 @@ class _Round:
         )
         for stock in self._stocks_of(number, pages):
             self._demote(stock, stock.pages, words, enforced=True)
+            pages -= stock.pages
+        self.unmet += max(0, pages)
 
     def _serve(self, number: int) -> None:
         """Bring the class what it lacks. What it has itself is none of what makes room for it."""
@@ -293,6 +296,7 @@ class _Round:
             wanted=wanted,
             urgent=int(self.urgent.sum()),
             more=any(step.more for step in self.steps),
+            unmet=self.unmet,
             reason=reason,
             held=_first(step.held for step in self.steps) if promote < wanted else "",
             limited=any(step.limited for step in self.steps),
