@@ -1,0 +1,114 @@
+"""What besides tierd keeps the memory of guaranteed classes in DRAM. Pure.
+
+A cpuset without slow nodes has new memory allocated in DRAM. Up to Linux 6.15 the kernel demotes what a
+cpuset keeps in DRAM all the same, and any kernel swaps, where there is swap: what is below memory.min stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from tierd.core.capacity import round_up
+from tierd.core.text import clean, size
+
+STEP: Final = 16 << 20
+"""Bytes to which a minimum is rounded up, so that it does not follow each page."""
+UNIT_ENDINGS: Final = (".slice", ".scope", ".service")
+
+
+@dataclass(frozen=True, slots=True)
+class UnitMemory:
+    """Of a unit, as systemd knows it. nodes: it may use, empty for all. minimum: bytes of it that are not
+    reclaimed."""
+
+    nodes: frozenset[int] = frozenset()
+    minimum: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A unit that tierd has protected: how it was before, and what tierd made of it."""
+
+    before: UnitMemory
+    set: UnitMemory
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A change of a unit. reason: in words. guard: what is to be remembered of it first, None when it is to
+    be forgotten after."""
+
+    unit: str
+    to: UnitMemory
+    reason: str
+    guard: Guard | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectionPlan:
+    """steps: in order. conflicts: units that somebody else has set up otherwise, a sentence each. forgotten:
+    units that are gone, or that somebody else has changed since."""
+
+    steps: tuple[Step, ...] = ()
+    conflicts: tuple[str, ...] = ()
+    forgotten: tuple[str, ...] = ()
+
+
+def unit_of(cgroup: str) -> str:
+    """The unit whose cgroup it is; empty when it is none's, as inside a container."""
+    name = cgroup.rpartition("/")[2]
+    return name if name.endswith(UNIT_ENDINGS) else ""
+
+
+def topmost(cgroups: Iterable[str], guaranteed: Callable[[str], bool]) -> tuple[str, ...]:
+    """Of `cgroups`, those that are guaranteed with all below them, and whose parent is not. Sorted."""
+    known = set(cgroups)
+    mixed = {cgroup for cgroup in known if not guaranteed(cgroup)}
+    for cgroup in list(mixed):
+        # what is set for a cgroup holds for all below it
+        parent = cgroup.rpartition("/")[0]
+        while parent and parent not in mixed:
+            mixed.add(parent)
+            parent = parent.rpartition("/")[0]
+    whole = known - mixed
+    return tuple(sorted(cgroup for cgroup in whole if cgroup.rpartition("/")[0] not in whole))
+
+
+def plan_protection(
+    wanted: Mapping[str, int],
+    found: Mapping[str, UnitMemory],
+    guards: Mapping[str, Guard],
+    dram: frozenset[int],
+) -> ProtectionPlan:
+    """What to change. wanted: units to be protected, and the bytes that each holds. found: how units are
+    now, all of `wanted` and `guards` that are there. guards: what was protected before. dram: the nodes of
+    DRAM.
+
+    Called by tierd-protect, which carries it out.
+    """
+    steps, conflicts, forgotten = [], [], []
+    for unit, guard in sorted(guards.items()):
+        now = found.get(unit)
+        if now is None or now != guard.set:
+            forgotten.append(unit)
+        elif unit not in wanted:
+            steps.append(Step(unit, guard.before, "it is guaranteed DRAM no more", None))
+    for unit, held in sorted(wanted.items()):
+        now = found.get(unit)
+        if now is None:
+            continue
+        before = guards[unit].before if unit in guards and unit not in forgotten else now
+        if before.nodes and not before.nodes <= dram:
+            nodes = ", ".join(map(str, sorted(before.nodes)))
+            conflicts.append(
+                f"{clean(unit)} is guaranteed DRAM, and somebody else lets it use the nodes {nodes}: new"
+                " memory of it may be slow until it is brought up"
+            )
+            continue
+        to = UnitMemory(before.nodes or dram, max(before.minimum, round_up(held, STEP)))
+        if to != now:
+            reason = f"it is guaranteed DRAM, and has {size(held)}"
+            steps.append(Step(unit, to, reason, Guard(before, to)))
+    return ProtectionPlan(tuple(steps), tuple(conflicts), tuple(forgotten))
