@@ -24,7 +24,7 @@ def selected_processes(root: Root, selection: ProcessSelection, minimum: int) ->
     looked at. Processes that exit meanwhile are left out.
     """
     found = []
-    for cgroup in _cgroups(root, minimum):
+    for cgroup in cgroups(root, minimum):
         if not selection.selects(cgroup):
             continue
         for pid in read_members(root, cgroup):
@@ -43,7 +43,7 @@ def selected_processes(root: Root, selection: ProcessSelection, minimum: int) ->
     return tuple(found)
 
 
-def _cgroups(root: Root, minimum: int) -> Iterator[str]:
+def cgroups(root: Root, minimum: int) -> Iterator[str]:
     """Paths (``/a/b``) of cgroups that are charged with at least `minimum` bytes, parents first."""
     # a list and no recursion: a user may nest cgroups deeper than Python's stack
     waiting = [""]
