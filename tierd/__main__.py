@@ -95,6 +95,7 @@ def run(policy_path: Path) -> int:
     policy = load(policy_path)
     # First: systemd's descriptors are ours from here on, and must not leak into anything imported later.
     from tierd.service.notify import Notifier, stored_descriptors
+    from tierd.service.protection import ProtectionTrigger
 
     doors = stored_descriptors()
     _check_permission(doors)
@@ -125,6 +126,7 @@ def run(policy_path: Path) -> int:
         restart_when_tiered=report.settings is Settings.NOT_NEEDED,
         read_missing=read_missing,
         read_notices=read_notices,
+        protect=ProtectionTrigger().update,
     )
     capture_logging(daemon.report)
     try:

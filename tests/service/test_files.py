@@ -12,13 +12,14 @@ import pytest
 from gi.repository import Gio
 
 from tests.service.conftest import ROOT
-from tierd.service import convert, drain, events, hotplug, notify
+from tierd.service import convert, drain, events, hotplug, notify, protect
 from tierd.service.events import Event
 from tierd.service.interface import BUS_NAME, INTERFACE, interface_xml
 from tierd.service.journal import entry
 
 UNIT = ROOT / "systemd/tierd.service"
-EVENT_TYPES = (*events.EVENT_TYPES, *convert.EVENT_TYPES, *drain.EVENT_TYPES, *hotplug.EVENT_TYPES)
+PROGRAMS = (convert, drain, hotplug, protect)
+EVENT_TYPES = (*events.EVENT_TYPES, *(kind for program in PROGRAMS for kind in program.EVENT_TYPES))
 
 
 def catalog() -> dict[str, tuple[dict[str, str], str]]:

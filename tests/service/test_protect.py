@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,12 @@ from tests.service.conftest import Bus, Program, wait_for
 from tierd.core.classes import DEFAULT_CLASS, ClassRule, DramShare, ServiceClass
 from tierd.core.policy import EngineMode, EnginePolicy, Policy, ProcessMatch, ProcessSelection
 from tierd.core.protection import UnitMemory
+from tierd.core.state import ClassState, State
 from tierd.errors import DeniedError, MalformedError, TierdError
 from tierd.service import protect as program
 from tierd.service.one_shot import Exit
 from tierd.service.protect import PROTECTED, RELEASED, UNPROTECTED, protect, read_ledger
+from tierd.service.protection import ProtectionTrigger
 from tierd.service.systemd_units import Units, mask_of, nodes_of
 
 pytestmark = pytest.mark.service
@@ -177,3 +180,24 @@ def test_an_ordinary_user_is_told(monkeypatch: pytest.MonkeyPatch, said: list[tu
     monkeypatch.setattr(program.os, "geteuid", lambda: 1000)
     assert program.main([]) == Exit.DENIED
     assert said == [(UNPROTECTED.name, "only root may change units")]
+
+
+def test_the_daemon_says_when(tmp_path: Path) -> None:
+    path = tmp_path / "protect"
+    path.write_text("")
+    trigger = ProtectionTrigger(path)
+
+    def told(*classes: ClassState) -> bool:
+        before = path.stat().st_mtime_ns, path.read_text()
+        trigger.update(State(classes=classes))
+        return (path.stat().st_mtime_ns, path.read_text()) != before
+
+    gold = ClassState("gold", guaranteed=True, dram_bytes=100 * MIB, slow_bytes=MIB)
+    assert not told() and not told(gold), "not all in DRAM yet"
+    assert not told(ClassState("silver", dram_bytes=MIB)), "nothing is guaranteed"
+    gold = replace(gold, slow_bytes=0)
+    assert told(gold) and path.read_text() == "gold\n" and not told(gold)
+    assert not told(replace(gold, slow_bytes=MIB)), "it is being brought up, and stays protected"
+    assert told(replace(gold, dram_bytes=200 * MIB)), "it has grown"
+    assert told() and not told(), "the policy guarantees nothing any more"
+    ProtectionTrigger(tmp_path / "none" / "protect").update(State(classes=(gold,)))

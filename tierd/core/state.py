@@ -80,11 +80,11 @@ class PlanLine:
 class ClassState:
     """A service class in the last round.
 
-    promise: of its DRAM, in the words of the policy; empty when there is none. priority: for spare DRAM.
-    processes: that are placed. dram_bytes, slow_bytes: its anonymous memory and tmpfs in each kind of tier.
-    least_bytes, most_bytes: of DRAM, what is kept for it, and what it may have. promoted_pages,
-    demoted_pages: since the policy came into force. broken: what is missing of the promise, in a sentence;
-    empty when it is kept.
+    promise: of its DRAM, in the words of the policy; empty when there is none. guaranteed: whether all of
+    its memory is to be there. priority: for spare DRAM. processes: that are placed.
+    dram_bytes, slow_bytes: its anonymous memory and tmpfs in each kind of tier. least_bytes, most_bytes: of
+    DRAM, what is kept for it, and what it may have. promoted_pages, demoted_pages: since the policy was
+    adopted. broken: what is missing of the promise, in a sentence; empty when it is kept.
     """
 
     name: str
@@ -98,6 +98,7 @@ class ClassState:
     promoted_pages: int = 0
     demoted_pages: int = 0
     broken: str = ""
+    guaranteed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

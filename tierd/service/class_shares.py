@@ -124,6 +124,7 @@ class ClassShares:
                 self._promoted[name],
                 self._demoted[name],
                 broken_words(holding, short.get(name, 0)),
+                holding.service_class.dram.guaranteed,
             )
             for account, holding in zip(self._accounts, self._holdings, strict=True)
         )

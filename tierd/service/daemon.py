@@ -47,6 +47,7 @@ class Daemon:
     stepping. address: of the bus, None for the system bus. restart_when_tiered: the kernel was left as it
     was because there was nothing to tier, so that a second tier needs a new start of the unit.
     read_notices(policy): what is to be shown of the devices; called in a thread of its own.
+    protect(state): called after each round, for what keeps guaranteed classes in DRAM. Raises nothing.
     read_missing(): what the root helper reports missing, read once more when the unit has started. Raises
     nothing.
     """
@@ -63,6 +64,7 @@ class Daemon:
         restart_when_tiered: bool = False,
         read_missing: Callable[[], tuple[MissingFeature, ...]] = tuple,
         read_notices: Callable[[Policy], Notices] = lambda _: (),
+        protect: Callable[[State], None] = lambda _: None,
     ) -> None:
         self._policy = policy
         self._problems: tuple[str, ...] = ()
@@ -73,6 +75,7 @@ class Daemon:
         self._notifier = notifier
         self._restart_when_tiered = restart_when_tiered
         self._read_missing = read_missing
+        self._protect = protect
         self._missing: tuple[MissingFeature, ...] = ()
         self._notices: Notices = ()
         self._loop = GLib.MainLoop()
@@ -176,6 +179,7 @@ class Daemon:
         added = tuple(feature for feature in self._missing if feature not in state.missing)
         state = self._state = replace(state, missing=(*state.missing, *added))
         self._reporter.round(state, time.monotonic())
+        self._protect(state)
         self._show()
         if not self._ready:
             self._ready = True
