@@ -73,6 +73,25 @@ VALUES: dict[str, Any] = {
     "Notices": ["region1: 512 MiB free, which no request names"],
     "Missing": ["DAMON: large regions are found later; boot with CONFIG_DAMON"],
 }
+EXPLANATION = {
+    "Pid": GLib.Variant("u", 4711),
+    "Uid": GLib.Variant("u", 105),
+    "Command": GLib.Variant("s", "postgres"),
+    "Cgroup": GLib.Variant("s", "/gold.slice/db.service"),
+    "Class": GLib.Variant("s", "gold"),
+    "Rule": GLib.Variant("s", "class gold, by classes[0].match[0] (unit: gold.slice)"),
+    "Promise": GLib.Variant("s", "guaranteed"),
+    "Nodes": GLib.Variant(
+        "aa{sv}",
+        [
+            {"Node": GLib.Variant("u", 0), "Bytes": GLib.Variant("t", GIB)},
+            {"Node": GLib.Variant("u", 1), "Bytes": GLib.Variant("t", 8192)},
+        ],
+    ),
+    "Placed": GLib.Variant("b", True),
+    "WhyNot": GLib.Variant("s", ""),
+    "Fates": GLib.Variant("as", ["3 s ago: 768 pages came up, used 4 to 30 times a second"]),
+}
 PLAN = [
     {
         "Action": GLib.Variant("s", "promote"),
@@ -96,6 +115,8 @@ def main() -> None:
             return
         if mode != "good":
             invocation.return_dbus_error(mode, "the reason\x1b[2J given")
+        elif method == "Explain":
+            invocation.return_value(GLib.Variant("(a{sv})", (EXPLANATION,)))
         elif method == "GetAll":
             kinds = {p.name: p.signature for p in interface.properties}
             values = {name: GLib.Variant(kind, VALUES[name]) for name, kind in kinds.items()}

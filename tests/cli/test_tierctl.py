@@ -125,6 +125,28 @@ def test_plan(serve: Serve) -> None:
 
 
 @pytest.mark.service
+def test_explain(serve: Serve) -> None:
+    serve("good")
+    assert tierctl("explain", "4711").stdout == (
+        "Process 4711 (postgres)\n"
+        "   Cgroup: /gold.slice/db.service\n"
+        "    Class: class gold, by classes[0].match[0] (unit: gold.slice) (guaranteed)\n"
+        "   Memory: node 0: 1.0 GiB, node 1: 8.0 KiB\n"
+        "   Placed: yes\n"
+        "\n"
+        "What was moved:\n"
+        "  - 3 s ago: 768 pages came up, used 4 to 30 times a second\n"
+    )
+    assert json.loads(tierctl("explain", "4711", "--json").stdout)["nodes"][1] == {"node": 1, "bytes": 8192}
+
+
+@pytest.mark.parametrize("pid", ["0", "-3", "x", "99999999"])
+def test_what_is_no_process_number(pid: str) -> None:
+    shown = tierctl("explain", "--", pid)
+    assert shown.returncode == 2 and "not the number of a process" in shown.stderr
+
+
+@pytest.mark.service
 def test_classes(serve: Serve) -> None:
     serve("good")
     shown = tierctl("list", "classes")

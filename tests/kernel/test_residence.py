@@ -17,7 +17,7 @@ from tierd.core.model import ProcessId
 from tierd.errors import DeniedError, GoneError
 from tierd.kernel import residence
 from tierd.kernel.paths import Root
-from tierd.kernel.residence import pages_on
+from tierd.kernel.residence import bytes_by_node, pages_on
 
 SIZE = 4096
 ROOT = Root(Path("/"))
@@ -64,6 +64,19 @@ def test_it_goes_on_where_it_stopped(pages: set[int], monkeypatch: pytest.Monkey
     assert steps > 3 and pages <= found
     none = pages_on(ROOT, own(), {0}, first=0, most=500, seconds=0)
     assert not len(none.pages) and none.next, "no time, and more to look at"
+
+
+def test_bytes_by_node_are_those_of_numa_maps(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.put(
+        "proc/7/numa_maps",
+        "7f00 default anon=3 dirty=3 N0=1 N1=2 kernelpagesize_kB=4\n"
+        "7f01 bind:0 file=/a\\040N1=7/b huge dirty=1 N0=1 kernelpagesize_kB=2048\n"
+        "7f02 default stack\n",
+    )
+    assert bytes_by_node(machine.root, 7) == {0: 4096 + (2 << 20), 1: 8192}
+    with pytest.raises(GoneError):
+        bytes_by_node(machine.root, 8)
 
 
 def test_a_process_that_is_gone_or_another_by_now() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -111,8 +112,8 @@ def test_the_interface_file_and_the_daemon_agree(daemon: DaemonProgram) -> None:
 
     assert members(served) == members(written)
     assert set(daemon.properties()) == set(members(written)[1])
-    for method in members(written)[0]:
-        daemon.call(method)  # each is there
+    for method, (takes, _) in members(written)[0].items():
+        daemon.call(method, *((kind, os.getpid()) for kind in takes))  # each is there
 
 
 def test_each_property_alone_equals_its_place_in_get_all(daemon: DaemonProgram) -> None:

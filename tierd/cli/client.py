@@ -96,6 +96,11 @@ class Client:
         )
         return dict(properties)
 
+    def explain(self, pid: int) -> dict[str, Any]:
+        """Why a process has the memory that it has, under the names of the interface."""
+        (found,) = self._call(INTERFACE, "Explain", GLib.Variant("(u)", (pid,)))
+        return dict(found)
+
     def plan(self) -> list[dict[str, Any]]:
         """The steps of the last plan, under the names of the interface."""
         (rows,) = self._call(INTERFACE, "GetPlan", None)

@@ -36,7 +36,7 @@ Environment:
 """
 
 
-_LIGHT_COMMANDS = ("status", "plan", "check-config")
+_LIGHT_COMMANDS = ("status", "plan", "explain", "check-config")
 
 
 def parser(*, light: bool = False) -> argparse.ArgumentParser:
@@ -70,6 +70,16 @@ def parser(*, light: bool = False) -> argparse.ArgumentParser:
     )
     add_json(plan, "a page is 4096 bytes")
     plan.set_defaults(handler=_plan)
+
+    explain = commands.add_parser(
+        "explain",
+        help="why a process has the memory that it has: its class, where it is, what was moved",
+        description="Show the class of a process and which rule of the policy decided, where its memory is,"
+        " and what last became of its pages.",
+    )
+    explain.add_argument("pid", type=_pid, metavar="PID")
+    add_json(explain)
+    explain.set_defaults(handler=_explain)
 
     if not light:
         from tierd.cli import devices, drain, provision
@@ -161,6 +171,23 @@ def _plan(arguments: argparse.Namespace) -> Exit:
         _show_json({"steps": rows})
     else:
         print(render.plan(rows, style_for(sys.stdout, os.environ)))
+    return Exit.OK
+
+
+def _pid(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 1 << 22:
+        raise argparse.ArgumentTypeError(f"not the number of a process: {text!r}")
+    return int(text)
+
+
+def _explain(arguments: argparse.Namespace) -> Exit:
+    from tierd.cli.client import Client
+
+    found = render.plain(Client().explain(arguments.pid))
+    if arguments.json:
+        _show_json(found)
+    else:
+        print(render.explanation(found, style_for(sys.stdout, os.environ)))
     return Exit.OK
 
 

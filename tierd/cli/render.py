@@ -142,6 +142,18 @@ def classes(found: Sequence[Mapping[str, Any]], style: Style) -> str:
     return "\n".join([*table(rows, "llrrrrrrr", style), *_sentences("Not kept:", broken, style)])
 
 
+def explanation(found: Mapping[str, Any], style: Style) -> str:
+    """`tierctl explain`. found: as `plain` makes it of what Explain answers."""
+    title = f"Process {found['pid']} ({clean(str(found['command']))})"
+    lines = [style.paint(_BOLD, title), *_field("Cgroup", str(found["cgroup"]), style)]
+    promise = f" ({found['promise']})" if found["promise"] else ""
+    lines += _field("Class", f"{found['rule']}{promise}", style)
+    where = ", ".join(f"node {one['node']}: {size(one['bytes'])}" for one in found["nodes"])
+    lines += _field("Memory", where or "none", style)
+    lines += _field("Placed", "yes" if found["placed"] else f"no: {found['why_not']}", style)
+    return "\n".join([*lines, *_sentences("What was moved:", found["fates"], style)])
+
+
 def plan(rows: Sequence[Mapping[str, Any]], style: Style) -> str:
     """`tierctl plan`: what the daemon does next, and why. rows: as `plain` makes them of GetPlan's."""
     if not rows:

@@ -109,6 +109,8 @@ class State:
     hit_ratio: share of sampled accesses that found DRAM, None when unknown (an estimate from samples).
     source: name of the access source in use; source_reason: why that one.
     classes: in the order in which their promises are served; none where the policy has none.
+    fates: by the number of a process what last became of pages of it, and of its cgroup: when, as
+    `monotonic`, and in words.
     processes, cgroups: how many are being placed; dram_bytes, slow_bytes: their memory in each kind of tier.
     own_cpu_seconds, own_resident_bytes: what the daemon itself has used and holds.
     monotonic: seconds, CLOCK_MONOTONIC, when the round that made this state ended.
@@ -124,6 +126,7 @@ class State:
     missing: tuple[MissingFeature, ...] = ()
     plan: tuple[PlanLine, ...] = ()
     classes: tuple[ClassState, ...] = ()
+    fates: Mapping[int, tuple[tuple[float, str], ...]] = field(default_factory=dict)
     processes: int = 0
     cgroups: int = 0
     dram_bytes: int = 0

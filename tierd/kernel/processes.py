@@ -88,6 +88,13 @@ def read_resident(root: Root, pid: int) -> int:
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def read_process(root: Root, pid: int) -> ProcessView:
+    """One process, whether or not it is placed. Raises GoneError, DeniedError, MalformedError."""
+    command, start = _stat(root, pid)
+    cgroup, resident = read_cgroup(root, pid), read_resident(root, pid)
+    return ProcessView(ProcessId(pid, start), command, _owner(root, pid), cgroup, resident)
+
+
 def same_process(root: Root, process: ProcessId) -> bool:
     """Whether `process.pid` is still the process that was meant."""
     try:

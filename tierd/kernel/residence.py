@@ -29,6 +29,8 @@ _PRESENT: Final = np.uint64(1 << 63)
 _MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) ", re.MULTILINE)
 _ON_NODES = re.compile(r"^([0-9a-f]+) (.*)$", re.MULTILINE)
 _NODE = re.compile(r"\bN(\d+)=")
+_PAGES_ON = re.compile(r"\bN(\d+)=(\d+)")
+_PAGE_KILOBYTES = re.compile(r"\bkernelpagesize_kB=(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,18 @@ def pages_on(
     except OSError as error:
         raise GoneError(f"process {process.pid}: {error.strerror}") from None
     return Resident(np.concatenate(found))
+
+
+def bytes_by_node(root: Root, pid: int) -> dict[int, int]:
+    """Bytes of a process on each node, as numa_maps counts them: memory that several map counts for each.
+    Raises GoneError, DeniedError, MalformedError."""
+    found: dict[int, int] = {}
+    for line in read_text(root.proc / str(pid) / "numa_maps").splitlines():
+        if kilobytes := _PAGE_KILOBYTES.search(line):
+            for node, pages in _PAGES_ON.findall(line):
+                amount = int(pages) * int(kilobytes[1]) * 1024
+                found[int(node)] = found.get(int(node), 0) + amount
+    return found
 
 
 def _pieces(root: Root, pid: int, nodes: Collection[int], first: int) -> Iterator[tuple[int, int]]:

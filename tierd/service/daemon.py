@@ -18,10 +18,12 @@ from tierd.core.policy import Policy
 from tierd.core.state import MissingFeature, State
 from tierd.core.text import plural
 from tierd.errors import ConfigError, TierdError, UnsupportedError
+from tierd.kernel.paths import Root
 from tierd.service import events
 from tierd.service.bus import BusService, Exported
 from tierd.service.devices import DeviceWatch, Notices
 from tierd.service.events import Event
+from tierd.service.explaining import Explanation, explain
 from tierd.service.interface import BUS_NAME, OBJECT_PATH, Manager, View, interface_xml, status_text
 from tierd.service.journal import Reporter
 from tierd.service.mailbox import Mailbox
@@ -106,7 +108,7 @@ class Daemon:
     def _make_bus(self, address: str | None) -> None:
         try:
             xml = interface_xml()
-            self._manager = Manager(self._view(), xml, self.reload)
+            self._manager = Manager(self._view(), xml, self.reload, self._explain)
             self._bus = BusService(
                 BUS_NAME,
                 (Exported(OBJECT_PATH, xml, self._manager),),
@@ -172,6 +174,10 @@ class Daemon:
         future: Future[None] = Future()
         self._mailbox.post(self._begin_reload, future)
         return future
+
+    def _explain(self, pid: int) -> Explanation:
+        """From any thread: what it reads is replaced, and never changed."""
+        return explain(Root(), pid, self._policy, self._state, time.monotonic())
 
     # The engine's news
 

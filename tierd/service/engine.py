@@ -370,6 +370,7 @@ class Engine:
             counters=self._counters,
             plan=plan_lines(plan) if plan else (),
             classes=self._classes.states,
+            fates={view.id.pid: told for view in self._placed.views if (told := self._executor.told(view))},
             processes=len(self._placed),
             cgroups=len(cgroups),
             dram_bytes=held.dram,

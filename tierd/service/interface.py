@@ -21,6 +21,7 @@ from tierd.core.text import clean
 from tierd.errors import TierdError, UnsupportedError
 from tierd.service.bus import slow
 from tierd.service.events import status_line
+from tierd.service.explaining import Explanation
 
 BUS_NAME = "org.tierd1"
 OBJECT_PATH = "/org/tierd1"
@@ -160,6 +161,27 @@ def _class(found: ClassState) -> dict[str, Any]:
     }
 
 
+def _explanation(found: Explanation) -> dict[str, Any]:
+    process = found.process
+    nodes = [
+        {"Node": GLib.Variant("u", node), "Bytes": GLib.Variant("t", amount)}
+        for node, amount in sorted(found.nodes.items())
+    ]
+    return {
+        "Pid": GLib.Variant("u", process.id.pid),
+        "Uid": GLib.Variant("u", process.uid),
+        "Command": GLib.Variant("s", clean(process.command)),
+        "Cgroup": GLib.Variant("s", clean(process.cgroup, 4096)),
+        "Class": GLib.Variant("s", clean(found.service_class)),
+        "Rule": GLib.Variant("s", clean(found.rule)),
+        "Promise": GLib.Variant("s", clean(found.promise)),
+        "Nodes": GLib.Variant("aa{sv}", nodes),
+        "Placed": GLib.Variant("b", found.placed),
+        "WhyNot": GLib.Variant("s", clean(found.why_not)),
+        "Fates": GLib.Variant("as", list(found.fates)),
+    }
+
+
 def _plan_line(line: PlanLine) -> dict[str, Any]:
     values: dict[str, Any] = {
         "Action": GLib.Variant("s", clean(line.action)),
@@ -177,6 +199,7 @@ def _plan_line(line: PlanLine) -> dict[str, Any]:
 class Manager:
     """The adaptor behind /org/tierd1. Main thread only, but for Reload, which waits in a worker.
 
+    explain(pid): looks at a process; may be called from any thread. Raises TierdError.
     reload(): begins to read the policy file again; may be called from any thread; the future ends when the
     policy is in force, or with the TierdError that says why not.
     """
@@ -184,8 +207,15 @@ class Manager:
     PropertiesChanged = signal()
     PromiseChanged = signal()
 
-    def __init__(self, view: View, xml: str, reload: Callable[[], Future[None]]) -> None:
+    def __init__(
+        self,
+        view: View,
+        xml: str,
+        reload: Callable[[], Future[None]],
+        explain: Callable[[int], Explanation],
+    ) -> None:
         self._reload = reload
+        self._explain = explain
         self._kinds, self._emitting = _members(xml)
         self._take(view)
         self._announced = self._announceable()
@@ -204,6 +234,10 @@ class Manager:
 
     def GetPlan(self) -> list[dict[str, Any]]:
         return plan_rows(self._view.state)
+
+    @slow
+    def Explain(self, pid: int) -> dict[str, Any]:
+        return _explanation(self._explain(pid))
 
     @slow
     def Reload(self) -> None:

@@ -17,7 +17,7 @@ from tierd.core.access import Heat
 from tierd.core.backoff import LONGEST_WAIT, BackOff, failed_ranges, process_keys, range_keys
 from tierd.core.heat import HotPages
 from tierd.core.model import PAGE_SIZE, ProcessView, Topology
-from tierd.core.outcome import Outcome, explain
+from tierd.core.outcome import Outcome, explain, fate
 from tierd.core.planner import ColdStock, Plan
 from tierd.errors import TierdError
 from tierd.kernel import page_calls
@@ -105,6 +105,8 @@ class Executor:
         self._refusals = BackOff()
         self._named: set[tuple[int, int]] = set()
         self._shared: dict[str, float] = {}
+        self._fates: dict[int, tuple[float, str]] = {}
+        self._down: dict[str, tuple[float, str]] = {}
         self._next_prune = 0.0
         self._huge: dict[tuple[str, int], bool] = {}  # in this round, by cgroup and target
         self._checked = 0  # pages at the beginning of the round's list that were seen to be on a slow node
@@ -118,6 +120,9 @@ class Executor:
             self._refusals.prune(now, self._placed.slots)
             self._named = {(slot, code) for slot, code in self._named if self._placed.by_slot(slot)}
             self._shared = {cgroup: until for cgroup, until in self._shared.items() if until > now}
+            self._fates = {slot: told for slot, told in self._fates.items() if self._placed.by_slot(slot)}
+            cgroups = {view.cgroup for view in self._placed.views}
+            self._down = {cgroup: told for cgroup, told in self._down.items() if cgroup in cgroups}
         return self._ready(slots, pages) & np.isin(slots, self._placed.slots)
 
     @property
@@ -125,6 +130,12 @@ class Executor:
         """Cgroups with processes of which some pages did not come up because others map them too."""
         now = self._clock()
         return frozenset(cgroup for cgroup, until in self._shared.items() if until > now)
+
+    def told(self, view: ProcessView) -> tuple[tuple[float, str], ...]:
+        """What last became of pages of the process, and of its cgroup: when, on the engine's clock, and in
+        words."""
+        found = self._fates.get(self._placed.slot_of(view.id)), self._down.get(view.cgroup)
+        return tuple(told for told in found if told)
 
     def on_slow(self, hot: HotPages, heat: Heat, slow: set[int], most: int) -> HotPages:
         """`hot` without those of its first `most` pages that are not on the nodes `slow`: new memory faults
@@ -165,6 +176,9 @@ class Executor:
         demoted_before = read_demoted(self._root)
         parts = _parts(plan, hot, topology, floor)
         self._huge.clear()
+        for step in plan.demotions:
+            words = f"{step.pages} pages of its cgroup were asked to go down: {step.reason}"
+            self._down[step.stock.cgroup] = self._clock(), words
         promoted, demoted = Outcome(), 0
         arrived: dict[tuple[int, int], list[Pages]] = {}
         asked: dict[str, int] = {}
@@ -211,7 +225,7 @@ class Executor:
         slots, pages = hot.slot[which], hot.page[which]
         checked = bool((which < self._checked).all())
         for slot in np.unique(slots).tolist():
-            chosen = pages[slots == slot]
+            chosen, rates = pages[slots == slot], hot.rate[which][slots == slot]
             view = self._placed.by_slot(slot)
             ready = self._ready(np.full(len(chosen), slot), chosen)
             total += Outcome(deferred=int((~ready).sum()) if view else len(chosen))
@@ -232,6 +246,8 @@ class Executor:
             total += result.outcome
             arrived.setdefault((slot, part.node), []).append(chosen[result.there])
             self._learn(slot, view, chosen, result)
+            if words := fate(result.outcome, float(rates.min()), float(rates.max())):
+                self._fates[slot] = self._clock(), words
         return total
 
     def make_room(self, stock: ColdStock, pages: int) -> int:
