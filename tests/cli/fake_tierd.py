@@ -64,10 +64,11 @@ VALUES: dict[str, Any] = {
             "PromotedPages": GLib.Variant("t", 7),
             "DemotedPages": GLib.Variant("t", 0),
             "Broken": GLib.Variant("s", broken),
+            "Odd": GLib.Variant("s", odd),
         }
-        for name, promise, least, broken in (
-            ("gold", "guaranteed", GIB, "class gold (guaranteed) lacks 512 MiB\x1b[2J"),
-            ("default", "", 0, ""),
+        for name, promise, least, broken, odd in (
+            ("gold", "guaranteed", GIB, "class gold (guaranteed) lacks 512 MiB\x1b[2J", ""),
+            ("default", "", 0, "", "p.yaml:9:5: classes[0]: warning: class default has no process"),
         )
     ],
     "Notices": ["region1: 512 MiB free, which no request names"],

@@ -158,6 +158,9 @@ def test_classes(serve: Serve) -> None:
         "\n"
         "Not kept:\n"
         "  - class gold (guaranteed) lacks 512 MiB\\x1b[2J\n"
+        "\n"
+        "Without a process:\n"
+        "  - p.yaml:9:5: classes[0]: warning: class default has no process\n"
     )
     gold, rest = json.loads(tierctl("list", "classes", "--json").stdout)["classes"]
     assert gold["least_bytes"] == 1 << 30 and gold["broken"] and not rest["broken"]

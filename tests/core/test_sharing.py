@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from tests.core.test_planner import dram, slow
 from tierd.core.classes import DEFAULT_CLASS, DramBound, DramShare, ServiceClass
 from tierd.core.heat import HotPages
+from tierd.core.holdings import Holding, Sharing, Spare, spare_wanted
 from tierd.core.model import PAGE_SIZE
 from tierd.core.planner import ColdStock, Observation, Plan, plan
-from tierd.core.sharing import Holding, Sharing, plan_classes
+from tierd.core.sharing import plan_classes
 
 PLENTY = 1 << 30
 GOLD = ServiceClass("gold", dram=DramShare(guaranteed=True), priority=2)
@@ -30,6 +31,7 @@ def holding(
     *,
     budget: int = PLENTY,
     coldest: float = 0.01,
+    overdue: bool = False,
 ) -> Holding:
     """A class that has so many pages here and there, and what that means for it."""
     share, memory = service_class.dram, dram + slow
@@ -41,6 +43,7 @@ def holding(
         share.most(memory * PAGE_SIZE) // PAGE_SIZE,
         budget,
         coldest,
+        overdue,
     )
 
 
@@ -71,6 +74,20 @@ def stock(service_class: ServiceClass, pages: int, rate: float = 0.01, sequence:
 
 def seen(hot: HotPages, *cold: ColdStock, room: int = 0, budget: int = PLENTY) -> Observation:
     return Observation(hot, cold, (dram(room),), (slow(1 << 20),), budget)
+
+
+def spare(**pages: int) -> Spare:
+    """So many pages of the classes `c1`, `c2` and so on, all of node 0, to go to node 1."""
+    slots = np.repeat([int(name[1:]) for name in pages], list(pages.values())).astype(np.int64)
+    node = np.zeros(len(slots), dtype=np.int16)
+    return Spare(slots, np.arange(len(slots), dtype=np.uint64), node, node + np.int16(1))
+
+
+def pushed(plan: Plan) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for step in plan.pushes:
+        found[step.service_class] += len(step.pages)
+    return dict(found)
 
 
 def promoted(plan: Plan, hot: HotPages) -> Counter[int]:
@@ -118,6 +135,59 @@ def test_what_cannot_go_down_for_want_of_cold_pages_is_said() -> None:
     assert (found.demote_pages, found.unmet) == (30, 20)
     found = plan_classes(seen(hot(), stock(BRONZE, 30), budget=10), sharing(holding(BRONZE, 150, 850)))
     assert (found.demote_pages, found.unmet) == (10, 0), "the budget is no want of cold pages"
+
+
+def test_what_is_too_much_for_long_goes_down_whatever_its_use() -> None:
+    cold, class_ = stock(BRONZE, 30), holding(BRONZE, 150, 850, overdue=True)
+    found = plan_classes(seen(hot(), cold), sharing(class_), spare(c1=45))
+    assert (pushed(found), demoted(found), found.unmet) == ({"bronze": 45}, {"bronze": 5}, 0)
+    (push,) = found.pushes
+    assert (push.slot, push.dram, push.slow, push.pages.tolist()) == (1, 0, 1, list(range(45)))
+    assert push.reason == "class bronze has more DRAM than max 10%" and found.demote_pages == 50
+    assert not found.reason
+    found = plan_classes(seen(hot(), budget=20), sharing(class_), spare(c1=200))
+    assert pushed(found) == {"bronze": 20}
+
+
+def test_what_is_owed_for_long_comes_up_whatever_others_use() -> None:
+    pages = hot(c1=[0.0] * 300)
+    classes = sharing(
+        holding(GOLD, 700, 300, overdue=True), holding(SILVER, 400, 600), holding(DEFAULT_CLASS, 150, 100)
+    )
+    cold = stock(SILVER, 60)
+    found = plan_classes(seen(pages, cold, room=20), classes, spare(c2=500, c3=500))
+    assert pushed(found) == {"silver": 100, "default": 150}, (
+        "the lowest priority first, and no promise broken"
+    )
+    assert promoted(found, pages) == {1: 270} and not demoted(found)
+    assert "class gold is owed DRAM" in found.pushes[0].reason
+    found = plan_classes(seen(pages, room=20, budget=100), classes, spare(c2=500, c3=500))
+    assert sum(pushed(found).values()) + found.promote <= 100 and found.promote >= 40
+
+
+def test_what_is_owed_waits_for_cold_pages_first() -> None:
+    pages = hot(c1=[0.0] * 300)
+    classes = sharing(holding(GOLD, 700, 300), holding(DEFAULT_CLASS, 150, 100))
+    found = plan_classes(seen(pages, stock(DEFAULT_CLASS, 40)), classes, spare(c2=150))
+    assert not found.pushes and promoted(found, pages) == {1: 40}
+
+
+@pytest.mark.parametrize(
+    ("overdue", "room", "wanted"),
+    [
+        ((False, False, False), 0, {}),
+        ((False, True, False), 0, {1: 50}),
+        ((True, False, False), 1000, {}),
+        ((True, False, False), 60, {2: 40}),
+        ((True, False, False), 0, {2: 80, 1: 20}),
+        ((True, True, False), 0, {1: 50, 2: 50}),
+    ],
+)
+def test_who_may_have_to_give_pages_up(overdue: tuple[bool, ...], room: int, wanted: dict[int, int]) -> None:
+    gold = holding(GOLD, 300, 100, overdue=overdue[0])
+    bronze = holding(replace(BRONZE, priority=1), 150, 850, overdue=overdue[1])
+    rest = holding(DEFAULT_CLASS, 80, 10, overdue=overdue[2])
+    assert spare_wanted(sharing(gold, bronze, rest), room) == wanted
 
 
 def test_a_class_at_its_max_swaps_with_itself_and_has_no_room() -> None:
@@ -217,6 +287,8 @@ rates = st.lists(st.sampled_from([0.0, 0.02, 0.5, 3.0, 40.0]), max_size=60)
     st.tuples(counts, counts),
     st.tuples(rates, rates, rates, rates),
     st.tuples(counts, counts, counts, counts),
+    st.tuples(st.booleans(), st.booleans(), st.booleans(), st.booleans()),
+    st.tuples(counts, counts, counts, counts),
     st.integers(-50, 200),
     st.integers(0, 600),
 )
@@ -227,34 +299,43 @@ def test_nobody_loses_what_is_promised_or_gets_more_than_allowed(
     rest: tuple[int, int],
     used: tuple[list[float], ...],
     cold: tuple[int, ...],
+    overdue: tuple[bool, ...],
+    whole: tuple[int, ...],
     room: int,
     budget: int,
 ) -> None:
     holdings = [
-        holding(service_class, *held)
-        for service_class, held in zip(
-            (GOLD, SILVER, BRONZE, DEFAULT_CLASS), (gold, silver, bronze, rest), strict=True
+        holding(service_class, *held, overdue=late)
+        for service_class, held, late in zip(
+            (GOLD, SILVER, BRONZE, DEFAULT_CLASS), (gold, silver, bronze, rest), overdue, strict=True
         )
     ]
+    # what is cold and what is spare may be the same pages: those of each class are split
+    cold = tuple(
+        min(pages, held.dram - min(other, held.dram))
+        for pages, other, held in zip(cold, whole, holdings, strict=True)
+    )
+    some = spare(**{f"c{n}": min(many, holdings[n - 1].dram) for n, many in enumerate(whole, 1)})
     pages = hot(**{f"c{n}": many[: holdings[n - 1].slow] for n, many in enumerate(used, 1)})
     stocks = [
         stock(held.service_class, min(held.dram, pages_), rate)
         for held, pages_, rate in zip(holdings, cold, (0.01, 0.3, 0.02, 4.0), strict=True)
     ]
-    found = plan_classes(seen(pages, *stocks, room=room, budget=budget), sharing(*holdings))
+    found = plan_classes(seen(pages, *stocks, room=room, budget=budget), sharing(*holdings), some)
     came, went = promoted(found, pages), demoted(found)
+    assert all(went[name] <= stocks[place].pages for place, name in enumerate(("gold", "silver", "bronze")))
+    went.update(pushed(found))
     which = np.concatenate([step.which for step in found.promotions] or [np.empty(0, dtype=np.int64)])
     assert len(set(which.tolist())) == len(which) == found.promote <= found.wanted
     assert found.promote + found.demote_pages <= budget
     for place, held in enumerate(holdings, 1):
         name = held.service_class.name
-        assert went[name] <= stocks[place - 1].pages
         after = held.dram + came[place] - went[name]
         assert after >= min(held.dram, held.least), name
         assert after <= max(held.dram, held.most), name
     if found.promote:
         assert found.promote - found.demote_pages <= max(0, room)
-    assert bool(found.reason) == (not found.promotions and not found.demotions)
+    assert bool(found.reason) == (not found.promotions and not found.demotions and not found.pushes)
 
 
 @pytest.mark.parametrize("pages", [0, 3])

@@ -66,6 +66,39 @@ def test_it_goes_on_where_it_stopped(pages: set[int], monkeypatch: pytest.Monkey
     assert not len(none.pages) and none.next, "no time, and more to look at"
 
 
+def test_what_its_owner_has_placed_is_left_out(pages: set[int], tmp_path: Path) -> None:
+    """A mapping under mbind(2), in hugetlbfs, or locked, as the kernel would show this one."""
+
+    def found(numa_maps: str, status: str = "VmLck:\t 0 kB", smaps: str = "") -> set[int]:
+        machine = Machine(tmp_path).write()
+        machine.add_process(os.getpid(), "/a", start=own().start)
+        for name, text in (("numa_maps", numa_maps), ("status", status), ("smaps", smaps)):
+            machine.put(f"proc/{os.getpid()}/{name}", text + "\n")
+        for name in ("maps", "pagemap"):
+            link = machine.root.proc / str(os.getpid()) / name
+            link.unlink(missing_ok=True)
+            link.symlink_to(f"/proc/self/{name}")
+        seen = pages_on(machine.root, own(), {0}, first=0, most=1 << 30, seconds=30).pages
+        return set(seen.tolist()) & pages
+
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    held = next(line for line in maps if _spans(line, min(pages)))
+    start = int(held.split("-")[0], 16)
+    assert found(f"{start:x} default anon=9 N0=9") == pages == found(f"{start:x} local N0=9")
+    assert not found(f"{start:x} bind:0 anon=9 N0=9") and not found(f"{start:x} prefer:0 N0=9")
+    assert not found(f"{start:x} default file=/x huge dirty=1 N0=1")
+    assert found(f"{start:x} default file=/huge N0=1") == pages
+    locked = "VmLck:\t  8 kB"
+    lines = f"1-2 r--p 0 00:00 0\nRss: 4 kB\nVmFlags: rd lo\n{held}\nRss: 4 kB\nVmFlags: rd wr"
+    assert found(f"{start:x} default N0=9", locked, lines) == pages
+    assert not found(f"{start:x} default N0=9", locked, f"{lines} lo ac")
+
+
+def _spans(line: str, page: int) -> bool:
+    start, end = (int(word, 16) // mmap.PAGESIZE for word in line.split()[0].split("-"))
+    return start <= page < end
+
+
 def test_bytes_by_node_are_those_of_numa_maps(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.put(

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.kernel.fixtures import MIB, Machine, numa_stat
-from tierd.core.classes import DEFAULT_CLASS, ClassRule, DramBound, DramShare, ServiceClass
+from tierd.core.classes import DEFAULT_CLASS, ClassRule, DramBound, DramShare, Place, ServiceClass
 from tierd.core.heat import HotPages
+from tierd.core.holdings import Spare
 from tierd.core.model import PAGE_SIZE, ProcessId, Topology
 from tierd.core.planner import ColdStock, Observation, Plan
 from tierd.core.policy import ProcessSelection
 from tierd.core.text import size
-from tierd.errors import ConfigError, GoneError
-from tierd.kernel.paths import Root
-from tierd.kernel.residence import Resident
+from tierd.errors import ConfigError
 from tierd.kernel.topology import read_topology
 from tierd.service import class_shares
-from tierd.service.class_shares import LITTLE, MOST_FOUND, USERS_SECONDS, ClassShares
+from tierd.service.class_shares import LITTLE, PATIENCE, USERS_SECONDS, ClassShares
 from tierd.service.moving import Moved
 from tierd.service.placed import PlacedProcesses
 
@@ -73,10 +71,6 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
-def anything(slots: object, pages: np.ndarray) -> np.ndarray:
-    return np.ones(len(pages), dtype=np.bool_)
-
-
 def test_each_class_has_what_its_cgroups_have(bench: Bench) -> None:
     assert bench.held("gold") == (90, 10, 100, 100)
     assert bench.held("silver") == (10, 90, 30, 100)
@@ -110,7 +104,6 @@ def test_without_classes_nothing_is_read_and_nothing_changes(bench: Bench) -> No
     bench.look()
     assert not bench.shares.active and not bench.shares.pending
     assert not bench.shares.guaranteed("/gold.slice/a") and bench.shares.least(3.0) == 3.0
-    assert bench.shares.with_owed(NOTHING, {1}, anything) is NOTHING
     bench.shares.adopt(CLASSES)
     assert bench.shares.least(3.0) < 1
 
@@ -124,54 +117,24 @@ def test_a_little_too_much_or_too_little_is_no_reason_for_a_round(bench: Bench) 
     assert not bench.shares.pending
 
 
-Finder = Callable[..., Resident]
+def test_what_stays_off_for_long_is_overdue(bench: Bench) -> None:
+    def overdue() -> list[str]:
+        return [h.service_class.name for h in bench.shares.sharing.holdings if h.overdue]
 
-
-def finding(pages: dict[int, list[int]], asked: list[tuple[int, int, int]]) -> Finder:
-    """In the place of pages_on: so many pages of each process lie on the slow nodes."""
-
-    def find(
-        root: Root, process: ProcessId, nodes: set[int], *, first: int, most: int, seconds: float
-    ) -> Resident:
-        assert nodes == {1}
-        asked.append((process.pid, first, most))
-        if process.pid not in pages:
-            raise GoneError("it ended")
-        left = [page for page in pages[process.pid] if page >= first]
-        return Resident(np.array(left[:most], dtype=np.uint64), left[most] if len(left) > most else 0)
-
-    return find
-
-
-def test_what_is_owed_is_looked_up_for_those_who_lack_it_alone(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[int, int, int]] = []
-    monkeypatch.setattr(
-        class_shares, "pages_on", finding({1: list(range(10, 30)), 2: list(range(500, 20_000))}, asked)
-    )
-    gold, silver = bench.slot(1), bench.slot(2)
-    hot = HotPages(
-        np.array([silver, gold]), np.array([500, 11], np.uint64), np.array([9.0, 3.0]), np.zeros(2, np.int16)
-    )
-    found = bench.shares.with_owed(hot, [1], lambda slots, pages: pages != 12)
-    assert [pid for pid, _, _ in asked] == [1, 2]
-    assert asked[0][2] == 10 * MIB // PAGE_SIZE and asked[1][2] == 20 * MIB // PAGE_SIZE
-    assert found.page[:2].tolist() == [500, 11] and found.rate[:3].tolist() == [9.0, 3.0, 0.0]
-    of_gold = found.page[(found.slot == gold) & (found.rate == 0)]
-    assert of_gold.tolist() == [page for page in range(10, 30) if page not in (11, 12)]
-    assert len(found) == 2 + 18 + 20 * MIB // PAGE_SIZE - 1
-    bench.shares.with_owed(hot, [1], anything)
-    assert asked[3] == (2, 500 + 20 * MIB // PAGE_SIZE, 20 * MIB // PAGE_SIZE), "it goes on where it was"
-
-
-def test_a_round_looks_up_so_many_and_no_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.hold(2, "/silver", 0, total=800)
+    assert overdue() == []
+    bench.now += PATIENCE - 0.1
+    bench.hold(2, "/silver", 30)
     bench.look()
-    asked: list[tuple[int, int, int]] = []
-    monkeypatch.setattr(class_shares, "pages_on", finding({2: list(range(1 << 17))}, asked))
-    assert len(bench.shares.with_owed(NOTHING, [1], anything)) == MOST_FOUND
-    assert asked[0][0] == 1, "and one that ended is passed over"
+    assert overdue() == []
+    bench.now += 0.1
+    bench.hold(2, "/silver", 20)
+    bench.look()
+    assert overdue() == ["gold", "bronze"], "silver is short anew"
+    bench.now += PATIENCE
+    bench.hold(1, "/gold.slice/a", 100)
+    bench.hold(3, "/x", 10 + LITTLE * PAGE_SIZE // MIB, command=b"bronze")
+    bench.look()
+    assert overdue() == ["silver"]
 
 
 def stock(cgroup: str, pages: int) -> ColdStock:
@@ -181,7 +144,7 @@ def stock(cgroup: str, pages: int) -> ColdStock:
 def planned(bench: Bench, hot: HotPages, *cold: ColdStock) -> Plan:
     topology = read_topology(bench.machine.root)
     seen = Observation(hot, cold, topology.dram, topology.slow, 1 << 30)
-    return bench.shares.plan(seen, lambda cgroups: 0.01)
+    return bench.shares.plan(seen, Spare.none(), lambda cgroups: 0.01)
 
 
 def test_the_plan_keeps_to_what_classes_may_have(bench: Bench) -> None:
@@ -202,13 +165,16 @@ def test_a_class_pays_for_what_is_moved_of_it(bench: Bench) -> None:
     assert planned(bench, pages).promote == 8 * MIB // PAGE_SIZE
     bench.shares.account(
         Moved(
-            demoted=10_511, arrived={(silver, 0): pages.page[:1024]}, asked={"/silver": 512, "/rest": 9999}
+            demoted=10_511,
+            arrived={(silver, 0): pages.page[:1024]},
+            asked={"/silver": 512, "/rest": 9999},
+            pushed={silver: 100, 77: 5},
         )
     )
     bench.look()
-    assert planned(bench, pages).promote == 8 * MIB // PAGE_SIZE - 1024 - 512
+    assert planned(bench, pages).promote == 8 * MIB // PAGE_SIZE - 1024 - 512 - 100
     shown = {found.name: (found.promoted_pages, found.demoted_pages) for found in bench.shares.states}
-    assert shown == {"gold": (0, 0), "silver": (1024, 512), "bronze": (0, 0), "default": (0, 9999)}
+    assert shown == {"gold": (0, 0), "silver": (1024, 612), "bronze": (0, 0), "default": (0, 9999)}
 
 
 def test_what_is_shown_says_what_is_missing(bench: Bench) -> None:
@@ -236,6 +202,24 @@ def test_a_policy_that_promises_too_much_is_refused_with_the_sum(bench: Bench) -
     assert bench.held("silver")[2] == 30, "the older one goes on"
     bench.shares.check(CLASSES, "p.yaml", topology, 0)
     bench.shares.check((much, DEFAULT_CLASS), "p.yaml", Topology(()), 0)
+
+
+def test_a_class_that_nobody_has_is_odd_until_somebody_has_it(bench: Bench) -> None:
+    def odd() -> dict[str, str]:
+        return {found.name: found.odd for found in bench.shares.states if found.odd}
+
+    place = Place(9, 5, "classes[1]")
+    late = ServiceClass("late", (ClassRule(unit="late.service"),), DramShare(), place=place)
+    bench.shares.adopt((GOLD, late, DEFAULT_CLASS), "p.yaml")
+    bench.look()
+    words = "class late has no process: none that is placed matches unit: late.service"
+    assert odd() == {"late": f"p.yaml:9:5: classes[1]: warning: {words}"}
+    bench.hold(5, "/late.service", 10)
+    bench.look()
+    assert odd() == {}
+    (bench.machine.root.cgroup / "late.service/cgroup.procs").write_text("")
+    bench.look()
+    assert odd() == {}, "it was no mistake"
 
 
 def test_users_who_come_later_are_found(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

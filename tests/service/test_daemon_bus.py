@@ -86,6 +86,7 @@ def test_properties(daemon: DaemonProgram) -> None:
                 "PromotedPages": 9,
                 "DemotedPages": 0,
                 "Broken": "",
+                "Odd": "",
             }
         ],
         "Notices": [],

@@ -47,6 +47,15 @@ def test_a_bad_policy_is_refused_and_the_older_one_stays(daemon: DaemonProgram) 
     assert (shown["ConfigState"], shown["ConfigProblems"]) == ("current", [])
 
 
+def test_what_is_odd_about_a_policy_is_told_and_it_is_in_force(daemon: DaemonProgram) -> None:
+    daemon.policy.write_text(POLICY + "classes:\n  - {name: gold, match: [{user: nobody-there}]}\n")
+    daemon.call("Reload")
+    assert daemon.properties()["ConfigState"] == "current"
+    odd = daemon.event("policy-odd")
+    assert odd["PRIORITY"] == "4" and odd["TIERD_POLICY_WARNING"] == odd["MESSAGE"]
+    assert odd["MESSAGE"].startswith(f"{daemon.policy}:") and "no user `nobody-there`" in odd["MESSAGE"]
+
+
 def test_reload_over_the_bus_answers_with_every_problem(daemon: DaemonProgram) -> None:
     daemon.policy.write_text(BAD)
     with pytest.raises(GLib.Error) as caught:

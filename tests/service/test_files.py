@@ -72,7 +72,7 @@ def test_journalctl_takes_the_catalog(tmp_path: Path) -> None:
 
 def test_the_interface_is_well_formed_and_documented() -> None:
     interface = Gio.DBusNodeInfo.new_for_xml(interface_xml()).lookup_interface(INTERFACE)
-    assert [method.name for method in interface.methods] == ["GetPlan", "Reload"]
+    assert [method.name for method in interface.methods] == ["GetPlan", "Explain", "Reload"]
     for prop in interface.properties:
         assert "(" not in prop.signature, f"{prop.name}: no tuples, a{{sv}} can grow"
     assert "--" not in re.sub(

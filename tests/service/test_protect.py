@@ -13,7 +13,7 @@ from tests.kernel.fixtures import MIB, Machine, numa_stat
 from tests.service.conftest import Bus, Program, wait_for
 from tierd.core.classes import DEFAULT_CLASS, ClassRule, DramShare, ServiceClass
 from tierd.core.policy import EngineMode, EnginePolicy, Policy, ProcessMatch, ProcessSelection
-from tierd.core.protection import UnitMemory
+from tierd.core.protection import LAST, UnitMemory
 from tierd.core.state import ClassState, State
 from tierd.errors import DeniedError, MalformedError, TierdError
 from tierd.service import protect as program
@@ -103,15 +103,18 @@ def test_when_tierd_stops_or_only_looks_all_is_as_before(
     assert bench.gold == UnitMemory()
 
 
-def test_what_is_not_all_in_dram_yet_waits(bench: Bench, said: list[tuple[str, str]]) -> None:
-    bench.hold("/gold.slice", {0: 100 * MIB, 1: MIB})
+def test_where_much_is_not_in_dram_yet_it_comes_up_page_by_page_first(
+    bench: Bench, said: list[tuple[str, str]]
+) -> None:
+    bench.hold("/gold.slice", {0: 100 * MIB, 1: LAST + MIB})
     bench.run(policy(GOLD))
     assert bench.gold == UnitMemory()
-    bench.hold("/gold.slice", {0: 101 * MIB, 1: 0})
+    bench.hold("/gold.slice", {0: 101 * MIB, 1: LAST})
     bench.run(policy(GOLD))
-    bench.hold("/gold.slice", {0: 150 * MIB, 1: MIB})
+    assert bench.gold == UnitMemory(frozenset({0}), 128 * MIB)
+    bench.hold("/gold.slice", {0: 110 * MIB, 1: 2 * LAST})
     bench.run(policy(GOLD))
-    assert bench.gold == UnitMemory(frozenset({0}), 160 * MIB), "once it is, it stays so"
+    assert bench.gold == UnitMemory(frozenset({0}), 144 * MIB), "once it is protected, it stays so"
 
 
 def test_rules_for_commands_and_excluded_units_protect_nothing(bench: Bench) -> None:
@@ -192,12 +195,12 @@ def test_the_daemon_says_when(tmp_path: Path) -> None:
         trigger.update(State(classes=classes))
         return (path.stat().st_mtime_ns, path.read_text()) != before
 
-    gold = ClassState("gold", guaranteed=True, dram_bytes=100 * MIB, slow_bytes=MIB)
-    assert not told() and not told(gold), "not all in DRAM yet"
+    gold = ClassState("gold", guaranteed=True, dram_bytes=100 * MIB, slow_bytes=LAST + 1)
+    assert not told() and not told(gold), "much is not in DRAM yet"
     assert not told(ClassState("silver", dram_bytes=MIB)), "nothing is guaranteed"
-    gold = replace(gold, slow_bytes=0)
-    assert told(gold) and path.read_text() == "gold\n" and not told(gold)
-    assert not told(replace(gold, slow_bytes=MIB)), "it is being brought up, and stays protected"
+    gold = replace(gold, slow_bytes=LAST)
+    assert told(gold) and path.read_text() == "gold\n" and not told(replace(gold, slow_bytes=0))
+    assert not told(replace(gold, slow_bytes=LAST + 1)), "it is being brought up, and stays protected"
     assert told(replace(gold, dram_bytes=200 * MIB)), "it has grown"
     assert told() and not told(), "the policy guarantees nothing any more"
     ProtectionTrigger(tmp_path / "none" / "protect").update(State(classes=(gold,)))

@@ -139,7 +139,9 @@ def classes(found: Sequence[Mapping[str, Any]], style: Style) -> str:
             )
         )
     broken = [str(one["broken"]) for one in found if one["broken"]]
-    return "\n".join([*table(rows, "llrrrrrrr", style), *_sentences("Not kept:", broken, style)])
+    odd = [str(one["odd"]) for one in found if one["odd"]]
+    lines = [*_sentences("Not kept:", broken, style), *_sentences("Without a process:", odd, style)]
+    return "\n".join([*table(rows, "llrrrrrrr", style), *lines])
 
 
 def explanation(found: Mapping[str, Any], style: Style) -> str:

@@ -107,6 +107,19 @@ class Demotion:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Push:
+    """Send pages of one process down, whatever their use. service_class: whose they are. slot: of the
+    process. pages: their numbers. dram: the node they lie on. slow: the one they go to."""
+
+    service_class: str
+    slot: int
+    pages: npt.NDArray[np.uint64]
+    dram: int
+    slow: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Promotion:
     """Promote pages to one node. which: their places in `Observation.hot`, hottest first."""
 
@@ -117,7 +130,7 @@ class Promotion:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A round's work. promote, demote_pages: base pages of all promotions, and of all demotions.
+    """A round's work. promote, demote_pages: base pages of all promotions, and of all demotions and pushes.
 
     wanted: hot pages worth moving, whether or not there is room or budget for them now. held: why less than
     that is done, empty when nothing is held back. limited: whether it is the budget that holds them.
@@ -138,6 +151,7 @@ class Plan:
     held: str = ""
     limited: bool = False
     demote_pages: int = field(default=0)
+    pushes: tuple[Push, ...] = ()
 
 
 @dataclass(slots=True)

@@ -15,6 +15,9 @@ from tierd.core.text import clean, size
 
 STEP: Final = 16 << 20
 """Bytes to which a minimum is rounded up, so that it does not follow each page."""
+LAST: Final = 16 << 20
+"""Bytes on slow nodes that are left to the kernel, which moves all of a unit's in one go when its nodes are
+set: of processes that are too small to be placed, and of memory that several processes map."""
 UNIT_ENDINGS: Final = (".slice", ".scope", ".service")
 
 

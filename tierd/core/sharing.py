@@ -8,20 +8,23 @@ Pure. Each step is a plan of core/planner.py over a part of what was seen. In tu
 3. What is left is lent by priority: within one, pages compete by their rates, and all of it comes before any
    use that a lower one has for it.
 4. A class that can have no more, or only what nobody may take from it, still swaps with itself.
+
+Where a class has had too much, or too little, for long, what is to go down goes whatever its use: where all
+of a class is used all the time, the kernel knows no cold pages of it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from tierd.core.classes import ServiceClass
 from tierd.core.heat import HotPages
+from tierd.core.holdings import Sharing, Spare
 from tierd.core.model import PAGE_SIZE, Node
 from tierd.core.planner import (
     ColdStock,
@@ -30,9 +33,11 @@ from tierd.core.planner import (
     Places,
     Plan,
     Promotion,
+    Push,
     balance_pages,
     floor_bytes,
     plan,
+    room_pages,
     slow_room_pages,
 )
 
@@ -40,49 +45,10 @@ UNCONTESTED: Final = 1e-12
 """Uses a second that a page counts for where its class has no say: any use of another is more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """What a class has and may have, in base pages. dram, slow: what it has there. least: of DRAM, what
-    nobody may take. most: what it may have. budget: what may be moved of it in this round. coldest: uses a
-    second expected of its coldest pages in DRAM, as `Observation.coldest`."""
-
-    service_class: ServiceClass
-    dram: int
-    slow: int
-    least: int
-    most: int
-    budget: int
-    coldest: float
-
-    @property
-    def lack(self) -> int:
-        return max(0, min(self.least, self.dram + self.slow) - self.dram)
-
-    @property
-    def excess(self) -> int:
-        return max(0, self.dram - self.most)
-
-
-@dataclass(frozen=True, slots=True)
-class Sharing:
-    """Who has what. holdings: in the order in which promises are served. of_slot, of_cgroup: the place of a
-    process's, and of a cgroup's class among them."""
-
-    holdings: tuple[Holding, ...]
-    of_slot: Mapping[int, int]
-    of_cgroup: Mapping[str, int]
-
-    def classes_of(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """For each slot the place of its class, -1 for what is placed no more."""
-        known, place = np.unique(slots, return_inverse=True)
-        found = np.array([self.of_slot.get(slot, -1) for slot in known.tolist()], dtype=np.int64)
-        return found[place] if len(found) else np.empty(0, dtype=np.int64)
-
-
-def plan_classes(seen: Observation, sharing: Sharing) -> Plan:
-    """The best use of this round's budget within what the classes may have. Called by the engine and by
-    `tierctl plan`, where the policy has classes."""
-    return _Round(seen, sharing).plan()
+def plan_classes(seen: Observation, sharing: Sharing, spare: Spare | None = None) -> Plan:
+    """The best use of this round's budget within what the classes may have. spare: what may go down whatever
+    its use, for what is overdue. Called by the engine, where the policy has classes."""
+    return _Round(seen, sharing, Spare.none() if spare is None else spare).plan()
 
 
 @dataclass(slots=True)
@@ -91,15 +57,18 @@ class _Round:
 
     seen: Observation
     sharing: Sharing
+    spare: Spare
     stocks: dict[ColdStock, int] = field(init=False)
     gained: Counter[int] = field(default_factory=Counter)
     given: Counter[int] = field(default_factory=Counter)
     room: Counter[int] = field(default_factory=Counter)
     unmet: int = 0
     demotions: list[Demotion] = field(default_factory=list)
+    pushes: list[Push] = field(default_factory=list)
     promotions: list[Promotion] = field(default_factory=list)
     steps: list[Plan] = field(default_factory=list)
     classes: npt.NDArray[np.int64] = field(init=False)
+    spare_classes: npt.NDArray[np.int64] = field(init=False)
     waiting: npt.NDArray[np.bool_] = field(init=False)
     wanted: npt.NDArray[np.bool_] = field(init=False)
     urgent: npt.NDArray[np.bool_] = field(init=False)
@@ -107,6 +76,7 @@ class _Round:
     def __post_init__(self) -> None:
         self.stocks = {stock: stock.pages for stock in self.seen.cold}
         self.classes = self.sharing.classes_of(self.seen.hot.slot)
+        self.spare_classes = self.sharing.classes_of(self.spare.slot)
         self.waiting = self.classes >= 0
         self.wanted = np.zeros(len(self.classes), dtype=np.bool_)
         self.urgent = np.zeros(len(self.classes), dtype=np.bool_)
@@ -148,9 +118,6 @@ class _Round:
     def _headroom(self, number: int) -> int:
         return max(0, self.sharing.holdings[number].most - self._has(number))
 
-    def _priority(self, number: int) -> int:
-        return self.sharing.holdings[number].service_class.priority
-
     def _owner(self, stock: ColdStock) -> int:
         return self.sharing.of_cgroup.get(stock.cgroup, -1)
 
@@ -177,6 +144,7 @@ class _Round:
         pages = min(
             holding.excess, self._allowed(number), self.budget, slow_room_pages(self._slow_as_left())
         )
+        pages -= self._push(number, pages, words)
         for stock in self._stocks_of(number, pages):
             self._demote(stock, stock.pages, words, enforced=True)
             pages -= stock.pages
@@ -184,25 +152,52 @@ class _Round:
 
     def _serve(self, number: int) -> None:
         """Bring the class what it lacks. What it has itself is none of what makes room for it."""
+        which = self._pages_of(number, min(self._lack(number), self._allowed(number)))
+        service_class = self.sharing.holdings[number].service_class
+        words = f"class {service_class.name} is owed DRAM: {service_class.dram.words}"
+        if self.sharing.holdings[number].overdue:
+            self._push_others(number, len(which), words)
         stocks = []
         for other in range(len(self.sharing.holdings)):
             if other != number:
                 # the lowest priority first, and the coldest of it; nobody's rate is a match for a promise
-                rank = self._priority(other)
+                rank = self.sharing.priority(other)
                 found = self._stocks_of(other, min(self._surplus(other), self._allowed(other)))
                 stocks += [(rank, stock.rate, stock) for stock in found]
         stocks.sort(key=lambda entry: entry[:2])
         ranked = [replace(stock, rate=float(place)) for place, (_, _, stock) in enumerate(stocks, 1)]
-        which = self._pages_of(number, min(self._lack(number), self._allowed(number)))
-        service_class = self.sharing.holdings[number].service_class
-        words = f"class {service_class.name} is owed DRAM: {service_class.dram.words}"
         self._step(which, ranked, np.full(len(which), np.inf), words=words)
+
+    def _push_others(self, number: int, pages: int, words: str) -> None:
+        """Make room for so many pages of the class, by what others have more than theirs."""
+        short = pages - room_pages(
+            tuple(self._as_left(node, True) for node in self.seen.dram), self.seen.floor
+        )
+        for other in sorted(range(len(self.sharing.holdings)), key=self.sharing.priority):
+            # what goes down and what comes up for it are both of this round's budget
+            short = min(short, self.budget // 2, slow_room_pages(self._slow_as_left()))
+            if other != number and short > 0:
+                short -= self._push(other, min(short, self._surplus(other), self._allowed(other)), words)
+
+    def _push(self, number: int, pages: int, words: str) -> int:
+        """Send so many of the class's spare pages down, as far as there are. Returns how many."""
+        which = np.flatnonzero(self.spare_classes == number)[: max(0, pages)]
+        self.spare_classes[which] = -1
+        name = self.sharing.holdings[number].service_class.name
+        ways = np.stack([self.spare.slot[which], self.spare.dram[which], self.spare.slow[which]], axis=1)
+        for way in np.unique(ways, axis=0):
+            chosen = self.spare.page[which[(ways == way).all(axis=1)]]
+            slot, dram, slow = way.tolist()
+            self.pushes.append(Push(name, slot, chosen, dram, slow, words))
+            self.room[dram] += len(chosen)
+        self.given[number] += len(which)
+        return len(which)
 
     def _lend(self, priority: int) -> None:
         """The DRAM that is nobody's due, to all of one priority."""
         pages, stocks, coldest = [], list[ColdStock](), [float(np.inf)]
         for number, holding in enumerate(self.sharing.holdings):
-            rank = self._priority(number)
+            rank = self.sharing.priority(number)
             if rank > priority:
                 continue
             found = self._stocks_of(number, min(self._surplus(number), self._allowed(number)))
@@ -287,10 +282,11 @@ class _Round:
         promote = sum(len(step.which) for step in self.promotions)
         wanted = max(promote, int(self.wanted.sum()))
         reason = ""
-        if not self.promotions and not self.demotions:
+        if not self.promotions and not self.demotions and not self.pushes:
             reason = _first(step.reason for step in self.steps) or "no class has a page that may go up"
         return Plan(
             demotions=tuple(self.demotions),
+            pushes=tuple(self.pushes),
             promotions=tuple(self.promotions),
             promote=promote,
             wanted=wanted,
@@ -300,7 +296,8 @@ class _Round:
             reason=reason,
             held=_first(step.held for step in self.steps) if promote < wanted else "",
             limited=any(step.limited for step in self.steps),
-            demote_pages=sum(step.pages for step in self.demotions),
+            demote_pages=sum(step.pages for step in self.demotions)
+            + sum(len(step.pages) for step in self.pushes),
         )
 
 

@@ -84,7 +84,8 @@ class ClassState:
     its memory is to be there. priority: for spare DRAM. processes: that are placed.
     dram_bytes, slow_bytes: its anonymous memory and tmpfs in each kind of tier. least_bytes, most_bytes: of
     DRAM, what is kept for it, and what it may have. promoted_pages, demoted_pages: since the policy was
-    adopted. broken: what is missing of the promise, in a sentence; empty when it is kept.
+    adopted. broken: what is missing of the promise, in a sentence; empty when it is kept. odd: that no
+    process has the class, with the place in the policy; empty when some have, or had since it was adopted.
     """
 
     name: str
@@ -99,6 +100,7 @@ class ClassState:
     demoted_pages: int = 0
     broken: str = ""
     guaranteed: bool = False
+    odd: str = ""
 
 
 @dataclass(frozen=True, slots=True)

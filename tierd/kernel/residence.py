@@ -27,7 +27,13 @@ _PIECE: Final = 1 << 15
 _PRESENT: Final = np.uint64(1 << 63)
 """Documentation/admin-guide/mm/pagemap.rst"""
 _MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) ", re.MULTILINE)
-_ON_NODES = re.compile(r"^([0-9a-f]+) (.*)$", re.MULTILINE)
+_ON_NODES = re.compile(r"^([0-9a-f]+) (\S+) (.*)$", re.MULTILINE)
+_ANYWHERE = ("default", "local")
+"""Memory policies of numa_maps under which nobody has said on which nodes the pages are to lie."""
+_LOCKED = re.compile(r"^VmLck:\s+(\d+) kB$", re.MULTILINE)
+_LOCKED_MAPPING = re.compile(
+    r"^([0-9a-f]+)-[0-9a-f]+ [^\n]*\n(?:[A-Z][^\n]*\n)*?VmFlags:[^\n]* lo\b", re.MULTILINE
+)
 _NODE = re.compile(r"\bN(\d+)=")
 _PAGES_ON = re.compile(r"\bN(\d+)=(\d+)")
 _PAGE_KILOBYTES = re.compile(r"\bkernelpagesize_kB=(\d+)")
@@ -46,9 +52,11 @@ def pages_on(
     root: Root, process: ProcessId, nodes: Collection[int], *, first: int, most: int, seconds: float
 ) -> Resident:
     """The pages of `process` from number `first` on that lie on `nodes`: about `most`, or what is found in
-    about `seconds`. numa_maps tells which mappings have any there, move_pages(2) which pages.
+    about `seconds`. numa_maps tells which mappings have any there, move_pages(2) which pages. Without those
+    whose place the owner has chosen: mbind(2), numactl, mlock(2), hugetlbfs.
 
-    Raises GoneError when it has ended, DeniedError. Called by the engine for what a class is owed.
+    Raises GoneError when it has ended, DeniedError. Called by the engine for what a class is owed, and for
+    what it has too much.
     """
     begun, found, count = time.monotonic(), [Resident().pages], 0
     if not same_process(root, process):
@@ -86,14 +94,25 @@ def _pieces(root: Root, pid: int, nodes: Collection[int], first: int) -> Iterato
     # as numbers: numa_maps has no leading zeros, and maps has some
     holding = {
         int(start, 16)
-        for start, rest in _ON_NODES.findall(read_text(root.proc / str(pid) / "numa_maps"))
-        if any(int(node) in nodes for node in _NODE.findall(rest))
+        for start, policy, rest in _ON_NODES.findall(read_text(root.proc / str(pid) / "numa_maps"))
+        if policy in _ANYWHERE
+        and " huge " not in f" {rest} "
+        and any(int(node) in nodes for node in _NODE.findall(rest))
     }
+    holding -= _locked(root, pid)
     for start, end in _MAPPING.findall(read_text(root.proc / str(pid) / "maps")):
         if int(start, 16) in holding:
             last = int(end, 16) // PAGE_SIZE
             for page in range(max(first, int(start, 16) // PAGE_SIZE), last, _PIECE):
                 yield page, min(page + _PIECE, last)
+
+
+def _locked(root: Root, pid: int) -> set[int]:
+    """Where mappings start that are locked into memory; smaps is long to read, and few processes lock."""
+    locked = _LOCKED.search(read_text(root.proc / str(pid) / "status"))
+    if locked is None or not int(locked[1]):
+        return set()
+    return {int(start, 16) for start in _LOCKED_MAPPING.findall(read_text(root.proc / str(pid) / "smaps"))}
 
 
 def _present(pagemap: int, start: int, end: int) -> Pages:

@@ -4,41 +4,37 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
-
-import numpy as np
-import numpy.typing as npt
 
 from tierd.config.users import user_ids
 from tierd.core.admission import Admission, admit
 from tierd.core.assignment import Assignment, ClassAssigner
 from tierd.core.budget import TokenBucket
 from tierd.core.classes import ServiceClass
-from tierd.core.heat import HotPages
+from tierd.core.holdings import Holding, Sharing, Spare
 from tierd.core.model import PAGE_SIZE, Topology
 from tierd.core.planner import IDLE_WITHOUT_SWAP, Observation, Plan, floor_bytes, plan
-from tierd.core.sharing import Holding, Sharing, plan_classes
+from tierd.core.sharing import plan_classes
 from tierd.core.state import ClassState
 from tierd.core.text import size
 from tierd.errors import ConfigError, TierdError
 from tierd.kernel.occupancy import read_occupancy
 from tierd.kernel.paths import Root
-from tierd.kernel.residence import pages_on
 from tierd.service.moving import Moved
 from tierd.service.placed import PlacedProcesses
 
 OWN_KINDS: Final = ("anon", "shmem")
 """What counts as a class's memory. The page cache, and programs among it, belongs to whoever read it
 first."""
-MOST_FOUND: Final = 1 << 15
-"""Base pages that a round looks up, at most, of what classes are owed: 128 MiB."""
-FIND_SECONDS: Final = 0.3
 USERS_SECONDS: Final = 300.0
 """Between two questions for the numbers of users: they may be in a directory on the network."""
 LITTLE: Final = 256
 """Base pages that a class may be off by without a round for that alone: they come and go."""
+PATIENCE: Final = 5.0
+"""Seconds for which a class may have too much or too little before pages go down for it whatever their use:
+in these, two walks show which are cold, and what is cold goes first."""
 
 
 @dataclass(slots=True)
@@ -64,11 +60,10 @@ class ClassShares:
         self._root = root
         self._placed = placed
         self._clock = clock
-        self._cursors: dict[int, int] = {}
         self.adopt(())
 
-    def adopt(self, classes: Sequence[ServiceClass]) -> None:
-        """A policy comes into force."""
+    def adopt(self, classes: Sequence[ServiceClass], file: str = "") -> None:
+        """A policy comes into force, which was read from `file`."""
         # in the order in which promises are served, which is that of admission.admit
         promised = [c for c in classes if c.dram.guaranteed or c.dram.minimum]
         rest = [c for c in classes if c not in promised]
@@ -85,6 +80,9 @@ class ClassShares:
         self._of_slot: dict[int, int] = {}
         self._of_cgroup: dict[str, int] = {}
         self._holdings: tuple[Holding, ...] = ()
+        self._off_since: dict[str, float] = {}
+        self._file = file
+        self._odd: dict[str, str] | None = None
         self._promoted: Counter[str] = Counter()
         self._demoted: Counter[str] = Counter()
 
@@ -125,6 +123,7 @@ class ClassShares:
                 self._demoted[name],
                 broken_words(holding, short.get(name, 0)),
                 holding.service_class.dram.guaranteed,
+                (self._odd or {}).get(name, ""),
             )
             for account, holding in zip(self._accounts, self._holdings, strict=True)
         )
@@ -152,6 +151,7 @@ class ClassShares:
         if not self.active:
             return
         self._assign()
+        self._find_odd()
         self._read({node.number for node in topology.dram})
         memory = {account.service_class.name: account.memory for account in self._accounts}
         self._admission = admit(
@@ -164,6 +164,7 @@ class ClassShares:
         for bucket in self._buckets.values():
             bucket.fill(self._clock())
         self._holdings = tuple(self._holding(account, kept) for account in self._accounts)
+        self._holdings = tuple(self._with_patience(holding) for holding in self._holdings)
 
     def _assign(self) -> None:
         self._renew_users()
@@ -180,7 +181,16 @@ class ClassShares:
             self._of_cgroup[view.cgroup] = min(place, self._of_cgroup.get(view.cgroup, place))
         for cgroup, place in self._of_cgroup.items():
             self._accounts[place].cgroups.add(cgroup)
-        self._cursors = {slot: page for slot, page in self._cursors.items() if slot in self._of_slot}
+
+    def _find_odd(self) -> None:
+        """In the first look that a policy sees, which classes no process has; none of them later that one
+        has."""
+        if self._odd is None:
+            empty = self._assigner.empty_classes(self._placed.views)
+            self._odd = {found.service_class.name: found.warning(self._file) for found in empty}
+        for account in self._accounts:
+            if account.processes:
+                self._odd.pop(account.service_class.name, None)
 
     def _renew_users(self) -> None:
         named = [rule.user for c in self._classes for rule in c.match if isinstance(rule.user, str)]
@@ -213,42 +223,28 @@ class ClassShares:
             1 / IDLE_WITHOUT_SWAP,
         )
 
+    def _with_patience(self, holding: Holding) -> Holding:
+        name, now = holding.service_class.name, self._clock()
+        off = max(holding.lack, holding.excess)
+        if off <= (0 if holding.service_class.dram.guaranteed else LITTLE):
+            self._off_since.pop(name, None)
+        since = self._off_since.setdefault(name, now) if off else now
+        return replace(holding, overdue=now - since >= PATIENCE)
+
     def _class_of(self, cgroup: str) -> int:
         """Of a cgroup without placed processes what its path says."""
         if cgroup not in self._of_cgroup:
             self._of_cgroup[cgroup] = self._place[self._assigner.find(cgroup, -1, "").service_class.name]
         return self._of_cgroup[cgroup]
 
-    def with_owed(
-        self, hot: HotPages, slow: Iterable[int], movable: Callable[..., npt.NDArray[np.bool_]]
-    ) -> HotPages:
-        """`hot`, and behind it pages on the nodes `slow` that classes are owed though nobody was seen to use
-        them. movable: which pages of which slots may be planned."""
-        found, nodes, most = [hot], set(slow), MOST_FOUND
-        owed = {place: holding.lack for place, holding in enumerate(self._holdings) if holding.lack}
-        ends = self._clock() + FIND_SECONDS
-        for view in self._placed.views if owed else ():
-            slot = self._placed.slot_of(view.id)
-            place = self._of_slot.get(slot, -1)
-            wanted, seconds = min(most, owed.get(place, 0)), ends - self._clock()
-            if wanted <= 0 or seconds <= 0:
-                continue
-            first = self._cursors.get(slot, 0)
-            try:
-                there = pages_on(self._root, view.id, nodes, first=first, most=wanted, seconds=seconds)
-            except TierdError:
-                continue  # it is ending
-            self._cursors[slot] = there.next
-            pages = np.setdiff1d(there.pages, hot.page[hot.slot == slot])
-            pages = pages[movable(np.full(len(pages), slot), pages)]
-            owed[place] -= len(pages)
-            most -= len(pages)
-            found.append(_unused(slot, pages))
-        return _joined(found) if len(found) > 1 else hot
+    @property
+    def sharing(self) -> Sharing:
+        """Who has what, as of the last look."""
+        return Sharing(self._holdings, self._of_slot, self._of_cgroup)
 
-    def plan(self, seen: Observation, coldest_in: Callable[[Collection[str]], float]) -> Plan:
-        """The round's plan. coldest_in: uses a second expected of the coldest pages in DRAM of some
-        cgroups."""
+    def plan(self, seen: Observation, spare: Spare, coldest_in: Callable[[Collection[str]], float]) -> Plan:
+        """The round's plan. spare: what may go down whatever its use. coldest_in: uses a second expected of
+        the coldest pages in DRAM of some cgroups."""
         if not self.active:
             return plan(seen)
         by_place: list[list[str]] = [[] for _ in self._classes]
@@ -258,7 +254,7 @@ class ClassShares:
             replace(holding, coldest=coldest_in({*account.cgroups, *cgroups}))
             for holding, account, cgroups in zip(self._holdings, self._accounts, by_place, strict=True)
         )
-        return plan_classes(seen, Sharing(holdings, self._of_slot, self._of_cgroup))
+        return plan_classes(seen, replace(self.sharing, holdings=holdings), spare)
 
     def account(self, moved: Moved) -> None:
         """Charge each class with what was moved of it."""
@@ -268,6 +264,9 @@ class ClassShares:
         for (slot, _), arrived in moved.arrived.items():
             if (place := self._of_slot.get(slot, -1)) >= 0:
                 self._charge(place, self._promoted, len(arrived))
+        for slot, pages in moved.pushed.items():
+            if (place := self._of_slot.get(slot, -1)) >= 0:
+                self._charge(place, self._demoted, pages)
         for cgroup, pages in moved.asked.items():
             # what went is known of all together
             self._charge(self._class_of(cgroup), self._demoted, pages * moved.demoted // asked)
@@ -290,15 +289,3 @@ def broken_words(holding: Holding, short: int) -> str:
     words = f"{size(lack * PAGE_SIZE)} of the {size(least * PAGE_SIZE)} of DRAM that are promised to it"
     why = f"; for {size(short)} there is no DRAM" if short else "; they are being brought up"
     return f"class {name} ({share.words}) lacks {words}{why}"
-
-
-def _unused(slot: int, pages: npt.NDArray[np.uint64]) -> HotPages:
-    """Pages of one process that nobody was seen to use."""
-    count = len(pages)
-    slots, near = np.full(count, slot, dtype=np.int64), np.full(count, -1, dtype=np.int16)
-    return HotPages(slots, pages, np.zeros(count), near)
-
-
-def _joined(parts: Sequence[HotPages]) -> HotPages:
-    names = ("slot", "page", "rate", "near")
-    return HotPages(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))

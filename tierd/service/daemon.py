@@ -144,6 +144,7 @@ class Daemon:
                 },
             )
         )
+        self._tell_what_is_odd()
         self._engine.start()
         self._devices.start()
         if self._bus is not None:
@@ -316,6 +317,7 @@ class Daemon:
                     fields=fields,
                 )
             )
+            self._tell_what_is_odd()
         else:
             self._problems = error.problems if isinstance(error, ConfigError) else (str(error),)
             first, number = self._problems[0], len(self._problems)
@@ -343,6 +345,10 @@ class Daemon:
         elif self._ready:
             # Refused or not, it is over. `systemctl reload` has had its failure from --check-config.
             self._notifier.ready(status_text(self._view()))
+
+    def _tell_what_is_odd(self) -> None:
+        for warning in self._policy.warnings:
+            self._report(events.odd_policy(warning))
 
     # The end
 

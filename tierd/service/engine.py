@@ -29,6 +29,7 @@ from tierd.kernel.online_blocks import OnlineBlocks
 from tierd.kernel.own_cost import read_own_cost
 from tierd.kernel.paths import Root
 from tierd.kernel.topology import read_mapped, read_topology, refresh_free
+from tierd.service.class_pages import ClassPages
 from tierd.service.class_shares import ClassShares
 from tierd.service.coldness import Coldness
 from tierd.service.demotable import Demotable
@@ -99,6 +100,7 @@ class Engine:
         self._placed = PlacedProcesses(root)
         self._demotable = Demotable(root, self._placed)
         self._classes = ClassShares(root, self._placed, clock)
+        self._class_pages = ClassPages(root, self._placed, clock)
         self._touches = FirstTouches(root, self._placed)
         self._coldness = Coldness(generations, clock, between=self._keep_up)
         self._executor = Executor(root, generations, self._placed, between=self._keep_up, clock=clock)
@@ -122,7 +124,7 @@ class Engine:
         self._policy = policy
         if self._demotion:
             self._demotion.follow(policy.engine.mode is EngineMode.PLACE)
-        self._classes.adopt(policy.classes)
+        self._classes.adopt(policy.classes, policy.origin)
         self._demotable.adopt(without_own(self._root, policy.processes), self._classes.guaranteed)
         evidence = (policy.engine.heat_half_life, policy.engine.cooldown)
         if evidence != self._evidence:
@@ -243,7 +245,7 @@ class Engine:
         hot = self._heat.hottest(now, least, self._considered, self._executor.movable, fresh=fresh)
         cut = len(hot) == self._considered
         hot = self._executor.on_slow(hot, self._heat, slow, MOST_CHECKED)
-        hot = self._classes.with_owed(hot, slow, self._executor.movable)
+        hot = self._class_pages.with_owed(self._classes.sharing, hot, slow, self._executor.movable)
         budget = min(int(self._bucket.tokens) // PAGE_SIZE, int(MOST_PLANNED * max(1.0, engine.round)))
         if not fresh:
             # as it is now: looking through all that is known takes time, and memory
@@ -253,7 +255,10 @@ class Engine:
             *(hot, (*cold, *caches), *nodes, max(0, budget), engine.dram_floor),
             *(coldest, typical, settled, cut, self._placed.barred(dram)),
         )
-        plan = self._classes.plan(seen, self._coldness.coldest_in)
+        spare = self._class_pages.spare(
+            self._classes.sharing, topology, engine.dram_floor, self._executor.movable
+        )
+        plan = self._classes.plan(seen, spare, self._coldness.coldest_in)
         if engine.mode is EngineMode.OBSERVE:
             self._steer_sampling(topology, plan)
             return self._publish(topology, EngineState.OBSERVING, "the policy says observe", plan)
@@ -336,7 +341,7 @@ class Engine:
         self._classes.account(moved)
         self._count(
             promoted_pages=moved.promoted.carried,
-            demoted_pages=moved.demoted,
+            demoted_pages=moved.down,
             refused_pages=moved.promoted.refused,
             deferred_pages=moved.promoted.deferred,
             already_there_pages=moved.promoted.already_there,

@@ -50,6 +50,7 @@ FEATURE_RETURNED = EventType("feature-returned", "b3e8cec32d414c5b98db97b2effb2f
 PROMISE_BROKEN = EventType("promise-broken", "23d8ea9a35694a5aadb76674c82dba06", Priority.WARNING)
 PROMISE_KEPT = EventType("promise-kept", "62131aad70e441ebb7286445fa0e04eb", Priority.INFO)
 POLICY_ADOPTED = EventType("policy-adopted", "a6033e4f898a4ae7a2df2af04d159a99", Priority.INFO)
+POLICY_ODD = EventType("policy-odd", "bec785af722f4ecd96774bddb965c568", Priority.WARNING)
 POLICY_REJECTED = EventType("policy-rejected", "163e6994365a46ad9dcb692c5a0b57b1", Priority.ERROR)
 ENGINE_FAILED = EventType("engine-failed", "e28399b53e0e421489dfec068dddc3d4", Priority.CRITICAL)
 ENGINE_STALLED = EventType("engine-stalled", "721ca04838d2461191e1ac176b6aece8", Priority.ERROR)
@@ -75,6 +76,7 @@ EVENT_TYPES = (
     PROMISE_BROKEN,
     PROMISE_KEPT,
     POLICY_ADOPTED,
+    POLICY_ODD,
     POLICY_REJECTED,
     ENGINE_FAILED,
     ENGINE_STALLED,
@@ -228,6 +230,8 @@ def _feature_events(previous: State, current: State) -> Iterator[Event]:
 
 def _promise_events(previous: State, current: State) -> Iterator[Event]:
     before = {found.name: found.broken for found in previous.classes}
+    odd = {found.odd for found in previous.classes}
+    yield from (odd_policy(found.odd) for found in current.classes if found.odd and found.odd not in odd)
     for found in current.classes:
         fields = {
             "TIERD_CLASS": found.name,
@@ -240,6 +244,11 @@ def _promise_events(previous: State, current: State) -> Iterator[Event]:
         elif not found.broken and before.get(found.name):
             message = f"class {clean(found.name)} has the DRAM that it is promised ({found.promise})"
             yield Event(PROMISE_KEPT, message, subject=found.name, fields=fields)
+
+
+def odd_policy(warning: str) -> Event:
+    """What is odd about a policy in force: ``FILE:LINE:COLUMN: PATH: warning: message``."""
+    return Event(POLICY_ODD, clean(warning, 512), subject=warning, fields={"TIERD_POLICY_WARNING": warning})
 
 
 def movement_between(previous: State, current: State) -> Event | None:

@@ -158,6 +158,7 @@ def _class(found: ClassState) -> dict[str, Any]:
         "PromotedPages": GLib.Variant("t", found.promoted_pages),
         "DemotedPages": GLib.Variant("t", found.demoted_pages),
         "Broken": GLib.Variant("s", clean(found.broken)),
+        "Odd": GLib.Variant("s", clean(found.odd, 512)),
     }
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from tierd.core.backoff import LONGEST_WAIT, BackOff, failed_ranges, process_key
 from tierd.core.heat import HotPages
 from tierd.core.model import PAGE_SIZE, ProcessView, Topology
 from tierd.core.outcome import Outcome, explain, fate
-from tierd.core.planner import ColdStock, Plan
+from tierd.core.planner import ColdStock, Plan, Push
 from tierd.errors import TierdError
 from tierd.kernel import page_calls
 from tierd.kernel.counters import read_demoted
@@ -54,32 +54,41 @@ Pages = npt.NDArray[np.uint64]
 class Moved:
     """What a round moved. promoted: the fate of each page of the plan. demoted: base pages, by the kernel's
     count. seconds: wall time. arrived: pages now in DRAM, by the slot of their process and their node.
-    asked: base pages that each cgroup was told to demote, without page cache. trouble: the reading that
-    failed and ended it early; what was moved until then counts."""
+    asked: base pages that each cgroup was told to demote, without page cache. pushed: base pages that went
+    down one by one, by the slot of their process. trouble: the reading that failed and ended it early; what
+    was moved until then counts."""
 
     promoted: Outcome = Outcome()
     demoted: int = 0
     seconds: float = 0.0
     arrived: Mapping[tuple[int, int], Pages] = field(default_factory=dict)
     asked: Mapping[str, int] = field(default_factory=dict)
+    pushed: Mapping[int, int] = field(default_factory=dict)
     trouble: TierdError | None = None
 
     @property
+    def down(self) -> int:
+        """Base pages that went down in either way."""
+        return self.demoted + sum(self.pushed.values())
+
+    @property
     def pages(self) -> int:
-        return self.promoted.carried + self.demoted
+        return self.promoted.carried + self.down
 
 
 @dataclass(slots=True)
 class _Part:
     """What is to be done for one DRAM node. floor: free bytes that it keeps. which: places in the round's
     list of hot pages; `done` of them have been tried. stocks: what is left to demote there, when there is no
-    room for them. enforced: what is left to demote in any case."""
+    room for them. enforced: what is left to demote in any case. pushes: what is left of the pages that go
+    down one by one, which comes first."""
 
     node: int
     floor: int
     which: planner.Places
     stocks: list[tuple[ColdStock, int]]
     enforced: list[tuple[ColdStock, int]]
+    pushes: list[Push]
     done: int = 0
 
 
@@ -170,7 +179,7 @@ class Executor:
     ) -> Moved:
         """Do as much of `plan` as fits into `seconds`. floor: the policy's extra bytes. Raises
         TierdError when it could not begin."""
-        if not plan.promote and not plan.demotions:
+        if not plan.promote and not plan.demotions and not plan.pushes:
             return Moved()
         begun = time.monotonic()
         demoted_before = read_demoted(self._root)
@@ -182,6 +191,7 @@ class Executor:
         promoted, demoted = Outcome(), 0
         arrived: dict[tuple[int, int], list[Pages]] = {}
         asked: dict[str, int] = {}
+        pushed: Counter[int] = Counter()
         trouble: TierdError | None = None
         try:
             # a slice for each node in turn, so that no node waits for all of another
@@ -189,7 +199,9 @@ class Executor:
             while waiting and time.monotonic() < begun + seconds:
                 part = waiting.popleft()
                 count = min(SLICE, len(part.which) - part.done)
-                if part.enforced:
+                if part.pushes:
+                    part.pushes = self._push_slice(part.pushes, pushed)
+                elif part.enforced:
                     part.enforced = self._demote_slice(part.enforced, asked)
                 elif part.stocks and read_free(self._root, part.node) < part.floor + count * PAGE_SIZE:
                     part.stocks = self._demote_slice(part.stocks, asked)
@@ -209,6 +221,7 @@ class Executor:
             time.monotonic() - begun,
             {place: np.concatenate(pages) for place, pages in arrived.items()},
             asked,
+            pushed,
             trouble,
         )
 
@@ -285,6 +298,24 @@ class Executor:
         self._between()
         return [(stock, left - pages), *stocks[1:]] if left > pages else stocks[1:]
 
+    def _push_slice(self, pushes: list[Push], pushed: Counter[int]) -> list[Push]:
+        """Send one slice of the first push down; returns what is left of all, and adds it to `pushed`."""
+        push, *rest = pushes
+        pages, left = push.pages[:SLICE], push.pages[SLICE:]
+        pages = pages[self._ready(np.full(len(pages), push.slot), pages)]
+        view = self._placed.by_slot(push.slot)
+        if view is None:
+            return rest
+        if len(pages):
+            huge = self._holds_huge(view.cgroup, push.slow)
+            result = self._mover.promote(view.id, pages, push.slow, planner.SLOW_RESERVE, huge=huge)
+            self._learn(push.slot, view, pages, result)
+            if moved := result.outcome.carried:
+                pushed[push.slot] += moved
+                words = f"{moved} pages went down whatever their use: {push.reason}"
+                self._fates[push.slot] = self._clock(), words
+        return [replace(push, pages=left), *rest] if len(left) else rest
+
     def _learn(self, slot: int, view: ProcessView, pages: npt.NDArray[np.uint64], result: Promotion) -> None:
         """Remember what was refused, and name each reason once for each process."""
         now = self._clock()
@@ -317,13 +348,16 @@ def _parts(plan: Plan, hot: HotPages, topology: Topology, floor: int) -> list[_P
     for node in topology.dram:
         promotions = [step.which for step in plan.promotions if step.node == node.number]
         here = [step for step in plan.demotions if step.stock.node == node.number]
-        if promotions or here:
+        pushes = [step for step in plan.pushes if step.dram == node.number]
+        if promotions or here or pushes:
             which = _by_process(np.concatenate([*promotions, np.empty(0, dtype=np.int64)]), hot)
             enforced, stocks = (
                 [(step.stock, step.pages) for step in here if step.enforced is wanted]
                 for wanted in (True, False)
             )
-            parts.append(_Part(node.number, planner.floor_bytes(node, floor), which, stocks, enforced))
+            parts.append(
+                _Part(node.number, planner.floor_bytes(node, floor), which, stocks, enforced, pushes)
+            )
     return parts
 
 

@@ -18,7 +18,16 @@ from typing import Any
 import tierd.config
 from tierd.core.assignment import ClassAssigner
 from tierd.core.policy import EngineMode, Policy
-from tierd.core.protection import Guard, ProtectionPlan, Step, UnitMemory, plan_protection, topmost, unit_of
+from tierd.core.protection import (
+    LAST,
+    Guard,
+    ProtectionPlan,
+    Step,
+    UnitMemory,
+    plan_protection,
+    topmost,
+    unit_of,
+)
 from tierd.core.text import size
 from tierd.errors import ConfigError, DeniedError, MalformedError, TierdError
 from tierd.kernel.occupancy import read_occupancy
@@ -71,8 +80,8 @@ def protect(root: Root, units: Units, policy: Policy | None, ledger: Path) -> Ex
     places = policy is not None and policy.engine.mode is EngineMode.PLACE and topology.tiered
     held = dict(guaranteed_units(root, policy, dram)) if policy is not None and places else {}
     found = {unit: memory for unit in {*held, *guards} if (memory := units.read(unit)) is not None}
-    # what is not all in DRAM yet comes up page by page first: the kernel would move it in one go
-    wanted = {unit: dram_bytes for unit, (dram_bytes, slow) in held.items() if not slow or unit in guards}
+    # where much is missing it comes up page by page first: the kernel would move it in one go
+    wanted = {unit: fast + slow for unit, (fast, slow) in held.items() if slow <= LAST or unit in guards}
     return carry_out(plan_protection(wanted, found, guards, dram), units, guards, ledger)
 
 

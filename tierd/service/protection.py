@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from tierd.core.protection import STEP
+from tierd.core.protection import LAST, STEP
 from tierd.core.state import State
 
 log = logging.getLogger(__name__)
@@ -26,13 +26,13 @@ class ProtectionTrigger:
     def update(self, state: State) -> None:
         """After a round: ask for tierd-protect when a guaranteed class has come to DRAM, has grown there, or
         is no more. Raises nothing."""
-        # those not all in DRAM are brought up page by page first; what was protected stays so meanwhile
+        # where much is missing it is brought up page by page first; what was protected stays so meanwhile
         ready = {
             (found.name, found.dram_bytes // STEP)
             for found in state.classes
-            if found.guaranteed and not found.slow_bytes
+            if found.guaranteed and found.slow_bytes <= LAST
         }
-        waiting = {found.name for found in state.classes if found.guaranteed and found.slow_bytes}
+        waiting = {found.name for found in state.classes if found.guaranteed and found.slow_bytes > LAST}
         now = frozenset(ready | {told for told in self._told if told[0] in waiting})
         if now == self._told:
             return
