@@ -1,6 +1,7 @@
 """The part of systemd that sets the memory of units. Run by test_protect.py, never imported.
 
-argv: ADDRESS. Its units are gold.slice, db.service with nodes of its own, and vm.scope, which takes nothing.
+argv: ADDRESS. Its units are gold.slice, system.slice, in it db.service with nodes of its own, and vm.scope,
+which takes nothing.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ XML = f"""
 ROOT = "/org/freedesktop/systemd1"
 UNITS: dict[str, dict[str, Any]] = {
     "gold.slice": {"AllowedMemoryNodes": b"", "MemoryMin": 0},
+    "system.slice": {"AllowedMemoryNodes": b"", "MemoryMin": 1 << 20},
     "db.service": {"AllowedMemoryNodes": b"\x03", "MemoryMin": 5 << 20},
     "vm.scope": {"AllowedMemoryNodes": b"", "MemoryMin": 0},
 }

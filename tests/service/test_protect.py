@@ -11,7 +11,7 @@ import pytest
 
 from tests.kernel.fixtures import MIB, Machine, numa_stat
 from tests.service.conftest import Bus, Program, wait_for
-from tierd.core.classes import DEFAULT_CLASS, ClassRule, DramShare, ServiceClass
+from tierd.core.classes import DEFAULT_CLASS, ClassRule, DramBound, DramShare, ServiceClass
 from tierd.core.policy import EngineMode, EnginePolicy, Policy, ProcessMatch, ProcessSelection
 from tierd.core.protection import LAST, UnitMemory
 from tierd.core.state import ClassState, State
@@ -43,7 +43,9 @@ class Bench:
         self.ledger = path / "protected.json"
 
     def hold(self, cgroup: str, held: dict[int, int]) -> None:
-        self.machine.put(self.machine.root.cgroup / cgroup.lstrip("/") / "memory.numa_stat", numa_stat(held))
+        directory = self.machine.root.cgroup / cgroup.lstrip("/")
+        self.machine.put(directory / "memory.numa_stat", numa_stat(held))
+        self.machine.put(directory / "memory.current", f"{sum(held.values())}\n")
 
     def run(self, wanted: Policy | None) -> Exit:
         return protect(self.machine.root, self.units, wanted, self.ledger)
@@ -132,7 +134,31 @@ def test_what_somebody_else_set_up_is_named_and_left_alone(
     bench.hold("/system.slice/db.service", {0: 8 * MIB, 1: 0})
     bench.run(policy(ServiceClass("db", (ClassRule(unit="db.service"),), GUARANTEED)))
     assert bench.units.read("db.service") == UnitMemory(frozenset({0, 1}), 5 * MIB)
-    assert said == [(UNPROTECTED.name, said[0][1])] and "the nodes 0, 1" in said[0][1]
+    (conflict,) = [words for kind, words in said if kind == UNPROTECTED.name]
+    assert "the nodes 0, 1" in conflict
+
+
+def test_where_a_part_is_promised_all_of_a_unit_is_kept_from_the_kernel_and_its_slice_with_it(
+    bench: Bench, said: list[tuple[str, str]]
+) -> None:
+    bench.machine.add_process(2, "/system.slice/db.service")
+    bench.hold("/system.slice/db.service", {0: 8 * MIB, 1: 90 * MIB})
+    current = bench.machine.root.cgroup / "system.slice/db.service/memory.current"
+    current.write_text(f"{120 * MIB}\n")
+    share = DramShare(minimum=DramBound(per_cent=30))
+    bench.run(policy(ServiceClass("db", (ClassRule(unit="db.service"),), share)))
+    assert bench.units.read("db.service") == UnitMemory(frozenset({0, 1}), 128 * MIB)
+    assert bench.units.read("system.slice") == UnitMemory(minimum=129 * MIB)
+    assert any("promised DRAM (min 30%), and has 120 MiB in all" in words for _, words in said)
+    bench.run(None)
+    assert bench.units.read("system.slice") == UnitMemory(minimum=MIB)
+    assert bench.units.read("db.service") == UnitMemory(frozenset({0, 1}), 5 * MIB)
+
+
+def test_what_the_rest_is_promised_protects_no_unit(bench: Bench) -> None:
+    rest = replace(DEFAULT_CLASS, dram=DramShare(minimum=DramBound(per_cent=30)))
+    bench.run(Policy(engine=EnginePolicy(mode=EngineMode.PLACE), classes=(rest,)))
+    assert bench.gold == UnitMemory()
 
 
 def test_a_unit_that_cannot_be_set_holds_up_no_other(bench: Bench, said: list[tuple[str, str]]) -> None:
@@ -199,8 +225,11 @@ def test_the_daemon_says_when(tmp_path: Path) -> None:
     assert not told() and not told(gold), "much is not in DRAM yet"
     assert not told(ClassState("silver", dram_bytes=MIB)), "nothing is guaranteed"
     gold = replace(gold, slow_bytes=LAST)
-    assert told(gold) and path.read_text() == "gold\n" and not told(replace(gold, slow_bytes=0))
+    assert told(gold) and path.read_text() == "gold\n"
+    assert not told(replace(gold, dram_bytes=100 * MIB + LAST, slow_bytes=0))
     assert not told(replace(gold, slow_bytes=LAST + 1)), "it is being brought up, and stays protected"
     assert told(replace(gold, dram_bytes=200 * MIB)), "it has grown"
-    assert told() and not told(), "the policy guarantees nothing any more"
+    silver = ClassState("silver", least_bytes=30 * MIB, dram_bytes=40 * MIB, slow_bytes=60 * MIB)
+    assert told(gold, silver) and not told(gold, replace(silver, dram_bytes=60 * MIB, slow_bytes=40 * MIB))
+    assert told() and not told(), "the policy promises nothing any more"
     ProtectionTrigger(tmp_path / "none" / "protect").update(State(classes=(gold,)))

@@ -1,7 +1,8 @@
-"""tierd-protect: keep the memory of guaranteed classes in DRAM by what systemd and the kernel offer for it.
+"""tierd-protect: keep memory that is promised DRAM there by what systemd and the kernel offer for it.
 
-Run as root by tierd-protect.service, whenever the daemon sees that a guaranteed class has come to DRAM or
-has grown, and with --release when tierd stops. It reads the policy itself: the daemon only says when.
+Run as root by tierd-protect.service, whenever the daemon sees that a guaranteed class has come to DRAM, or
+that a class with a promise has grown, and with --release when tierd stops. It reads the policy itself: the
+daemon only says when.
 Exit status: 0 done, 1 a unit could not be set, 2 usage, 77 not root, 78 the policy is bad.
 """
 
@@ -11,12 +12,13 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tierd.config
 from tierd.core.assignment import ClassAssigner
+from tierd.core.classes import DramShare
 from tierd.core.policy import EngineMode, Policy
 from tierd.core.protection import (
     LAST,
@@ -24,13 +26,15 @@ from tierd.core.protection import (
     ProtectionPlan,
     Step,
     UnitMemory,
+    Wish,
     plan_protection,
     topmost,
     unit_of,
+    with_parents,
 )
 from tierd.core.text import size
 from tierd.errors import ConfigError, DeniedError, MalformedError, TierdError
-from tierd.kernel.occupancy import read_occupancy
+from tierd.kernel.occupancy import read_charged, read_occupancy
 from tierd.kernel.paths import Root
 from tierd.kernel.processes import cgroups
 from tierd.kernel.settings import write_whole
@@ -52,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The program; its exit status. Raises nothing."""
     parser = argparse.ArgumentParser(
         prog="tierd-protect",
-        description="Keep the memory of the classes that are guaranteed DRAM there: set AllowedMemoryNodes="
-        " and MemoryMin= of their units until the next boot.",
+        description="Keep the memory of the classes that are promised DRAM there: set MemoryMin= of their"
+        " units, and AllowedMemoryNodes= where all of it is guaranteed, until the next boot.",
         epilog="exit status: 0 done, 1 a unit could not be set, 2 usage, 77 not root, 78 the policy is bad",
     )
     parser.add_argument("--release", action="store_true", help="put back what was set before")
@@ -78,32 +82,46 @@ def protect(root: Root, units: Units, policy: Policy | None, ledger: Path) -> Ex
     topology = read_topology(root)
     dram = frozenset(node.number for node in topology.dram)
     places = policy is not None and policy.engine.mode is EngineMode.PLACE and topology.tiered
-    held = dict(guaranteed_units(root, policy, dram)) if policy is not None and places else {}
-    found = {unit: memory for unit in {*held, *guards} if (memory := units.read(unit)) is not None}
-    # where much is missing it comes up page by page first: the kernel would move it in one go
-    wanted = {unit: fast + slow for unit, (fast, slow) in held.items() if slow <= LAST or unit in guards}
+    needs = dict(promised_units(root, policy, dram, guards)) if policy is not None and places else {}
+    wanted = with_parents(needs)
+    found = {unit: memory for unit in {*wanted, *guards} if (memory := units.read(unit)) is not None}
     return carry_out(plan_protection(wanted, found, guards, dram), units, guards, ledger)
 
 
-def guaranteed_units(
-    root: Root, policy: Policy, dram: frozenset[int]
-) -> Iterator[tuple[str, tuple[int, int]]]:
-    """The units that are guaranteed DRAM with all below them, and the bytes that each has there and
-    elsewhere. Rules for users and commands say nothing of a unit."""
+def promised_units(
+    root: Root, policy: Policy, dram: frozenset[int], guards: Collection[str]
+) -> Iterator[tuple[str, Wish]]:
+    """The cgroups of units that belong to a class with a promise, with all below them, and what each needs.
+    Rules for users and commands say nothing of a unit. guards: units that are protected already."""
     assigner = ClassAssigner(policy.classes)
 
-    def guaranteed(cgroup: str) -> bool:
-        found = assigner.find(cgroup, -1, "").service_class
-        return found.dram.guaranteed and policy.processes.selects(cgroup)
+    def promised(cgroup: str) -> DramShare:
+        found = assigner.find(cgroup, -1, "")
+        return found.service_class.dram if found.rule and policy.processes.selects(cgroup) else DramShare()
 
-    for cgroup in topmost(cgroups(root, 0), guaranteed):
-        if unit := unit_of(cgroup):
-            try:
-                held = read_occupancy(root, cgroup, OWN_KINDS)
-            except TierdError:
-                continue  # it is gone
-            fast = sum(amount for node, amount in held.items() if node in dram)
-            yield unit, (fast, sum(held.values()) - fast)
+    known = tuple(cgroups(root, 0))
+    for cgroup in topmost(known, lambda cgroup: promised(cgroup).guaranteed):
+        fast, slow = _held(root, cgroup, dram)
+        unit = unit_of(cgroup)
+        # where much is missing it comes up page by page first: the kernel would move it in one go
+        if unit and (slow <= LAST or unit in guards):
+            reason = f"it is guaranteed DRAM, and has {size(fast + slow)}"
+            yield cgroup, Wish(max(fast + slow, read_charged(root, cgroup)), True, reason=reason)
+    for cgroup in topmost(known, lambda cgroup: promised(cgroup).minimum is not None):
+        if unit_of(cgroup):
+            charged = read_charged(root, cgroup)
+            reason = f"it is promised DRAM ({promised(cgroup).words}), and has {size(charged)} in all"
+            yield cgroup, Wish(charged, reason=reason)
+
+
+def _held(root: Root, cgroup: str, dram: frozenset[int]) -> tuple[int, int]:
+    """Bytes in DRAM and elsewhere."""
+    try:
+        held = read_occupancy(root, cgroup, OWN_KINDS)
+    except TierdError:
+        return 0, 0  # it is gone
+    fast = sum(amount for node, amount in held.items() if node in dram)
+    return fast, sum(held.values()) - fast
 
 
 def carry_out(plan: ProtectionPlan, units: Units, guards: dict[str, Guard], ledger: Path) -> Exit:

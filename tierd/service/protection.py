@@ -24,13 +24,14 @@ class ProtectionTrigger:
         self._told: frozenset[tuple[str, int]] = frozenset()
 
     def update(self, state: State) -> None:
-        """After a round: ask for tierd-protect when a guaranteed class has come to DRAM, has grown there, or
-        is no more. Raises nothing."""
+        """After a round: ask for tierd-protect when a guaranteed class has come to DRAM, or when one that is
+        promised DRAM has grown, or is promised none any more. Raises nothing."""
         # where much is missing it is brought up page by page first; what was protected stays so meanwhile
         ready = {
-            (found.name, found.dram_bytes // STEP)
+            (found.name, (found.dram_bytes + found.slow_bytes) // STEP)
             for found in state.classes
-            if found.guaranteed and found.slow_bytes <= LAST
+            if (found.guaranteed and found.slow_bytes <= LAST)
+            or (found.least_bytes and not found.guaranteed)
         }
         waiting = {found.name for found in state.classes if found.guaranteed and found.slow_bytes > LAST}
         now = frozenset(ready | {told for told in self._told if told[0] in waiting})

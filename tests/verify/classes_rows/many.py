@@ -1,4 +1,4 @@
-"""Five hundred processes in fifty cgroups that start and die, and the class of each by a script of its own."""
+"""Five hundred processes in fifty cgroups that start and die, and the class of each, by its own script."""
 
 from __future__ import annotations
 
