@@ -61,6 +61,7 @@ TOOLS = (
     "pytest-xdist==3.8.0",
     "hypothesis==6.170.15",
     "matplotlib==3.10.8",
+    "prometheus-client==0.26.0",
     "types-PyYAML==6.0.12.20261113",
     "types-psutil==7.2.2.20261111",
     "types-jsonschema==4.26.0.20261006",

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tierd import __version__
@@ -36,7 +37,7 @@ Environment:
 """
 
 
-_LIGHT_COMMANDS = ("status", "plan", "explain", "check-config")
+_LIGHT_COMMANDS = ("status", "plan", "explain", "metrics", "check-config")
 
 
 def parser(*, light: bool = False) -> argparse.ArgumentParser:
@@ -80,6 +81,17 @@ def parser(*, light: bool = False) -> argparse.ArgumentParser:
     explain.add_argument("pid", type=_pid, metavar="PID")
     add_json(explain)
     explain.set_defaults(handler=_explain)
+
+    metrics = commands.add_parser(
+        "metrics",
+        help="what tierd knows as OpenMetrics text, for Prometheus",
+        description="Print tierd's metrics as OpenMetrics text, or put them where the textfile collector of"
+        " node_exporter looks for them.",
+    )
+    metrics.add_argument(
+        "--output", type=Path, metavar="FILE", help="write this file, whole or not at all, and print nothing"
+    )
+    metrics.set_defaults(handler=_metrics)
 
     if not light:
         from tierd.cli import devices, drain, provision
@@ -189,6 +201,29 @@ def _explain(arguments: argparse.Namespace) -> Exit:
     else:
         print(render.explanation(found, style_for(sys.stdout, os.environ)))
     return Exit.OK
+
+
+def _metrics(arguments: argparse.Namespace) -> Exit:
+    from tierd.cli.client import Client
+    from tierd.cli.metrics import metrics
+
+    text = metrics(render.plain(Client().status()))
+    if arguments.output is None:
+        print(text, end="")
+    else:
+        _replace(arguments.output, text)
+    return Exit.OK
+
+
+def _replace(path: Path, text: str) -> None:
+    """The collector reads whenever it likes, and files that end in .prom alone."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        fresh.chmod(0o644)
+        fresh.rename(path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def _check_config(arguments: argparse.Namespace) -> int:
