@@ -143,6 +143,27 @@ def test_nothing_is_looked_up_where_the_cpuset_has_no_slow_node_or_that_is_full(
     assert not len(spare(bench, pages))
 
 
+def test_where_nothing_may_be_moved_there_is_no_hurry(
+    bench: Bench, pages: ClassPages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(slots: object, numbers: np.ndarray) -> np.ndarray:
+        return np.zeros(len(numbers), dtype=np.bool_)
+
+    def round_with(movable: Movable) -> bool:
+        pages.with_owed(bench.shares.sharing, NOTHING, [1], movable)
+        spare(bench, pages, movable)
+        return pages.hopeless
+
+    monkeypatch.setattr(class_pages, "pages_on", lambda *_, **__: Resident(np.arange(9, dtype=np.uint64)))
+    assert not round_with(anything) and round_with(nothing)
+    late(bench)
+    assert not round_with(anything) and round_with(nothing)
+    for pid, cgroup, dram in ((1, "/gold.slice/a", 100), (2, "/silver", 30), (3, "/x", 10)):
+        bench.hold(pid, cgroup, dram, command=b"bronze" if pid == 3 else b"work")
+    bench.look()
+    assert not round_with(nothing), "there was nothing to look for"
+
+
 def test_a_process_that_ends_is_passed_over(
     bench: Bench, pages: ClassPages, monkeypatch: pytest.MonkeyPatch
 ) -> None:

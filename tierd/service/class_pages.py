@@ -31,13 +31,18 @@ Movable = Callable[[npt.NDArray[np.int64], Pages], npt.NDArray[np.bool_]]
 
 class ClassPages:
     """Used by the engine only, in its thread. Goes on in each process where it stopped, so that all of its
-    pages have their turn."""
+    pages have their turn.
+
+    hopeless: whether the last round looked for pages and found none that may be moved, as where all that are
+    left are locked or mapped by several: no reason for the next round to come soon."""
 
     def __init__(self, root: Root, placed: PlacedProcesses, clock: Callable[[], float]) -> None:
         self._root = root
         self._placed = placed
         self._clock = clock
         self._next: dict[tuple[int, int], int] = {}
+        self._looked = self._found = False
+        self.hopeless = False
 
     def with_owed(self, sharing: Sharing, hot: HotPages, slow: Iterable[int], movable: Movable) -> HotPages:
         """`hot`, and behind it pages on the nodes `slow` that classes are owed though nobody was seen to use
@@ -52,6 +57,7 @@ class ClassPages:
             owed[place] -= len(pages)
             left -= len(pages)
             found.append(_unused(slot, pages))
+        self._looked, self._found = bool(owed), any(map(len, found[1:]))
         return _joined(found) if len(found) > 1 else hot
 
     def spare(self, sharing: Sharing, topology: Topology, floor: int, movable: Movable) -> Spare:
@@ -73,6 +79,7 @@ class ClassPages:
                 wanted[place] -= len(pages)
                 left -= len(pages)
                 parts.append(_spare(slot, pages, node.number, to.number))
+        self.hopeless = (self._looked or bool(wanted)) and not (self._found or any(map(len, parts)))
         names = ("slot", "page", "dram", "slow")
         return Spare(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 

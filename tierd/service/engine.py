@@ -142,7 +142,8 @@ class Engine:
             self._select_source = None
         now = self._clock()
         due = now >= self._pace.next_round
-        resting = self._looking.resting and not self._classes.pending
+        urgent = self._classes.pending and not self._class_pages.hopeless
+        resting = self._looking.resting and not urgent
         glancing = resting and now < self._pace.next_whole_round
         try:
             if self._pace.processes.due(now):
