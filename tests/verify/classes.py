@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import mean
 
-from tests.verify.classes_rows import many, odd, scene
+from tests.verify.classes_rows import machines, many, odd, scene
 from tests.verify.classes_rows.scene import BRONZE_AFTER, MIB, NAMES, SECONDS, WITHIN
 from tests.verify.table import Figure, Row, Stage
 from tests.vm import image
@@ -139,6 +139,7 @@ def _rows(kernel: str) -> Iterator[Row]:
     yield neighbour(kernel)
     yield many.many(kernel)
     yield odd.odd(kernel)
+    yield machines.machines(kernel)
 
 
 ROWS = tuple(row for kernel in image.kernel_names() for row in _rows(kernel))
