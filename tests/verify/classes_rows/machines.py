@@ -1,5 +1,5 @@
-"""Two virtual machines as libvirt makes them, each of a class: processes of QEMU's name, with one large piece
-of anonymous memory, in scopes of machine.slice whose names systemd has escaped."""
+"""Two virtual machines as libvirt makes them, each of a class: processes of QEMU's name, with one piece of
+anonymous memory, in scopes of machine.slice whose names systemd has escaped."""
 
 from __future__ import annotations
 
