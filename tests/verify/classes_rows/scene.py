@@ -88,11 +88,13 @@ def run(stage: Stage, kernel: str) -> Played:
 def _play(guest: Guest, region: Region) -> Played:
     guest.write(scenario.POLICY, policy(region))
     loads = {name: _load(guest, name) for name in reversed(NAMES)}
+    for name in NAMES:  # three that spin would leave two emulated CPUs no time for anything else
+        guest.run(f"systemctl set-property --runtime {name}.slice CPUWeight=10")
     for load in loads.values():  # who comes last finds DRAM full: gold begins on the slow tier
         load.start()
     guest.run(
-        f"rm -f {_OUTPUT}; systemd-run --quiet --unit=sampler --property=StandardOutput=file:{_OUTPUT}"
-        f" bash -c '{_SAMPLER}'"
+        f"rm -f {_OUTPUT}; systemd-run --quiet --expand-environment=no --unit=sampler"
+        f" --property=StandardOutput=file:{_OUTPUT} bash -c '{_SAMPLER}'"
     )
     neighbour = scenario.put_program(guest, "allocator")
     try:
