@@ -118,6 +118,9 @@ def main() -> None:
             invocation.return_dbus_error(mode, "the reason\x1b[2J given")
         elif method == "Explain":
             invocation.return_value(GLib.Variant("(a{sv})", (EXPLANATION,)))
+        elif method in ("Pause", "Resume", "Reload"):
+            print(method, *_a.unpack(), flush=True)
+            invocation.return_value(None)
         elif method == "GetAll":
             kinds = {p.name: p.signature for p in interface.properties}
             values = {name: GLib.Variant(kind, VALUES[name]) for name, kind in kinds.items()}

@@ -106,6 +106,12 @@ class Told:
             raise UnsupportedError("this machine cannot do that")
         self.policy = policy
 
+    def pause(self, until: float, words: str) -> None:
+        left = until - time.monotonic() if until else 0.0
+        print(json.dumps({"paused": round(left), "words": words}), flush=True)
+        paused = replace(self.state, engine=EngineState.PAUSED, reason=f"an operator has paused it {words}")
+        self.state = paused if until else replace(self.state, engine=EngineState.CONVERGING, reason="")
+
     def close(self) -> None:
         print(json.dumps({"closed": True}), flush=True)
 

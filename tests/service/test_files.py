@@ -14,7 +14,7 @@ from gi.repository import Gio
 from tests.service.conftest import ROOT
 from tierd.service import convert, drain, events, hotplug, notify, protect
 from tierd.service.events import Event
-from tierd.service.interface import BUS_NAME, INTERFACE, interface_xml
+from tierd.service.interface import BUS_NAME, INTERFACE, Manager, interface_xml
 from tierd.service.journal import entry
 
 UNIT = ROOT / "systemd/tierd.service"
@@ -72,7 +72,8 @@ def test_journalctl_takes_the_catalog(tmp_path: Path) -> None:
 
 def test_the_interface_is_well_formed_and_documented() -> None:
     interface = Gio.DBusNodeInfo.new_for_xml(interface_xml()).lookup_interface(INTERFACE)
-    assert [method.name for method in interface.methods] == ["GetPlan", "Explain", "Reload"]
+    methods = [method.name for method in interface.methods]
+    assert methods == ["GetPlan", "Explain", "Reload", "Pause", "Resume"]
     for prop in interface.properties:
         assert "(" not in prop.signature, f"{prop.name}: no tuples, a{{sv}} can grow"
     assert "--" not in re.sub(
@@ -80,7 +81,7 @@ def test_the_interface_is_well_formed_and_documented() -> None:
     )
 
 
-def test_the_bus_policy_opens_reading_and_nothing_else() -> None:
+def test_the_bus_policy_opens_reading_and_what_polkit_guards() -> None:
     policies = {
         next(iter(policy.attrib.items())): [(rule.tag, dict(rule.attrib)) for rule in policy]
         for policy in ElementTree.parse(ROOT / "conf/dbus/org.tierd1.conf").getroot()
@@ -94,7 +95,18 @@ def test_the_bus_policy_opens_reading_and_nothing_else() -> None:
         ("allow", {**properties, "send_member": "Get"}),
         ("allow", {**properties, "send_member": "GetAll"}),
         ("allow", {**to, "send_interface": INTERFACE, "send_member": "GetPlan"}),
+        *(
+            ("allow", {**to, "send_interface": INTERFACE, "send_member": method})
+            for method in ("Reload", "Pause", "Resume")
+        ),
     ]
+    guarded = {name for name, member in vars(Manager).items() if hasattr(member, "action")}
+    assert guarded == {"Reload", "Pause", "Resume"}
+    actions = {vars(Manager)[name].action for name in guarded}
+    policy = ElementTree.parse(ROOT / "conf/dbus/org.tierd1.policy").getroot()
+    assert {action.attrib["id"] for action in policy.iter("action")} == actions
+    for defaults in policy.iter("defaults"):
+        assert all((kind.text or "").startswith("auth_admin") for kind in defaults), "nobody may unasked"
     assert policies[("user", "tierd")] == [("allow", {"own": BUS_NAME})]
     assert policies[("user", "root")] == [("allow", {"own": BUS_NAME}), ("allow", to)]
     assert len(policies) == 3

@@ -22,6 +22,9 @@ TIMEOUT_VARIABLE = "TIERD_DBUS_TIMEOUT"
 DEFAULT_TIMEOUT = 10.0
 """Seconds. A getter of the daemon answers from a ready value; ten seconds is a machine in deep trouble."""
 
+ORDER_MILLISECONDS = 150_000
+"""For a call that a person may have to type a password for, and a reload that takes its time after that."""
+
 _START_IT = "systemctl start tierd"
 
 _ADVICE: Mapping[str, tuple[Exit, str, str]] = {
@@ -41,6 +44,7 @@ _ADVICE: Mapping[str, tuple[Exit, str, str]] = {
     "org.tierd1.Error.NotAuthorized": (Exit.NOT_AUTHORISED, "", "run it as root"),
     "org.tierd1.Error.NoSuchObject": (Exit.NO_SUCH_OBJECT, "", ""),
     "org.tierd1.Error.TimedOut": (Exit.TIMED_OUT, "", ""),
+    "org.tierd1.Error.InvalidArgument": (Exit.USAGE, "", ""),
     "org.tierd1.Error.InvalidPolicy": (Exit.INVALID_POLICY, "", ""),
 }
 _SAME_ADVICE = {
@@ -106,9 +110,29 @@ class Client:
         (rows,) = self._call(INTERFACE, "GetPlan", None)
         return [dict(row) for row in rows]
 
-    def _call(self, interface: str, method: str, parameters: Any) -> tuple[Any, ...]:
+    def pause(self, seconds: int) -> None:
+        """Have the daemon move nothing for so long."""
+        self._order("Pause", GLib.Variant("(u)", (seconds,)))
+
+    def resume(self) -> None:
+        """End a pause."""
+        self._order("Resume", None)
+
+    def reload(self) -> None:
+        """Have the daemon read its policy again."""
+        self._order("Reload", None)
+
+    def _order(self, method: str, parameters: Any) -> None:
+        """A call that takes a permission, for which polkit may ask the person at the terminal."""
+        self._call(INTERFACE, method, parameters, order=True)
+
+    def _call(self, interface: str, method: str, parameters: Any, *, order: bool = False) -> tuple[Any, ...]:
+        # no activation: asking how tierd is must not start it
+        flags, milliseconds = Gio.DBusCallFlags.NO_AUTO_START, self._milliseconds
+        if order:
+            flags |= Gio.DBusCallFlags.ALLOW_INTERACTIVE_AUTHORIZATION
+            milliseconds = max(milliseconds, ORDER_MILLISECONDS)
         try:
-            # No activation: asking how tierd is must not start it.
             reply = self._connection.call_sync(
                 NAME,
                 PATH,
@@ -116,8 +140,8 @@ class Client:
                 method,
                 parameters,
                 None,
-                Gio.DBusCallFlags.NO_AUTO_START,
-                self._milliseconds,
+                flags,
+                milliseconds,
                 None,
             )
         except GLib.Error as error:

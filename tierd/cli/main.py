@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tierd import __version__
-from tierd.cli import Exit, render
+from tierd.cli import Exit, manage, render
 from tierd.cli.arguments import add_draft, add_json
 from tierd.cli.terminal import style_for
 from tierd.core.text import clean
@@ -37,7 +37,7 @@ Environment:
 """
 
 
-_LIGHT_COMMANDS = ("status", "plan", "explain", "metrics", "check-config")
+_LIGHT_COMMANDS = ("status", "plan", "explain", "metrics", "pause", "resume", "reload", "check-config")
 
 
 def parser(*, light: bool = False) -> argparse.ArgumentParser:
@@ -92,6 +92,8 @@ def parser(*, light: bool = False) -> argparse.ArgumentParser:
         "--output", type=Path, metavar="FILE", help="write this file, whole or not at all, and print nothing"
     )
     metrics.set_defaults(handler=_metrics)
+
+    manage.add_parsers(commands)
 
     if not light:
         from tierd.cli import devices, drain, provision

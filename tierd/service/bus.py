@@ -19,6 +19,7 @@ from pydbus.registration import ObjectRegistration, ObjectWrapper
 
 from tierd.core.text import clean
 from tierd.errors import TierdError
+from tierd.service.authority import Authority
 from tierd.service.mailbox import Mailbox
 
 FIRST_RETRY_SECONDS = 1
@@ -47,6 +48,16 @@ def slow(method: Function) -> Function:
     return method
 
 
+def authorised(action: str) -> Callable[[Function], Function]:
+    """Mark a D-Bus method that takes polkit's `action`, where the caller is not root."""
+
+    def mark(method: Function) -> Function:
+        method.action = action  # type: ignore[attr-defined]
+        return method
+
+    return mark
+
+
 @dataclass(frozen=True)
 class Exported:
     """An object on the bus: its path, its introspection XML, and the adaptor that answers.
@@ -64,12 +75,18 @@ class Exported:
 class Wrapper(ObjectWrapper):  # type: ignore[misc]
     """Answers calls: every one gets a reply, none ends the daemon, no slow one holds up another."""
 
-    __slots__ = ("_mailbox", "_on_error", "_pool", "_room")
+    __slots__ = ("_authority", "_mailbox", "_on_error", "_pool", "_room")
 
     def __init__(
-        self, adaptor: Any, interfaces: Any, mailbox: Mailbox, on_error: Callable[[BaseException], None]
+        self,
+        adaptor: Any,
+        interfaces: Any,
+        mailbox: Mailbox,
+        on_error: Callable[[BaseException], None],
+        authority: Authority,
     ) -> None:
         super().__init__(adaptor, interfaces)
+        self._authority = authority
         self._mailbox = mailbox
         self._on_error = on_error
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="bus")
@@ -96,15 +113,31 @@ class Wrapper(ObjectWrapper):  # type: ignore[misc]
                 method, outargs = self.GetAll, ["a{sv}"]
             else:
                 raise TierdError(f"{interface_name}.{method_name} cannot be called")
-            arguments = tuple(parameters)
-            if not getattr(method, "slow", False):
-                self._answer(invocation, method, arguments, outargs)
-            elif self._room.acquire(blocking=False):
-                self._pool.submit(self._answer_slowly, invocation, method, arguments, outargs)
-            else:
-                raise BusyError("too many calls are waiting", hint="try again later")
+            call = (invocation, method, tuple(parameters), outargs)
+            action = getattr(method, "action", "")
+            if not action:
+                return self._begin(*call)
+            flags = invocation.get_message().get_flags()
+            interactive = bool(flags & Gio.DBusMessageFlags.ALLOW_INTERACTIVE_AUTHORIZATION)
+
+            def decided(refusal: TierdError | None) -> None:
+                if refusal is None:
+                    self._begin(*call)
+                else:
+                    self._fail(invocation, refusal)
+
+            self._authority.check(connection, sender, action, interactive, decided)
         except BaseException as error:
             self._fail(invocation, error)
+
+    def _begin(self, invocation: Any, method: Any, arguments: tuple[Any, ...], outargs: list[str]) -> None:
+        """Answer at once, or have a worker answer."""
+        if not getattr(method, "slow", False):
+            self._answer(invocation, method, arguments, outargs)
+        elif self._room.acquire(blocking=False):
+            self._pool.submit(self._answer_slowly, invocation, method, arguments, outargs)
+        else:
+            self._fail(invocation, BusyError("too many calls are waiting", hint="try again later"))
 
     def _answer_slowly(
         self, invocation: Any, method: Any, arguments: tuple[Any, ...], outargs: list[str]
@@ -162,7 +195,7 @@ class BusService:
 
     address: a D-Bus address; None means the system bus. on_change(connected, reason): after each success and
     after the first failure of a series. on_error(error): a handler raised what it should not; may come from
-    a worker.
+    a worker. authority: decides about methods that are marked as `authorised`.
     """
 
     def __init__(
@@ -174,15 +207,21 @@ class BusService:
         on_change: Callable[[bool, str], None],
         on_error: Callable[[BaseException], None],
         address: str | None = None,
+        authority: Authority | None = None,
     ) -> None:
         self._name = name
+        authority = authority or Authority()
         self._address = address
         self._on_change = on_change
         self._wrappers: list[tuple[str, Any, Wrapper]] = []
         for exported in objects:
             interfaces = Gio.DBusNodeInfo.new_for_xml(exported.xml).interfaces
             self._wrappers.append(
-                (exported.path, interfaces, Wrapper(exported.adaptor, interfaces, mailbox, on_error))
+                (
+                    exported.path,
+                    interfaces,
+                    Wrapper(exported.adaptor, interfaces, mailbox, on_error, authority),
+                )
             )
         self._connection: Any = None
         self._registrations: list[Any] = []

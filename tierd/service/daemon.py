@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 from gi.repository import GLib
 
@@ -108,7 +109,7 @@ class Daemon:
     def _make_bus(self, address: str | None) -> None:
         try:
             xml = interface_xml()
-            self._manager = Manager(self._view(), xml, self.reload, self._explain)
+            self._manager = Manager(self._view(), xml, self.reload, self._explain, self._pause)
             self._bus = BusService(
                 BUS_NAME,
                 (Exported(OBJECT_PATH, xml, self._manager),),
@@ -175,6 +176,12 @@ class Daemon:
         future: Future[None] = Future()
         self._mailbox.post(self._begin_reload, future)
         return future
+
+    def _pause(self, seconds: int) -> Future[None]:
+        """From any thread. 0: go on."""
+        ends = datetime.now().astimezone() + timedelta(seconds=seconds)
+        until = time.monotonic() + seconds if seconds else 0.0
+        return self._engine.pause(until, f"until {ends:%Y-%m-%d %H:%M:%S %Z}")
 
     def _explain(self, pid: int) -> Explanation:
         """From any thread: what it reads is replaced, and never changed."""

@@ -133,6 +133,10 @@ class Engine:
         self._bucket = TokenBucket(policy.engine.bandwidth, burst=max(1.0, policy.engine.round))
         self._pace = Pace()
 
+    def pause(self, until: float, words: str) -> None:
+        self._holding.pause(until, words)
+        self._pace.round_now()
+
     def close(self) -> None:
         self._source.stop()
 
@@ -229,7 +233,7 @@ class Engine:
             self._pace.prune.done(now, self._looking.resting)
         self._bucket.fill(now)
         self._looking.learn(now, self._heat)
-        pressed = self._holding.pressed(engine.pressure_limit)
+        pressed = self._holding.pressed(engine.pressure_limit, now)
         if not pressed and not self._looking.silent:
             self._split(topology, engine)
         dram = {node.number: node.total // PAGE_SIZE for node in topology.dram}
@@ -265,7 +269,7 @@ class Engine:
             return self._publish(topology, EngineState.OBSERVING, "the policy says observe", plan)
         held = pressed or self._holding.unproven(plan, cold, topology, silent=self._looking.silent)
         if held:
-            return self._publish(topology, EngineState.HOLDING, held, plan)
+            return self._publish(topology, self._holding.state, held, plan)
         seconds = self._moving_seconds(self._clock() - now)
         moved = self._executor.execute(plan, hot, self._heat, topology, engine.dram_floor, seconds)
         self._steer_sampling(topology, plan, moved)

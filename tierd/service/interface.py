@@ -19,7 +19,7 @@ from tierd.core.model import Tier
 from tierd.core.state import ClassState, Counters, PlanLine, State
 from tierd.core.text import clean
 from tierd.errors import TierdError, UnsupportedError
-from tierd.service.bus import slow
+from tierd.service.bus import authorised, slow
 from tierd.service.events import status_line
 from tierd.service.explaining import Explanation
 
@@ -32,6 +32,9 @@ PLAN_ROWS = 500
 CLASS_ROWS = 200
 SIGNAL_SECONDS = 0.95
 """A little less than the daemon's tick, so that a tick is never just too early."""
+LONGEST_PAUSE = 24 * 3600
+"""Seconds. A pause that nobody ends ends by itself: memory that is never placed again is a fault that nobody
+sees."""
 RELOAD_SECONDS = 20.0
 """Less than the 25 s that D-Bus clients wait by default, so that the caller hears an answer."""
 
@@ -42,6 +45,12 @@ class TimedOutError(TierdError):
     """Asked for something that did not happen in time."""
 
     dbus_name = "org.tierd1.Error.TimedOut"
+
+
+class InvalidError(TierdError):
+    """An argument that no call of this method takes."""
+
+    dbus_name = "org.tierd1.Error.InvalidArgument"
 
 
 def interface_xml() -> str:
@@ -198,11 +207,12 @@ def _plan_line(line: PlanLine) -> dict[str, Any]:
 
 
 class Manager:
-    """The adaptor behind /org/tierd1. Main thread only, but for Reload, which waits in a worker.
+    """The adaptor behind /org/tierd1. Main thread only, but for what is `slow`, which waits in a worker.
 
     explain(pid): looks at a process; may be called from any thread. Raises TierdError.
     reload(): begins to read the policy file again; may be called from any thread; the future ends when the
     policy is in force, or with the TierdError that says why not.
+    pause(seconds): moves nothing for so long, 0 to go on; as `reload`, the future ends when nothing moves.
     """
 
     PropertiesChanged = signal()
@@ -214,8 +224,10 @@ class Manager:
         xml: str,
         reload: Callable[[], Future[None]],
         explain: Callable[[int], Explanation],
+        pause: Callable[[int], Future[None]],
     ) -> None:
         self._reload = reload
+        self._pause = pause
         self._explain = explain
         self._kinds, self._emitting = _members(xml)
         self._take(view)
@@ -240,12 +252,22 @@ class Manager:
     def Explain(self, pid: int) -> dict[str, Any]:
         return _explanation(self._explain(pid))
 
+    @authorised("org.tierd1.reload")
     @slow
     def Reload(self) -> None:
-        try:
-            self._reload().result(RELOAD_SECONDS)
-        except FutureTimeout:
-            raise TimedOutError(f"the policy is not in force after {RELOAD_SECONDS:.0f} s") from None
+        _wait(self._reload(), "the policy is not in force")
+
+    @authorised("org.tierd1.manage")
+    @slow
+    def Pause(self, seconds: int) -> None:
+        if not 1 <= seconds <= LONGEST_PAUSE:
+            raise InvalidError(f"a pause lasts 1 to {LONGEST_PAUSE} seconds, not {seconds}")
+        _wait(self._pause(seconds), "a move that had begun is not over")
+
+    @authorised("org.tierd1.manage")
+    @slow
+    def Resume(self) -> None:
+        _wait(self._pause(0), "a move that had begun is not over")
 
     def show(self, view: View, now: float) -> None:
         """Take up a new view, and announce it unless it is too early. now: monotonic seconds."""
@@ -272,6 +294,14 @@ class Manager:
 
     def _announceable(self) -> dict[str, str]:
         return {name: self._variants[name].print_(False) for name in self._emitting}
+
+
+def _wait(future: Future[None], what: str) -> None:
+    """In a worker. Raises TimedOutError, with `what` as its words, and what the future ends with."""
+    try:
+        future.result(RELOAD_SECONDS)
+    except FutureTimeout:
+        raise TimedOutError(f"{what} after {RELOAD_SECONDS:.0f} s") from None
 
 
 def _members(xml: str) -> tuple[dict[str, str], frozenset[str]]:
