@@ -1,13 +1,14 @@
 """The real daemon around an engine that does as it is told. Run by conftest.start_daemon, never imported.
 
 argv: POLICY. Commands, one JSON object a line, on stdin: {"do": "show", ...State fields as below}, {"do":
-"raise"}, {"do": "hang", "seconds": S}, {"do": "refuse"} (the next policy), {"do": "exit"} (SystemExit in the
-engine). Events go to stdout, one JSON object each.
+"raise"}, {"do": "hang", "seconds": S}, {"do": "refuse"} (the next policy), {"do": "log", "level": L, "text":
+T}, {"do": "exit"} (SystemExit in the engine). Events go to stdout, one JSON object each.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -91,6 +92,8 @@ class Told:
                     counters = replace(self.state.counters, promoted_pages=order.pop("promoted"))
                     order["counters"] = counters
                 self.state = replace(self.state, **{"monotonic": time.monotonic(), **order})
+            case "log":
+                getattr(logging.getLogger("tierd.service.engine"), order["level"])(order["text"])
             case "raise":
                 raise KeyError("what\nis this")
             case "exit":

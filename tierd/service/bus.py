@@ -63,8 +63,8 @@ class Exported:
     """An object on the bus: its path, its introspection XML, and the adaptor that answers.
 
     The adaptor has a method for each of the XML's methods and `dbus_properties()`, which returns a
-    GLib.Variant for each of its properties and cannot raise. Adaptors are few and live as long as the
-    process: pydbus never lets go of one.
+    GLib.Variant for each of its properties and cannot raise; where some can be set, `dbus_set(name, value)`.
+    Adaptors are few and live as long as the process: pydbus never lets go of one.
     """
 
     path: str
@@ -111,6 +111,8 @@ class Wrapper(ObjectWrapper):  # type: ignore[misc]
                 method, outargs = self.Get, ["v"]
             elif method_name == "GetAll":
                 method, outargs = self.GetAll, ["a{sv}"]
+            elif method_name == "Set":
+                method, outargs = self.Set, []
             else:
                 raise TierdError(f"{interface_name}.{method_name} cannot be called")
             call = (invocation, method, tuple(parameters), outargs)
@@ -171,6 +173,9 @@ class Wrapper(ObjectWrapper):  # type: ignore[misc]
 
     def Get(self, interface_name: str, property_name: str) -> Any:
         return self.object.dbus_properties()[property_name]
+
+    def Set(self, interface_name: str, property_name: str, value: Any) -> None:
+        self.object.dbus_set(property_name, value)
 
     def GetAll(self, interface_name: str) -> dict[str, Any]:
         values = self.object.dbus_properties()

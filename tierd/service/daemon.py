@@ -20,15 +20,17 @@ from tierd.core.state import MissingFeature, State
 from tierd.core.text import plural
 from tierd.errors import ConfigError, TierdError, UnsupportedError
 from tierd.kernel.paths import Root
-from tierd.service import events
+from tierd.service import events, log_control
 from tierd.service.bus import BusService, Exported
 from tierd.service.devices import DeviceWatch, Notices
 from tierd.service.events import Event
 from tierd.service.explaining import Explanation, explain
 from tierd.service.interface import BUS_NAME, OBJECT_PATH, Manager, View, interface_xml, status_text
 from tierd.service.journal import Reporter
+from tierd.service.log_control import LogControl
 from tierd.service.mailbox import Mailbox
 from tierd.service.notify import Notifier, watchdog_seconds
+from tierd.service.unix_signals import unix_signal_add
 from tierd.service.worker import EngineThread, Stepper, describe
 
 EXIT_OK = 0
@@ -112,7 +114,10 @@ class Daemon:
             self._manager = Manager(self._view(), xml, self.reload, self._explain, self._pause)
             self._bus = BusService(
                 BUS_NAME,
-                (Exported(OBJECT_PATH, xml, self._manager),),
+                (
+                    Exported(OBJECT_PATH, xml, self._manager),
+                    Exported(log_control.OBJECT_PATH, log_control.XML, LogControl(self._reporter)),
+                ),
                 mailbox=self._mailbox,
                 on_change=self._on_bus,
                 on_error=self.report_error,
@@ -128,7 +133,7 @@ class Daemon:
             (signal.SIGINT, self._on_stop_signal),
             (signal.SIGHUP, self._on_reload_signal),
         ):
-            _unix_signal_add(int(number), handler)
+            unix_signal_add(int(number), handler)
         GLib.timeout_add(TICK_MILLISECONDS, self._on_tick)
         if self._watchdog is not None:
             # A quarter of the time leaves room for a late loop.
@@ -379,19 +384,3 @@ class Daemon:
         self._report(Event(events.ENGINE_STALLED, message))
         self._loop.quit()
         return bool(GLib.SOURCE_REMOVE)
-
-
-def _unix_signal_add(number: int, handler: Callable[[], bool]) -> None:
-    """GLib.unix_signal_add, which newer PyGObject has moved to GLibUnix and warns about."""
-    add: Callable[..., object] = GLib.unix_signal_add
-    try:
-        import gi
-
-        gi.require_version("GLibUnix", "2.0")
-        from gi.repository import GLibUnix
-    except (ImportError, ValueError):
-        pass
-    else:
-        # GLib 2.84 has the module; the function in it came with a later PyGObject.
-        add = getattr(GLibUnix, "signal_add", add)
-    add(GLib.PRIORITY_HIGH, number, handler)

@@ -58,6 +58,7 @@ SOURCE_CHOSEN = EventType("source-chosen", "b280492c29634519a5a43659f996a24b", P
 BUS_LOST = EventType("bus-lost", "59839504875a4c47b7226a88e8c3a782", Priority.WARNING)
 BUS_CONNECTED = EventType("bus-connected", "ad6e4d3df8724db29261a979879e08eb", Priority.INFO)
 NOTED = EventType("noted", "2d24d469762548b2af74bc557b9aca51", Priority.INFO)
+TRACED = EventType("traced", "6bd3d09bd3294db58f4e3880d2a5f1dc", Priority.DEBUG)
 INTERNAL = EventType("internal-error", "57c5fd663ad9424a94e5ad65294c34b9", Priority.ERROR)
 
 EVENT_TYPES = (
@@ -84,6 +85,7 @@ EVENT_TYPES = (
     BUS_LOST,
     BUS_CONNECTED,
     NOTED,
+    TRACED,
     INTERNAL,
 )
 
