@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -33,20 +34,31 @@ class Explanation:
     fates: tuple[str, ...]
 
 
+def class_assigner(policy: Policy) -> ClassAssigner:
+    """The rules of `policy`, with the users that they name looked up."""
+    named = [rule.user for c in policy.classes for rule in c.match if isinstance(rule.user, str)]
+    return ClassAssigner(policy.classes, user_ids(named))
+
+
+def why_not_placed(policy: Policy, process: ProcessView) -> str:
+    """Why tierd does not move `process`, in words; empty when it does."""
+    if process.id.pid == os.getpid():
+        return "tierd leaves itself alone"
+    if not policy.processes.selects(process.cgroup):
+        return "the policy does not select its cgroup"
+    if process.resident < policy.engine.minimum_process:
+        return f"it is smaller than minimum_process ({size(policy.engine.minimum_process)})"
+    return ""
+
+
 def explain(root: Root, pid: int, policy: Policy, state: State, now: float) -> Explanation:
     """For `tierctl explain`. now: on the clock of `state.monotonic`.
 
     Raises GoneError, DeniedError and MalformedError when the process cannot be looked at.
     """
     process = read_process(root, pid)
-    named = [rule.user for c in policy.classes for rule in c.match if isinstance(rule.user, str)]
-    assigner = ClassAssigner(policy.classes, user_ids(named))
-    found = assigner.find(process.cgroup, process.uid, process.command)
-    why_not = ""
-    if not policy.processes.selects(process.cgroup):
-        why_not = "the policy does not select its cgroup"
-    elif process.resident < policy.engine.minimum_process:
-        why_not = f"it is smaller than minimum_process ({size(policy.engine.minimum_process)})"
+    found = class_assigner(policy).find(process.cgroup, process.uid, process.command)
+    why_not = why_not_placed(policy, process)
     return Explanation(
         process,
         found.service_class.name,
