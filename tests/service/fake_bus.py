@@ -13,8 +13,8 @@ from typing import Any
 from gi.repository import GLib
 
 from tierd.errors import ConfigError, DeniedError, GoneError, TierdError
-from tierd.service.authority import Authority
-from tierd.service.bus import BusService, Exported, authorised, slow
+from tierd.service.authority import Authority, Caller
+from tierd.service.bus import BusService, Exported, authorised, for_caller, slow
 from tierd.service.mailbox import Mailbox
 
 XML = """
@@ -27,6 +27,9 @@ XML = """
   <method name="RaiseSlowly"><arg type="s" direction="in"/></method>
   <method name="Guarded"><arg type="s" direction="out"/></method>
   <method name="GuardedSlowly"><arg type="d" direction="in"/></method>
+  <method name="Told">
+    <arg type="s" direction="in"/><arg type="u" direction="out"/><arg type="s" direction="out"/>
+  </method>
   <method name="WrongType"><arg type="s" direction="out"/></method>
 </interface></node>
 """
@@ -73,6 +76,11 @@ class Vices:
     @slow
     def GuardedSlowly(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    @for_caller("org.tierd1.test")
+    @slow
+    def Told(self, caller: Caller, given: str) -> tuple[int | None, str]:
+        return caller.user, f"{given}: {caller.refusal or 'may'}"
 
     def WrongType(self) -> Any:
         return 5

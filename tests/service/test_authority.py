@@ -75,6 +75,17 @@ def test_whom_it_does_not_may_not(guarded: Vices, polkit: Polkit, mode: str, wor
     assert guarded.call("Fast") == ("fast",)
 
 
+def test_a_method_may_be_told_who_calls(guarded: Vices, polkit: Polkit, bus: Bus) -> None:
+    assert guarded.call("Told", ("s", "x"))[0] == os.getuid()
+    assert guarded.call("Told", ("s", "x"))[1].startswith("x: not permitted: polkit cannot be asked")
+    program = polkit("no")
+    refused = (os.getuid(), "x: not permitted: polkit says no (org.tierd1.test)")
+    assert guarded.call("Told", ("s", "x")) == refused
+    program.end()
+    polkit("yes")
+    assert guarded.call("Told", ("s", "x")) == (os.getuid(), "x: may")
+
+
 def test_without_polkit_nobody_but_root_may(guarded: Vices, bus: Bus) -> None:
     name, words = error_of(guarded, "Guarded")
     assert name == DENIED and words.startswith("not permitted: polkit cannot be asked: ")

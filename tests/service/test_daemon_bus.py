@@ -14,7 +14,8 @@ from gi.repository import Gio, GLib
 
 from tests.service.conftest import STATUS, DaemonProgram, wait_for
 from tierd import __version__
-from tierd.service.interface import INTERFACE, OBJECT_PATH, interface_xml
+from tierd.service.interface import BUS_NAME, INTERFACE, OBJECT_PATH
+from tierd.service.shown import introspection_xml
 
 pytestmark = pytest.mark.service
 
@@ -95,7 +96,7 @@ def test_properties(daemon: DaemonProgram) -> None:
 
 
 def test_the_interface_file_and_the_daemon_agree(daemon: DaemonProgram) -> None:
-    written = Gio.DBusNodeInfo.new_for_xml(interface_xml()).lookup_interface(INTERFACE)
+    written = Gio.DBusNodeInfo.new_for_xml(introspection_xml(BUS_NAME)).lookup_interface(INTERFACE)
     member = "org.freedesktop.DBus.Introspectable.Introspect"
     xml = daemon.bus.call("org.tierd1", OBJECT_PATH, member)[0]
     served = Gio.DBusNodeInfo.new_for_xml(xml).lookup_interface(INTERFACE)
@@ -114,7 +115,12 @@ def test_the_interface_file_and_the_daemon_agree(daemon: DaemonProgram) -> None:
     assert members(served) == members(written)
     assert set(daemon.properties()) == set(members(written)[1])
     for method, (takes, _) in members(written)[0].items():
-        daemon.call(method, *((kind, os.getpid()) for kind in takes))  # each is there
+        given = {"u": os.getpid(), "a{sv}": {}}
+        # each is there, even where it does not like what it is given
+        try:
+            daemon.call(method, *((kind, given[kind]) for kind in takes))
+        except GLib.Error as error:
+            assert Gio.DBusError.get_remote_error(error) == "org.tierd1.Error.InvalidArgument"
 
 
 def test_each_property_alone_equals_its_place_in_get_all(daemon: DaemonProgram) -> None:

@@ -12,10 +12,11 @@ import pytest
 from gi.repository import Gio
 
 from tests.service.conftest import ROOT
-from tierd.service import convert, drain, events, hotplug, notify, protect
+from tierd.service import convert, drain, events, hotplug, notify, protect, tier_objects
 from tierd.service.events import Event
-from tierd.service.interface import BUS_NAME, INTERFACE, Manager, interface_xml
+from tierd.service.interface import BUS_NAME, INTERFACE, Manager
 from tierd.service.journal import entry
+from tierd.service.shown import introspection_xml
 
 UNIT = ROOT / "systemd/tierd.service"
 PROGRAMS = (convert, drain, hotplug, protect)
@@ -71,14 +72,17 @@ def test_journalctl_takes_the_catalog(tmp_path: Path) -> None:
 
 
 def test_the_interface_is_well_formed_and_documented() -> None:
-    interface = Gio.DBusNodeInfo.new_for_xml(interface_xml()).lookup_interface(INTERFACE)
+    interface = Gio.DBusNodeInfo.new_for_xml(introspection_xml(BUS_NAME)).lookup_interface(INTERFACE)
     methods = [method.name for method in interface.methods]
-    assert methods == ["GetPlan", "Explain", "Reload", "Pause", "Resume"]
-    for prop in interface.properties:
+    assert methods == ["GetPlan", "Explain", "ListProcesses", "Reload", "Pause", "Resume"]
+    tier = Gio.DBusNodeInfo.new_for_xml(introspection_xml(tier_objects.INTERFACE)).interfaces[0]
+    assert (tier.name, tier.methods) == (tier_objects.INTERFACE, [])
+    for prop in (*interface.properties, *tier.properties):
         assert "(" not in prop.signature, f"{prop.name}: no tuples, a{{sv}} can grow"
-    assert "--" not in re.sub(
-        r"<!--|-->", "", (ROOT / "conf/dbus/org.tierd1.xml").read_text(encoding="utf-8")
-    )
+    installed = (ROOT / "debian/tierd.install").read_text(encoding="utf-8")
+    for name in (BUS_NAME, tier_objects.INTERFACE):
+        assert "--" not in re.sub(r"<!--|-->", "", introspection_xml(name))
+        assert f"conf/dbus/{name}.xml usr/share/dbus-1/interfaces\n" in installed
 
 
 def test_the_bus_policy_opens_reading_and_what_polkit_guards() -> None:
@@ -95,13 +99,17 @@ def test_the_bus_policy_opens_reading_and_what_polkit_guards() -> None:
         ("allow", {**properties, "send_member": "Get"}),
         ("allow", {**properties, "send_member": "GetAll"}),
         ("allow", {**to, "send_interface": INTERFACE, "send_member": "GetPlan"}),
+        (
+            "allow",
+            {**to, "send_interface": tier_objects.OBJECT_MANAGER, "send_member": "GetManagedObjects"},
+        ),
         *(
             ("allow", {**to, "send_interface": INTERFACE, "send_member": method})
-            for method in ("Reload", "Pause", "Resume")
+            for method in ("ListProcesses", "Reload", "Pause", "Resume")
         ),
     ]
     guarded = {name for name, member in vars(Manager).items() if hasattr(member, "action")}
-    assert guarded == {"Reload", "Pause", "Resume"}
+    assert guarded == {"ListProcesses", "Reload", "Pause", "Resume"}
     actions = {vars(Manager)[name].action for name in guarded}
     policy = ElementTree.parse(ROOT / "conf/dbus/org.tierd1.policy").getroot()
     assert {action.attrib["id"] for action in policy.iter("action")} == actions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from gi.repository import Gio, GLib
@@ -10,7 +11,17 @@ from gi.repository import Gio, GLib
 from tierd.core.text import clean
 from tierd.errors import DeniedError, TierdError
 
-Done = Callable[[TierdError | None], None]
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls. user: their number, None where the bus does not say. refusal: why they may not do what was
+    asked about; None where they may, which takes a user."""
+
+    user: int | None
+    refusal: TierdError | None
+
+
+Done = Callable[[Caller], None]
 
 _POLKIT: Final = "org.freedesktop.PolicyKit1"
 _PATH: Final = "/org/freedesktop/PolicyKit1/Authority"
@@ -29,16 +40,21 @@ class Authority:
         self._trusted = trusted
 
     def check(self, connection: Any, sender: str, action: str, interactive: bool, done: Done) -> None:
-        """Calls `done` once, later: with None when `sender`, a name on the bus, may do `action`, else with
-        why not. interactive: whether a person may be asked for a password."""
+        """Calls `done` once, later, with who `sender` is, a name on the bus, and whether they may do
+        `action`. interactive: whether a person may be asked for a password."""
+        user: int | None = None
+
+        def refuse(why: str) -> None:
+            done(Caller(user, DeniedError(f"not permitted: {clean(why)}")))
 
         def on_user(source: Any, result: Any) -> None:
+            nonlocal user
             try:
                 (user,) = source.call_finish(result).unpack()
             except GLib.Error as error:
-                return done(_denied(f"the bus does not say who asks: {error.message}"))
+                return refuse(f"the bus does not say who asks: {error.message}")
             if user == self._trusted:
-                return done(None)
+                return done(Caller(user, None))
             subject = ("system-bus-name", {"name": GLib.Variant("s", sender)})
             flags = _ALLOW_INTERACTION if interactive else 0
             body = GLib.Variant("((sa{sv})sa{ss}us)", (subject, action, {}, flags, ""))
@@ -53,18 +69,14 @@ class Authority:
                 ((allowed, challenge, _),) = source.call_finish(result).unpack()
             except GLib.Error as error:
                 Gio.DBusError.strip_remote_error(error)
-                return done(_denied(f"polkit cannot be asked: {error.message}"))
+                return refuse(f"polkit cannot be asked: {error.message}")
             if allowed:
-                return done(None)
+                return done(Caller(user, None))
             why = "it takes a password" if challenge else "polkit says no"
-            return done(_denied(f"{why} ({action})"))
+            return refuse(f"{why} ({action})")
 
         connection.call(
             *("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus"),
             *("GetConnectionUnixUser", GLib.Variant("(s)", (sender,)), GLib.VariantType("(u)")),
             *(Gio.DBusCallFlags.NONE, _MILLISECONDS, None, on_user),
         )
-
-
-def _denied(why: str) -> DeniedError:
-    return DeniedError(f"not permitted: {clean(why)}")

@@ -19,7 +19,7 @@ from pydbus.registration import ObjectRegistration, ObjectWrapper
 
 from tierd.core.text import clean
 from tierd.errors import TierdError
-from tierd.service.authority import Authority
+from tierd.service.authority import Authority, Caller
 from tierd.service.mailbox import Mailbox
 
 FIRST_RETRY_SECONDS = 1
@@ -58,13 +58,26 @@ def authorised(action: str) -> Callable[[Function], Function]:
     return mark
 
 
+def for_caller(action: str) -> Callable[[Function], Function]:
+    """Mark a D-Bus method that everybody may call, and that shows more to whom polkit permits `action`: it
+    takes the Caller first, whose user is known."""
+
+    def mark(method: Function) -> Function:
+        method.action = action  # type: ignore[attr-defined]
+        method.takes_caller = True  # type: ignore[attr-defined]
+        return method
+
+    return mark
+
+
 @dataclass(frozen=True)
 class Exported:
     """An object on the bus: its path, its introspection XML, and the adaptor that answers.
 
     The adaptor has a method for each of the XML's methods and `dbus_properties()`, which returns a
     GLib.Variant for each of its properties and cannot raise; where some can be set, `dbus_set(name, value)`.
-    Adaptors are few and live as long as the process: pydbus never lets go of one.
+    Adaptors are few and live as long as the process: pydbus never lets go of one, so that an adaptor whose
+    object was withdrawn is to be used again.
     """
 
     path: str
@@ -115,18 +128,19 @@ class Wrapper(ObjectWrapper):  # type: ignore[misc]
                 method, outargs = self.Set, []
             else:
                 raise TierdError(f"{interface_name}.{method_name} cannot be called")
-            call = (invocation, method, tuple(parameters), outargs)
             action = getattr(method, "action", "")
             if not action:
-                return self._begin(*call)
+                return self._begin(invocation, method, tuple(parameters), outargs)
             flags = invocation.get_message().get_flags()
             interactive = bool(flags & Gio.DBusMessageFlags.ALLOW_INTERACTIVE_AUTHORIZATION)
 
-            def decided(refusal: TierdError | None) -> None:
-                if refusal is None:
-                    self._begin(*call)
+            def decided(caller: Caller) -> None:
+                told = getattr(method, "takes_caller", False)
+                if caller.refusal is None or (told and caller.user is not None):
+                    arguments = (caller, *parameters) if told else tuple(parameters)
+                    self._begin(invocation, method, arguments, outargs)
                 else:
-                    self._fail(invocation, refusal)
+                    self._fail(invocation, caller.refusal)
 
             self._authority.check(connection, sender, action, interactive, decided)
         except BaseException as error:
@@ -215,26 +229,44 @@ class BusService:
         authority: Authority | None = None,
     ) -> None:
         self._name = name
-        authority = authority or Authority()
+        self._authority = authority or Authority()
         self._address = address
+        self._mailbox = mailbox
         self._on_change = on_change
-        self._wrappers: list[tuple[str, Any, Wrapper]] = []
-        for exported in objects:
-            interfaces = Gio.DBusNodeInfo.new_for_xml(exported.xml).interfaces
-            self._wrappers.append(
-                (
-                    exported.path,
-                    interfaces,
-                    Wrapper(exported.adaptor, interfaces, mailbox, on_error, authority),
-                )
-            )
+        self._on_error = on_error
+        # Of every adaptor there ever was: pydbus keeps each, and a second wrapper of one would double its
+        # signals.
+        self._wrappers: dict[Any, tuple[Any, Wrapper]] = {}
         self._connection: Any = None
-        self._registrations: list[Any] = []
+        self._registrations: dict[Exported, Any] = {}
+        self._published: list[Exported] = []
+        for exported in objects:
+            self.publish(exported)
         self._retry = FIRST_RETRY_SECONDS
         self._timer = 0
         self._cancellable = Gio.Cancellable()
         self._told: bool | None = None
         self.connected = False
+
+    def publish(self, exported: Exported) -> None:
+        """Have one more object on the bus: now, where there is a connection, and after each reconnection."""
+        if exported.adaptor not in self._wrappers:
+            interfaces = Gio.DBusNodeInfo.new_for_xml(exported.xml).interfaces
+            wrapper = Wrapper(exported.adaptor, interfaces, self._mailbox, self._on_error, self._authority)
+            self._wrappers[exported.adaptor] = interfaces, wrapper
+        self._published.append(exported)
+        if self._connection is not None:
+            try:
+                self._register(exported)
+            except GLib.Error as error:
+                self._lost(error.message)
+
+    def withdraw(self, exported: Exported) -> None:
+        """Take an object that was published off the bus."""
+        self._published.remove(exported)
+        registration = self._registrations.pop(exported, None)
+        if registration is not None:
+            _unregister(registration)
 
     def start(self) -> None:
         """Begin to connect. Returns at once; a bus that is missing is tried again, less and less often."""
@@ -276,8 +308,8 @@ class BusService:
         connection.connect("closed", self._on_closed)
         self._connection = connection
         try:
-            for path, interfaces, wrapper in self._wrappers:
-                self._registrations.append(ObjectRegistration(connection.pydbus, path, interfaces, wrapper))
+            for exported in self._published:
+                self._register(exported)
         except GLib.Error as error:
             self._lost(error.message)
             return
@@ -294,6 +326,11 @@ class BusService:
             self._cancellable,
             self._on_name,
         )
+
+    def _register(self, exported: Exported) -> None:
+        interfaces, wrapper = self._wrappers[exported.adaptor]
+        bus = self._connection.pydbus
+        self._registrations[exported] = ObjectRegistration(bus, exported.path, interfaces, wrapper)
 
     def _on_name(self, connection: Any, result: Any) -> None:
         try:
@@ -339,9 +376,13 @@ class BusService:
     def _drop(self) -> None:
         self.connected = False
         self._connection = None
-        registrations, self._registrations = self._registrations, []
-        for registration in registrations:
-            try:
-                registration.unregister()
-            except GLib.Error:
-                pass
+        registrations, self._registrations = self._registrations, {}
+        for registration in registrations.values():
+            _unregister(registration)
+
+
+def _unregister(registration: Any) -> None:
+    try:
+        registration.unregister()
+    except GLib.Error:
+        pass

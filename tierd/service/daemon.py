@@ -20,16 +20,18 @@ from tierd.core.state import MissingFeature, State
 from tierd.core.text import plural
 from tierd.errors import ConfigError, TierdError, UnsupportedError
 from tierd.kernel.paths import Root
-from tierd.service import events, log_control
-from tierd.service.bus import BusService, Exported
+from tierd.service import events
+from tierd.service.bus_values import View, status_text
 from tierd.service.devices import DeviceWatch, Notices
 from tierd.service.events import Event
 from tierd.service.explaining import Explanation, explain
-from tierd.service.interface import BUS_NAME, OBJECT_PATH, Manager, View, interface_xml, status_text
+from tierd.service.interface import BUS_NAME, Doers
 from tierd.service.journal import Reporter
 from tierd.service.log_control import LogControl
 from tierd.service.mailbox import Mailbox
 from tierd.service.notify import Notifier, watchdog_seconds
+from tierd.service.presence import Presence
+from tierd.service.process_rows import ProcessQuery, ProcessRow, list_processes
 from tierd.service.unix_signals import unix_signal_add
 from tierd.service.worker import EngineThread, Stepper, describe
 
@@ -104,20 +106,12 @@ class Daemon:
         self._stalled = False
         self._exit_code = EXIT_OK
         self._watchdog = watchdog_seconds()
-        self._manager: Manager | None = None
-        self._bus: BusService | None = None
-        self._make_bus(address)
-
-    def _make_bus(self, address: str | None) -> None:
+        self._presence: Presence | None = None
         try:
-            xml = interface_xml()
-            self._manager = Manager(self._view(), xml, self.reload, self._explain, self._pause)
-            self._bus = BusService(
-                BUS_NAME,
-                (
-                    Exported(OBJECT_PATH, xml, self._manager),
-                    Exported(log_control.OBJECT_PATH, log_control.XML, LogControl(self._reporter)),
-                ),
+            self._presence = Presence(
+                self._view(),
+                Doers(self._explain, self._list_processes, self.reload, self._pause),
+                LogControl(reporter),
                 mailbox=self._mailbox,
                 on_change=self._on_bus,
                 on_error=self.report_error,
@@ -153,14 +147,14 @@ class Daemon:
         self._tell_what_is_odd()
         self._engine.start()
         self._devices.start()
-        if self._bus is not None:
-            self._bus.start()
+        if self._presence is not None:
+            self._presence.start()
         self._loop.run()
         self._devices.stop()
         for future in self._reloads + self._waiting_reloads:
             future.set_exception(TierdError("tierd is stopping"))  # a caller may wait in a worker
-        if self._bus is not None:
-            self._bus.stop()
+        if self._presence is not None:
+            self._presence.stop()
         self._reporter.close(time.monotonic())
         self._report(Event(events.STOPPED, "tierd stopped; memory stays where it is"))
         return self._exit_code
@@ -191,6 +185,10 @@ class Daemon:
     def _explain(self, pid: int) -> Explanation:
         """From any thread: what it reads is replaced, and never changed."""
         return explain(Root(), pid, self._policy, self._state, time.monotonic())
+
+    def _list_processes(self, query: ProcessQuery, only_user: int | None) -> tuple[ProcessRow, ...]:
+        """As `_explain`."""
+        return list_processes(Root(), query, only_user, self._policy, self._state.topology)
 
     # The engine's news
 
@@ -229,12 +227,8 @@ class Daemon:
         return View(self._state, self._problems, self._policy.origin, self._policy.digest, self._notices)
 
     def _show(self) -> None:
-        if self._manager is None:
-            return
-        try:
-            self._manager.show(self._view(), time.monotonic())
-        except (GLib.Error, TypeError, ValueError, OverflowError) as error:
-            self.report_error(error)
+        if self._presence is not None:
+            self._presence.show(self._view(), time.monotonic())
 
     def _report(self, event: Event) -> None:
         self._reporter.report(event, time.monotonic())
@@ -243,8 +237,8 @@ class Daemon:
 
     def _on_tick(self) -> bool:
         self._reporter.tick(time.monotonic())
-        if self._manager is not None:
-            self._manager.announce(time.monotonic())
+        if self._presence is not None:
+            self._presence.announce(time.monotonic())
         news = self._state is not self._told
         if news and self._ready and not self._stopping and not self._reloads:
             if self._notifier.status(status_text(self._view())):
