@@ -113,6 +113,10 @@ def test_the_bus_policy_opens_reading_and_what_polkit_guards() -> None:
     actions = {vars(Manager)[name].action for name in guarded}
     policy = ElementTree.parse(ROOT / "conf/dbus/org.tierd1.policy").getroot()
     assert {action.attrib["id"] for action in policy.iter("action")} == actions
+    (user,) = unit()["User"]
+    for action in policy.iter("action"):  # polkit answers nobody else about other users
+        owner = action.find("annotate[@key='org.freedesktop.policykit.owner']")
+        assert owner is not None and owner.text == f"unix-user:{user}"
     for defaults in policy.iter("defaults"):
         assert all((kind.text or "").startswith("auth_admin") for kind in defaults), "nobody may unasked"
     assert policies[("user", "tierd")] == [("allow", {"own": BUS_NAME})]
