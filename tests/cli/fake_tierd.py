@@ -6,6 +6,7 @@ Prints a line when it holds the name.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,19 @@ EXPLANATION = {
     "WhyNot": GLib.Variant("s", ""),
     "Fates": GLib.Variant("as", ["3 s ago: 768 pages came up, used 4 to 30 times a second"]),
 }
+PROCESSES = [
+    {
+        "Pid": GLib.Variant("u", pid),
+        "Uid": GLib.Variant("u", 105),
+        "Class": GLib.Variant("s", "gold"),
+        "Cgroup": GLib.Variant("s", cgroup),
+        "ResidentBytes": GLib.Variant("t", GIB),
+        "Placed": GLib.Variant("b", not missing),
+        **({} if missing else {"DramBytes": GLib.Variant("t", GIB * 3 // 4)}),
+        **({} if missing else {"SlowBytes": GLib.Variant("t", GIB // 4)}),
+    }
+    for pid, cgroup, missing in ((4711, "/gold.slice/db.service", False), (7, "/x\x1b[2J", True))
+]
 PLAN = [
     {
         "Action": GLib.Variant("s", "promote"),
@@ -118,6 +132,10 @@ def main() -> None:
             invocation.return_dbus_error(mode, "the reason\x1b[2J given")
         elif method == "Explain":
             invocation.return_value(GLib.Variant("(a{sv})", (EXPLANATION,)))
+        elif method == "ListProcesses":
+            keys, limit = _a.unpack()
+            print(json.dumps([keys, limit]), flush=True)
+            invocation.return_value(GLib.Variant("(aa{sv})", (PROCESSES[:limit],)))
         elif method in ("Pause", "Resume", "Reload"):
             print(method, *_a.unpack(), flush=True)
             invocation.return_value(None)

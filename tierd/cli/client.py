@@ -110,6 +110,13 @@ class Client:
         (rows,) = self._call(INTERFACE, "GetPlan", None)
         return [dict(row) for row in rows]
 
+    def processes(self, limit: int, service_class: str | None = None) -> list[dict[str, Any]]:
+        """The largest processes that the caller may see, under the names of the interface. service_class:
+        those of it alone."""
+        keys = {} if service_class is None else {"class": GLib.Variant("s", service_class)}
+        (rows,) = self._call(INTERFACE, "ListProcesses", GLib.Variant("(a{sv}u)", (keys, limit)))
+        return [dict(row) for row in rows]
+
     def pause(self, seconds: int) -> None:
         """Have the daemon move nothing for so long."""
         self._order("Pause", GLib.Variant("(u)", (seconds,)))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tierd import __version__
-from tierd.cli import Exit, manage, render
+from tierd.cli import Exit, listing, manage, render, show
 from tierd.cli.arguments import add_draft, add_json
 from tierd.cli.terminal import style_for
 from tierd.core.text import clean
@@ -37,7 +37,9 @@ Environment:
 """
 
 
-_LIGHT_COMMANDS = ("status", "plan", "explain", "metrics", "pause", "resume", "reload", "check-config")
+_LIGHT_COMMANDS = (
+    *("status", "plan", "explain", "list", "show", "metrics", "pause", "resume", "reload", "check-config"),
+)
 
 
 def parser(*, light: bool = False) -> argparse.ArgumentParser:
@@ -82,6 +84,9 @@ def parser(*, light: bool = False) -> argparse.ArgumentParser:
     add_json(explain)
     explain.set_defaults(handler=_explain)
 
+    listing.add_parser(commands)
+    show.add_parser(commands)
+
     metrics = commands.add_parser(
         "metrics",
         help="what tierd knows as OpenMetrics text, for Prometheus",
@@ -96,9 +101,8 @@ def parser(*, light: bool = False) -> argparse.ArgumentParser:
     manage.add_parsers(commands)
 
     if not light:
-        from tierd.cli import devices, drain, provision
+        from tierd.cli import drain, provision
 
-        devices.add_parser(commands)
         provision.add_parser(commands)
         drain.add_parser(commands)
 

@@ -144,6 +144,37 @@ def classes(found: Sequence[Mapping[str, Any]], style: Style) -> str:
     return "\n".join([*table(rows, "llrrrrrrr", style), *lines])
 
 
+def processes(
+    found: Sequence[Mapping[str, Any]], style: Style, *, more: bool = False, everybody: bool = True
+) -> str:
+    """`tierctl list processes`. found: as `plain` makes them of the rows of ListProcesses. more: whether
+    there may be more of them. everybody: whether those of others would be among them."""
+    rows = [("PID", "UID", "CLASS", "RESIDENT", "DRAM", "SLOW", "DRAM%", "PLACED", "CGROUP")]
+    for one in found:
+        where = ("-", "-", "-")
+        if "dram_bytes" in one and "slow_bytes" in one:
+            dram, slow = int(one["dram_bytes"]), int(one["slow_bytes"])
+            where = (size(dram), size(slow), share(dram, dram + slow))
+        rows.append(
+            (
+                str(one["pid"]),
+                str(one["uid"]),
+                clean(str(one["class"])),
+                size(int(one["resident_bytes"])),
+                *where,
+                "yes" if one["placed"] else "no",
+                clean(str(one["cgroup"])),
+            )
+        )
+    lines = table(rows, "rrlrrrrll", style) if found else ["No such process."]
+    notes = ["There may be smaller ones: --limit shows up to 200."] if more else []
+    if not everybody:
+        notes.append(
+            "Those of others are shown to root, and where polkit permits org.tierd1.read-processes."
+        )
+    return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
 def explanation(found: Mapping[str, Any], style: Style) -> str:
     """`tierctl explain`. found: as `plain` makes it of what Explain answers."""
     title = f"Process {found['pid']} ({clean(str(found['command']))})"
