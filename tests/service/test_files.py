@@ -124,6 +124,15 @@ def test_the_bus_policy_opens_reading_and_what_polkit_guards() -> None:
     assert len(policies) == 3
 
 
+def test_the_manual_names_every_method_and_action() -> None:
+    manual = (ROOT / "man/tierd.8").read_text(encoding="utf-8").replace("\\-", "-")
+    section = manual.split(".SH D-BUS\n")[1].split(".SH ")[0]
+    interface = Gio.DBusNodeInfo.new_for_xml(introspection_xml(BUS_NAME)).lookup_interface(INTERFACE)
+    actions = {found.action for found in vars(Manager).values() if hasattr(found, "action")}
+    for name in (*(method.name for method in interface.methods), *actions, tier_objects.INTERFACE):
+        assert re.search(rf"\b{re.escape(name)}\b", section), name
+
+
 def unit() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for line in UNIT.read_text(encoding="utf-8").split("\n"):
