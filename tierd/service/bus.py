@@ -128,17 +128,17 @@ class Wrapper(ObjectWrapper):  # type: ignore[misc]
                 method, outargs = self.Set, []
             else:
                 raise TierdError(f"{interface_name}.{method_name} cannot be called")
+            given = tuple(parameters)
             action = getattr(method, "action", "")
             if not action:
-                return self._begin(invocation, method, tuple(parameters), outargs)
+                return self._begin(invocation, method, given, outargs)
             flags = invocation.get_message().get_flags()
             interactive = bool(flags & Gio.DBusMessageFlags.ALLOW_INTERACTIVE_AUTHORIZATION)
 
             def decided(caller: Caller) -> None:
                 told = getattr(method, "takes_caller", False)
                 if caller.refusal is None or (told and caller.user is not None):
-                    arguments = (caller, *parameters) if told else tuple(parameters)
-                    self._begin(invocation, method, arguments, outargs)
+                    self._begin(invocation, method, (caller, *given) if told else given, outargs)
                 else:
                     self._fail(invocation, caller.refusal)
 
