@@ -12,6 +12,7 @@ from tierd.core.classes import DEFAULT_CLASS, ClassRule, DramShare, ServiceClass
 from tierd.core.policy import EnginePolicy, Policy, ProcessMatch, ProcessSelection
 from tierd.core.state import State
 from tierd.errors import GoneError
+from tierd.kernel.processes import selected_processes
 from tierd.service.explaining import explain
 
 GOLD = ServiceClass("gold", (ClassRule(command="post*"),), DramShare(guaranteed=True))
@@ -44,6 +45,14 @@ def test_a_process_that_is_not_placed(machine: Machine) -> None:
     large = replace(POLICY, engine=EnginePolicy(minimum_process=200 * MIB))
     found = explain(machine.root, 7, large, State(), 0.0)
     assert not found.placed and found.why_not == "it is smaller than minimum_process (200 MiB)"
+
+
+def test_in_the_root_cgroup_nothing_is_placed(machine: Machine) -> None:
+    machine.add_process(9, "/", resident=100 * MIB)
+    machine.put("proc/9/numa_maps", "")
+    (placed,) = selected_processes(machine.root, POLICY.processes, MIB)
+    assert placed.id.pid == 7
+    assert explain(machine.root, 9, POLICY, State(), 0.0).why_not == "it is in no cgroup but the root"
 
 
 def test_no_such_process(machine: Machine) -> None:

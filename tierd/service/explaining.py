@@ -44,6 +44,8 @@ def why_not_placed(policy: Policy, process: ProcessView) -> str:
     """Why tierd does not move `process`, in words; empty when it does."""
     if process.id.pid == os.getpid():
         return "tierd leaves itself alone"
+    if process.cgroup == "/":  # selected_processes does not look there
+        return "it is in no cgroup but the root"
     if not policy.processes.selects(process.cgroup):
         return "the policy does not select its cgroup"
     if process.resident < policy.engine.minimum_process:
