@@ -1,4 +1,4 @@
-"""ListProcesses on a private bus: what its rows have, and who sees those of others."""
+"""ListProcesses and Explain on a private bus: what rows have, and who sees what is of others."""
 
 from __future__ import annotations
 
@@ -51,5 +51,11 @@ def test_who_is_not_permitted_sees_their_own_alone(start_daemon: Start, argument
             assert (other.pid in seen) if not arguments else (seen == set())
             if arguments:
                 assert {row["Uid"] for row in asked(daemon)} == {0}
+                with pytest.raises(GLib.Error) as caught:
+                    daemon.call("Explain", ("u", other.pid))
+                assert Gio.DBusError.get_remote_error(caught.value) == "org.tierd1.Error.NotAuthorized"
+            else:
+                assert daemon.call("Explain", ("u", other.pid))[0]["Uid"] == 65534
+            assert daemon.call("Explain", ("u", os.getpid()))[0]["Pid"] == os.getpid()
         finally:
             other.kill()

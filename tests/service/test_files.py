@@ -105,11 +105,11 @@ def test_the_bus_policy_opens_reading_and_what_polkit_guards() -> None:
         ),
         *(
             ("allow", {**to, "send_interface": INTERFACE, "send_member": method})
-            for method in ("ListProcesses", "Reload", "Pause", "Resume")
+            for method in ("ListProcesses", "Explain", "Reload", "Pause", "Resume")
         ),
     ]
     guarded = {name for name, member in vars(Manager).items() if hasattr(member, "action")}
-    assert guarded == {"ListProcesses", "Reload", "Pause", "Resume"}
+    assert guarded == {"ListProcesses", "Explain", "Reload", "Pause", "Resume"}
     actions = {vars(Manager)[name].action for name in guarded}
     policy = ElementTree.parse(ROOT / "conf/dbus/org.tierd1.policy").getroot()
     assert {action.attrib["id"] for action in policy.iter("action")} == actions

@@ -108,7 +108,6 @@ class State:
     """Everything the bus, the journal, the status line and the metrics may show.
 
     blocks: the memory blocks of each node that are online, by number; none where the kernel has no hotplug.
-    hit_ratio: share of sampled accesses that found DRAM, None when unknown (an estimate from samples).
     source: name of the access source in use; source_reason: why that one.
     classes: in the order in which their promises are served; none where the policy has none.
     fates: by the number of a process what last became of pages of it, and of its cgroup: when, as

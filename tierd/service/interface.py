@@ -70,9 +70,13 @@ class Manager:
     def GetPlan(self) -> list[dict[str, Any]]:
         return plan_rows(self._view.state)
 
+    @for_caller("org.tierd1.read-processes")
     @slow
-    def Explain(self, pid: int) -> dict[str, Any]:
-        return explanation_values(self._doers.explain(pid))
+    def Explain(self, caller: Caller, pid: int) -> dict[str, Any]:
+        found = self._doers.explain(pid)
+        if caller.refusal is not None and caller.user != found.process.uid:
+            raise caller.refusal
+        return explanation_values(found)
 
     @for_caller("org.tierd1.read-processes")
     @slow
