@@ -47,7 +47,8 @@ PACKAGE_PACKAGES = (
     "python3-setuptools",
     "python3-venv",
 )
-PACKAGES = (*VM_PACKAGES, *SERVICE_PACKAGES, *PACKAGE_PACKAGES)
+SHELL_PACKAGES = ("zsh", "fish")  # completion is tried in each
+PACKAGES = (*VM_PACKAGES, *SERVICE_PACKAGES, *PACKAGE_PACKAGES, *SHELL_PACKAGES)
 
 # QEMU 7.2 can panic a guest that patches its own code (Oops: int3), 10.0 did not.
 MINIMUM_VERSIONS = {"qemu-system-x86": "1:10.0"}
