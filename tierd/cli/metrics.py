@@ -1,7 +1,8 @@
 """What tierd knows as OpenMetrics text, for Prometheus. Pure.
 
-Format: the OpenMetrics specification 1.0. Names: base units, and `_total` for what only grows. No label is a
-process number: each would be a series for ever.
+Format: the OpenMetrics specification 1.0, and as much of it as the older text format of Prometheus has too:
+the collector of node_exporter drops a whole file for a type that it does not know (info, stateset). Names:
+base units, and `_total` for what only grows. No label is a process number: each would be a series for ever.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ def metrics(facts: Mapping[str, Any]) -> str:
     counters = facts.get("counters", {})
     lines = [
         *_family(
-            "tierd_build",
-            "info",
+            "tierd_build_info",
+            "gauge",
             "The running daemon.",
             [({"version": facts.get("version", ""), "source": facts.get("source", "")}, 1)],
         ),
         *_family(
             "tierd_state",
-            "stateset",
+            "gauge",
             "What the engine is doing.",
             [({"tierd_state": state}, int(facts.get("state") == state)) for state in STATES],
         ),
@@ -122,7 +123,7 @@ def _family(name: str, kind: str, words: str, samples: Sequence[Sample], unit: s
     """The lines of one metric; none when it has no sample."""
     if not samples:
         return []
-    ending = {"counter": "_total", "info": "_info"}.get(kind, "")
+    ending = "_total" if kind == "counter" else ""
     return [
         f"# TYPE {name} {kind}",
         *([f"# UNIT {name} {unit}"] if unit else []),
