@@ -103,6 +103,8 @@ def test_every_object_error_and_action_is_there() -> None:
     errors = set(re.findall(r"\borg\.tierd1\.Error\.\w+", sources))
     assert len(errors) >= 8
     assert set(re.findall(r"^\.B (org\.tierd1\.Error\.\w+)$", section("ERRORS"), re.MULTILINE)) == errors
+    (listed,) = re.findall(r"org\.tierd1\.Error\.\{([\w,]+)\}", interface_xml())
+    assert {f"org.tierd1.Error.{name}" for name in listed.split(",")} == errors
     policy = ElementTree.parse(ROOT / "conf/dbus/org.tierd1.policy").getroot()
     actions = {action.attrib["id"] for action in policy.iter("action")}
     assert set(re.findall(r"^\.B (org\.tierd1\.\w+)$", section("POLKIT ACTIONS"), re.MULTILINE)) == actions
