@@ -9,7 +9,7 @@ function __tierctl_words
             continue
         end
         switch $word
-            case --deadline --output --policy
+            case --class --deadline --limit --output --policy --property
                 set skip yes
             case '-*'
             case '*'
@@ -33,11 +33,12 @@ complete -c tierctl -f
 complete -c tierctl -n '__tierctl_at' -a status -d 'state, tiers, what was moved, what is missing'
 complete -c tierctl -n '__tierctl_at' -a plan -d 'what tierd would move next, with the reason of each step'
 complete -c tierctl -n '__tierctl_at' -a explain -d 'why a process has the memory that it has: its class, where it is, what was moved'
+complete -c tierctl -n '__tierctl_at' -a list -d 'what the machine has: devices, tiers; and who has it: service classes, processes'
+complete -c tierctl -n '__tierctl_at' -a show -d 'every property of tierd as KEY=VALUE, for scripts'
 complete -c tierctl -n '__tierctl_at' -a metrics -d 'what tierd knows as OpenMetrics text, for Prometheus'
 complete -c tierctl -n '__tierctl_at' -a pause -d 'move nothing for a while'
 complete -c tierctl -n '__tierctl_at' -a resume -d 'end a pause'
 complete -c tierctl -n '__tierctl_at' -a reload -d 'put a changed policy in force'
-complete -c tierctl -n '__tierctl_at' -a list -d 'what the machine has: persistent memory, nodes, tiers; and the service classes'
 complete -c tierctl -n '__tierctl_at' -a provision -d 'persistent memory: what there is, and what becomes memory'
 complete -c tierctl -n '__tierctl_at' -a drain -d 'empty a device that is to be removed, and say when that is safe'
 complete -c tierctl -n '__tierctl_at' -a check-config -d 'check a policy, and print every problem in it'
@@ -56,6 +57,30 @@ complete -c tierctl -n '__tierctl_behind plan' -l json -d 'print one JSON object
 complete -c tierctl -n '__tierctl_behind explain' -s h -l help -d 'show this help message and exit'
 complete -c tierctl -n '__tierctl_behind explain' -l json -d 'print one JSON object; sizes are bytes'
 
+complete -c tierctl -n '__tierctl_at list' -a devices -d 'DIMMs, regions, namespaces, dax devices, memory blocks, nodes and tiers'
+complete -c tierctl -n '__tierctl_at list' -a tiers -d 'memory tiers, fastest first: nodes, use, latency'
+complete -c tierctl -n '__tierctl_at list' -a classes -d 'service classes: who has how much DRAM, and whether promises are kept'
+complete -c tierctl -n '__tierctl_at list' -a processes -d 'the largest processes: class, and memory in each kind of tier'
+complete -c tierctl -n '__tierctl_at list' -s h -l help -d 'show this help message and exit'
+
+complete -c tierctl -n '__tierctl_behind list devices' -s h -l help -d 'show this help message and exit'
+complete -c tierctl -n '__tierctl_behind list devices' -l json -d 'print one JSON object; sizes are bytes'
+
+complete -c tierctl -n '__tierctl_behind list tiers' -s h -l help -d 'show this help message and exit'
+complete -c tierctl -n '__tierctl_behind list tiers' -l json -d 'print one JSON object; sizes are bytes'
+
+complete -c tierctl -n '__tierctl_behind list classes' -s h -l help -d 'show this help message and exit'
+complete -c tierctl -n '__tierctl_behind list classes' -l json -d 'print one JSON object; sizes are bytes'
+
+complete -c tierctl -n '__tierctl_behind list processes' -s h -l help -d 'show this help message and exit'
+complete -c tierctl -n '__tierctl_behind list processes' -l class -x -d 'those of this service class alone'
+complete -c tierctl -n '__tierctl_behind list processes' -l limit -x -d 'at most so many, 1 to 200 (default: 20)'
+complete -c tierctl -n '__tierctl_behind list processes' -l json -d 'print one JSON object; sizes are bytes'
+
+complete -c tierctl -n '__tierctl_behind show' -s h -l help -d 'show this help message and exit'
+complete -c tierctl -n '__tierctl_behind show' -s p -l property -x -d 'this property alone; several are separated by commas, or given with several -p'
+complete -c tierctl -n '__tierctl_behind show' -l json -d 'print one JSON object; sizes are bytes'
+
 complete -c tierctl -n '__tierctl_behind metrics' -s h -l help -d 'show this help message and exit'
 complete -c tierctl -n '__tierctl_behind metrics' -l output -r -F -d 'write this file, whole or not at all, and print nothing'
 
@@ -64,16 +89,6 @@ complete -c tierctl -n '__tierctl_behind pause' -s h -l help -d 'show this help 
 complete -c tierctl -n '__tierctl_behind resume' -s h -l help -d 'show this help message and exit'
 
 complete -c tierctl -n '__tierctl_behind reload' -s h -l help -d 'show this help message and exit'
-
-complete -c tierctl -n '__tierctl_at list' -a devices -d 'DIMMs, regions, namespaces, dax devices, memory blocks, nodes and tiers'
-complete -c tierctl -n '__tierctl_at list' -a classes -d 'service classes: who has how much DRAM, and whether promises are kept'
-complete -c tierctl -n '__tierctl_at list' -s h -l help -d 'show this help message and exit'
-
-complete -c tierctl -n '__tierctl_behind list devices' -s h -l help -d 'show this help message and exit'
-complete -c tierctl -n '__tierctl_behind list devices' -l json -d 'print one JSON object; sizes are bytes'
-
-complete -c tierctl -n '__tierctl_behind list classes' -s h -l help -d 'show this help message and exit'
-complete -c tierctl -n '__tierctl_behind list classes' -l json -d 'print one JSON object; sizes are bytes'
 
 complete -c tierctl -n '__tierctl_at provision' -a plan -d 'what the policy\'s requests would do, in words and numbers'
 complete -c tierctl -n '__tierctl_at provision' -a apply -d 'do what `provision plan` shows of one request'

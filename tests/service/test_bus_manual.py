@@ -17,15 +17,18 @@ import pytest
 from gi.repository import Gio
 
 from tests.service.conftest import Bus, DaemonProgram, Program, wait_for
-from tierd.service.interface import INTERFACE, interface_xml
+from tierd.service import tier_objects
+from tierd.service.interface import BUS_NAME, INTERFACE
 from tierd.service.log_control import OBJECT_PATH as LOG_CONTROL_PATH
+from tierd.service.shown import introspection_xml
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "man/org.tierd1.5"
 EXAMPLE = ROOT / "conf/examples/follow-tierd.py"
 INTERFACES = [
     (found.name, found)
-    for found in Gio.DBusNodeInfo.new_for_xml(interface_xml()).interfaces
+    for name in (BUS_NAME, tier_objects.INTERFACE)
+    for found in Gio.DBusNodeInfo.new_for_xml(introspection_xml(name)).interfaces
     if found.name.startswith("org.tierd1.")
 ]
 
@@ -103,11 +106,12 @@ def test_every_object_error_and_action_is_there() -> None:
     errors = set(re.findall(r"\borg\.tierd1\.Error\.\w+", sources))
     assert len(errors) >= 8
     assert set(re.findall(r"^\.B (org\.tierd1\.Error\.\w+)$", section("ERRORS"), re.MULTILINE)) == errors
-    (listed,) = re.findall(r"org\.tierd1\.Error\.\{([\w,]+)\}", interface_xml())
+    (listed,) = re.findall(r"org\.tierd1\.Error\.\{([\w,]+)\}", introspection_xml(BUS_NAME))
     assert {f"org.tierd1.Error.{name}" for name in listed.split(",")} == errors
     policy = ElementTree.parse(ROOT / "conf/dbus/org.tierd1.policy").getroot()
     actions = {action.attrib["id"] for action in policy.iter("action")}
-    assert set(re.findall(r"^\.B (org\.tierd1\.\w+)$", section("POLKIT ACTIONS"), re.MULTILINE)) == actions
+    told = plain(section("POLKIT ACTIONS"))
+    assert set(re.findall(r"^(org\.tierd1\.[\w-]+)$", told, re.MULTILINE)) == actions
     assert {"/org/tierd1", LOG_CONTROL_PATH} <= set(
         re.findall(r"^\.I (\S+)$", section("OBJECTS"), re.MULTILINE)
     )
@@ -126,7 +130,14 @@ def keys(value: Any) -> Iterator[str]:
 @pytest.mark.service
 def test_every_key_that_the_daemon_sends_is_named(daemon: DaemonProgram) -> None:
     sent = set(
-        keys([daemon.properties(), daemon.call("GetPlan"), daemon.call("Explain", ("u", os.getpid()))])
+        keys(
+            [
+                daemon.properties(),
+                daemon.call("GetPlan"),
+                daemon.call("Explain", ("u", os.getpid())),
+                daemon.call("ListProcesses", ("a{sv}", {}), ("u", 10)),
+            ]
+        )
     )
     assert len(sent) > 40
     assert {key for key in sent if not re.search(rf"\b{key}\b", plain(PAGE.read_text()))} == set()
@@ -142,7 +153,7 @@ def commands() -> list[str]:
 @pytest.mark.skipif(shutil.which("busctl") is None, reason="busctl is not installed")
 def test_each_command_of_the_page_works(daemon: DaemonProgram) -> None:
     lines = [plain(section("SYNOPSIS")).strip(), *commands()]
-    assert len(lines) == 8
+    assert len(lines) == 9
     printed = ""
     for line in lines:
         words = shlex.split(line.replace("4711", str(os.getpid())))
