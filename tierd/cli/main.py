@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tierd import __version__
-from tierd.cli import Exit, manage, render
+from tierd.cli import Exit, history, manage, render
 from tierd.cli.arguments import add_draft, add_json
 from tierd.cli.terminal import style_for
 from tierd.core.text import clean
@@ -37,7 +37,7 @@ Environment:
 """
 
 
-_LIGHT_COMMANDS = ("status", "plan", "explain", "metrics", "pause", "resume", "reload", "check-config")
+_LIGHT_COMMANDS = frozenset("status plan explain history metrics pause resume reload check-config".split())
 
 
 def parser(*, light: bool = False) -> argparse.ArgumentParser:
@@ -81,6 +81,8 @@ def parser(*, light: bool = False) -> argparse.ArgumentParser:
     explain.add_argument("pid", type=_pid, metavar="PID")
     add_json(explain)
     explain.set_defaults(handler=_explain)
+
+    history.add_parser(commands)
 
     metrics = commands.add_parser(
         "metrics",
