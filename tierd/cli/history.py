@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tierd.cli import Exit
 from tierd.cli.arguments import add_json
 from tierd.cli.render import Style, table, wrap
-from tierd.cli.terminal import style_for
+from tierd.cli.terminal import RED, YELLOW, style_for
 from tierd.core.text import clean
 from tierd.errors import TierdError
 
@@ -34,7 +34,6 @@ EVENTS = (
 """What TIERD_EVENT may be: the kinds of the daemon and of each of its one-shot programs. A test holds this
 against theirs."""
 
-_YELLOW, _RED = "\x1b[33m", "\x1b[31m"
 _WARNING, _ERROR = 4, 3
 
 
@@ -110,7 +109,7 @@ def text(found: Sequence[Entry], style: Style, *, wrapped: bool = True) -> str:
     rows, colours = [("TIME", "EVENT", "MESSAGE")], [""]
     width = max([len(entry.event) for entry in found], default=0)
     for entry in found:
-        colour = _RED if entry.priority <= _ERROR else _YELLOW if entry.priority <= _WARNING else ""
+        colour = RED if entry.priority <= _ERROR else YELLOW if entry.priority <= _WARNING else ""
         lines = wrap(entry.message, style, 19 + 2 + width + 2) if wrapped else [clean(entry.message, None)]
         rows.append((f"{entry.time:%Y-%m-%d %H:%M:%S}", clean(entry.event), lines[0]))
         rows += [("", "", line) for line in lines[1:]]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tierd import __version__
-from tierd.cli import Exit, history, manage, render
+from tierd.cli import Exit, history, manage, render, top
 from tierd.cli.arguments import add_draft, add_json
 from tierd.cli.terminal import style_for
 from tierd.core.text import clean
@@ -37,7 +37,10 @@ Environment:
 """
 
 
-_LIGHT_COMMANDS = frozenset("status plan explain history metrics pause resume reload check-config".split())
+_LIGHT_COMMANDS = (
+    *("status", "plan", "explain", "history", "top", "metrics", "pause", "resume", "reload"),
+    "check-config",
+)
 
 
 def parser(*, light: bool = False) -> argparse.ArgumentParser:
@@ -83,6 +86,7 @@ def parser(*, light: bool = False) -> argparse.ArgumentParser:
     explain.set_defaults(handler=_explain)
 
     history.add_parser(commands)
+    top.add_parser(commands)
 
     metrics = commands.add_parser(
         "metrics",
