@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -11,15 +12,19 @@ import sys
 import termios
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pytest
 
 from tests.cli.terminal_emulator import LEAVE, ROOT, Terminal, top
 from tests.cli.test_tierctl import FAKE, Serve, bus, serve, tierctl
 from tierd.cli import live_terminal
-from tierd.cli.live_terminal import LiveTerminal
+from tierd.cli.live_terminal import Happening, LiveTerminal
+from tierd.cli.render import Style
 from tierd.cli.terminal import shows_utf8
-from tierd.cli.top_loop import changed
+from tierd.cli.top_frame import Sight, Size
+from tierd.cli.top_loop import changed, run
 
 __all__ = ["bus", "serve"]
 FAST = ("--interval", "0.1")
@@ -280,6 +285,56 @@ def test_a_frame_is_one_write_and_blanks_nothing(slave: int, monkeypatch: pytest
     monkeypatch.setattr(live_terminal.os, "write", write)
     terminal.draw(["one", "two"])
     assert written == [b"\x1b[Hone\x1b[K\r\ntwo\x1b[K\x1b[J"]
+
+
+def test_modes_that_are_set_in_the_background_are_set_again(
+    slave: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel stops who sets them there, and says EINTR when it is continued."""
+    real, errors = termios.tcsetattr, [errno.EINTR, errno.EINTR]
+
+    def set_modes(file: int, when: int, modes: Any) -> None:
+        if errors:
+            raise termios.error(errors.pop(), "refused")
+        real(file, when, modes)
+
+    monkeypatch.setattr(termios, "tcsetattr", set_modes)
+    with LiveTerminal(slave, slave):
+        assert not errors and not termios.tcgetattr(slave)[3] & termios.ECHO
+    errors.append(errno.EIO)
+    with pytest.raises(termios.error):
+        LiveTerminal(slave, slave).__enter__()
+    assert signal.getsignal(signal.SIGWINCH) == signal.SIG_DFL, "nothing is left behind"
+
+
+def test_an_answer_that_comes_during_a_pause_is_not_drawn() -> None:
+    answered, woken = Event(), Event()
+    drawn: list[list[str]] = []
+
+    class Script:
+        """A terminal where a space is typed before the daemon answers, and a q after it."""
+
+        size = staticmethod(lambda: Size(80, 24))
+        draw = staticmethod(drawn.append)
+        wake = staticmethod(woken.set)
+
+        def __init__(self) -> None:
+            self._waits = 0
+
+        def wait(self, _seconds: float | None) -> Happening:
+            self._waits += 1
+            if self._waits == 2:
+                answered.set()
+                assert woken.wait(30)
+            return Happening({1: " ", 3: "q"}.get(self._waits, ""))
+
+    def look() -> Sight:
+        assert answered.wait(30)
+        return Sight({"state": "steady"})
+
+    terminal: Any = Script()
+    assert run(look, terminal, Style(), 1.0) is None
+    assert [lines[-1].split("  ")[1] for lines in drawn] == ["space pauses", "paused: space goes on"]
 
 
 @pytest.mark.service
