@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tierd.cli.history import EVENTS
 from tierd.cli.main import parser
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +66,12 @@ def test_bash_offers_what_the_parser_takes(path: Words, tmp_path: Path) -> None:
 def test_files_are_offered_where_a_file_is_meant(line: Words, tmp_path: Path) -> None:
     (tmp_path / "draft.yaml").touch()
     assert completed(tmp_path, *line) == {"draft.yaml"}
+
+
+@needs_bash
+def test_events_are_offered_where_one_is_meant(tmp_path: Path) -> None:
+    assert completed(tmp_path, "history", "--event", "") == set(EVENTS)
+    assert completed(tmp_path, "history", "--event", "mov") == {"moved"}
 
 
 @needs_bash
