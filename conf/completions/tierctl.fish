@@ -9,7 +9,7 @@ function __tierctl_words
             continue
         end
         switch $word
-            case --class --deadline --limit --output --policy --property
+            case --class --count --deadline --event --interval --limit --lines --output --policy --property --since
                 set skip yes
             case '-*'
             case '*'
@@ -35,6 +35,8 @@ complete -c tierctl -n '__tierctl_at' -a plan -d 'what tierd would move next, wi
 complete -c tierctl -n '__tierctl_at' -a explain -d 'why a process has the memory that it has: its class, where it is, what was moved'
 complete -c tierctl -n '__tierctl_at' -a list -d 'what the machine has: devices, tiers; and who has it: service classes, processes'
 complete -c tierctl -n '__tierctl_at' -a show -d 'every property of tierd as KEY=VALUE, for scripts'
+complete -c tierctl -n '__tierctl_at' -a history -d 'what tierd did, and why, from the journal'
+complete -c tierctl -n '__tierctl_at' -a top -d 'what tierd is doing, as a live view'
 complete -c tierctl -n '__tierctl_at' -a metrics -d 'what tierd knows as OpenMetrics text, for Prometheus'
 complete -c tierctl -n '__tierctl_at' -a pause -d 'move nothing for a while'
 complete -c tierctl -n '__tierctl_at' -a resume -d 'end a pause'
@@ -80,6 +82,17 @@ complete -c tierctl -n '__tierctl_behind list processes' -l json -d 'print one J
 complete -c tierctl -n '__tierctl_behind show' -s h -l help -d 'show this help message and exit'
 complete -c tierctl -n '__tierctl_behind show' -s p -l property -x -d 'this property alone; several are separated by commas, or given with several -p'
 complete -c tierctl -n '__tierctl_behind show' -l json -d 'print one JSON object; sizes are bytes'
+
+complete -c tierctl -n '__tierctl_behind history' -s h -l help -d 'show this help message and exit'
+complete -c tierctl -n '__tierctl_behind history' -l since -x -d 'such as "2026-11-30 14:00", 14:00, today, yesterday, "1h ago" or 90s'
+complete -c tierctl -n '__tierctl_behind history' -s n -l lines -x -d 'the newest of them, or all (default: 50)'
+complete -c tierctl -n '__tierctl_behind history' -l event -x -a 'started stopped state-changed degraded holding tier-appeared tier-vanished tier-resized memory-mode moved feature-missing feature-returned promise-broken promise-kept policy-adopted policy-odd policy-rejected engine-failed engine-stalled source-chosen bus-lost bus-connected noted traced internal-error conversion-begun conversion-draining conversion-step-done conversion-done conversion-planned conversion-refused conversion-failed conversion-noted conversion-restored conversion-held drained drain-failed device-appeared device-not-read cxl-device-appeared protected released not-protected' -d 'events of this kind; may be repeated'
+complete -c tierctl -n '__tierctl_behind history' -l json -d 'print one JSON object; times are ISO 8601, and values are text as in the journal'
+
+complete -c tierctl -n '__tierctl_behind top' -s h -l help -d 'show this help message and exit'
+complete -c tierctl -n '__tierctl_behind top' -l interval -x -d 'from one look to the next, 0.1 to 3600 (default: 1)'
+complete -c tierctl -n '__tierctl_behind top' -l batch -d 'print one picture below the other'
+complete -c tierctl -n '__tierctl_behind top' -s n -l count -x -d 'print so many, and end (implies --batch)'
 
 complete -c tierctl -n '__tierctl_behind metrics' -s h -l help -d 'show this help message and exit'
 complete -c tierctl -n '__tierctl_behind metrics' -l output -r -F -d 'write this file, whole or not at all, and print nothing'

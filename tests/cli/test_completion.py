@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.dev import completions
+from tierd.cli.history import EVENTS
 from tierd.cli.main import parser
 
 ROOT = Path(__file__).parents[2]
@@ -195,6 +196,12 @@ def test_files_are_offered_where_a_file_is_meant(completed: Complete, line: Word
     assert {word for word in completed(here, *line) if not word.startswith("-")} == {"draft.yaml"}
     assert "draft.yaml" not in completed(here, "status", "")
     assert "draft.yaml" not in completed(here, "drain", "--deadline", "")
+
+
+@each_shell
+def test_events_are_offered_where_one_is_meant(completed: Complete, here: Path) -> None:
+    assert completed(here, "history", "--event", "") == set(EVENTS)
+    assert completed(here, "history", "--event", "mov") == {"moved"}
 
 
 @each_shell

@@ -21,12 +21,13 @@ MADE = "Made by `./dev completions` from the parser; do not edit."
 @dataclass(frozen=True)
 class Option:
     """An option by its names, the long one last. value: what its argument is called, empty where it takes
-    none; files: whether that is a file."""
+    none; files: whether that is a file; choices: the words that it may be, when there are few."""
 
     names: tuple[str, ...]
     words: str
     value: str = ""
     files: bool = False
+    choices: tuple[str, ...] = ()
 
     @property
     def long(self) -> str:
@@ -56,10 +57,11 @@ def commands_of(parser: argparse.ArgumentParser) -> tuple[Command, ...]:
     (status,) = (found for found in others if found.path == ("status",))
     options = {option.long: option for option in (*status.options, *top.options)}
     found = (Command((), tuple(options.values()), top.commands), *others)
-    seen: dict[str, tuple[str, bool]] = {}
+    seen: dict[str, tuple[str, bool, tuple[str, ...]]] = {}
     for command in found:
         for option in command.options:
-            if seen.setdefault(option.long, (option.value, option.files)) != (option.value, option.files):
+            takes = (option.value, option.files, option.choices)
+            if seen.setdefault(option.long, takes) != takes:
                 raise ValueError(f"{option.long} takes different arguments in different commands")
     return found
 
@@ -76,7 +78,8 @@ def _walk(parser: argparse.ArgumentParser, path: tuple[str, ...]) -> Iterator[Co
         elif action.option_strings:
             value = "" if action.nargs == 0 else str(action.metavar or action.dest)
             names = tuple(sorted(action.option_strings, key=len))
-            options.append(Option(names, words(action), value, bool(value) and action.type is Path))
+            choices = tuple(map(str, action.choices or ()))
+            options.append(Option(names, words(action), value, bool(value) and action.type is Path, choices))
         else:
             arguments.append((str(action.metavar or action.dest), action.type is Path))
     yield Command(path, tuple(options), tuple(commands), tuple(arguments))
@@ -90,6 +93,12 @@ def _taking(commands: Sequence[Command], files: bool | None = None) -> list[str]
     return sorted(name for name, option in options.items() if files in (None, option.files))
 
 
+def _choosing(commands: Sequence[Command]) -> dict[str, str]:
+    """The long options that take one of a few words, with these."""
+    options = {option.long: option for command in commands for option in command.options}
+    return {name: " ".join(option.choices) for name, option in sorted(options.items()) if option.choices}
+
+
 def bash(commands: Sequence[Command]) -> str:
     """The script of /usr/share/bash-completion/completions."""
     arms = []
@@ -98,6 +107,9 @@ def bash(commands: Sequence[Command]) -> str:
         pattern = f'"{path}"' if command.commands else f'"{path}" | "{path} "*'
         words = " ".join((*(name for name, _ in command.commands), *(o.long for o in command.options)))
         arms.append(f'\t{pattern}) words="{words}"{" files=yes" if command.files else ""} ;;')
+    arms_of_choice = "".join(
+        f'\t{name}) words="{words}" files= ;;\n' for name, words in _choosing(commands).items()
+    )
     text = f"""\
 # bash completion for tierctl(1). {MADE}
 _tierctl() {{
@@ -125,7 +137,7 @@ _tierctl() {{
 {chr(10).join(arms)}
 	esac
 	case $previous in
-	{" | ".join(_taking(commands, True))}) words= files=yes ;;
+{arms_of_choice}	{" | ".join(_taking(commands, True))}) words= files=yes ;;
 	{" | ".join(_taking(commands, False))}) words= files= ;;
 	esac
 	if [[ $files && $current != -* ]]; then
@@ -175,7 +187,8 @@ def zsh(commands: Sequence[Command]) -> str:
 
 def _zsh_option(option: Option) -> str:
     words = option.words.replace("\\", "\\\\").replace("[", "\\[").replace("]", "\\]")
-    argument = f":{option.value}:{'_files' if option.files else ' '}" if option.value else ""
+    what = f"({' '.join(option.choices)})" if option.choices else "_files" if option.files else " "
+    argument = f":{option.value}:{what}" if option.value else ""
     end = "=" if option.value else ""
     if option.long in ("--help", "--version"):
         return " ".join(_quoted(f"(- *){name}[{words}]") for name in option.names)
@@ -229,6 +242,8 @@ complete -c tierctl -f"""
                 f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in option.names
             )
             argument = (" -r -F" if option.files else " -x") if option.value else ""
+            if option.choices:
+                argument += f" -a {_fish(' '.join(option.choices))}"
             lines.append(f"{start} {names}{argument} -d {_fish(option.words)}")
     return "\n".join(lines) + "\n"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tierd import __version__
-from tierd.cli import Exit, listing, manage, render, show
+from tierd.cli import Exit, history, listing, manage, render, show, top
 from tierd.cli.arguments import add_draft, add_json
 from tierd.cli.terminal import style_for
 from tierd.core.text import clean
@@ -38,7 +38,8 @@ Environment:
 
 
 _LIGHT_COMMANDS = (
-    *("status", "plan", "explain", "list", "show", "metrics", "pause", "resume", "reload", "check-config"),
+    *("status", "plan", "explain", "list", "show", "history", "top", "metrics", "pause", "resume"),
+    *("reload", "check-config"),
 )
 
 
@@ -86,6 +87,8 @@ def parser(*, light: bool = False) -> argparse.ArgumentParser:
 
     listing.add_parser(commands)
     show.add_parser(commands)
+    history.add_parser(commands)
+    top.add_parser(commands)
 
     metrics = commands.add_parser(
         "metrics",

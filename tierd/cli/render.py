@@ -191,24 +191,47 @@ def plan(rows: Sequence[Mapping[str, Any]], style: Style) -> str:
     """`tierctl plan`: what the daemon does next, and why. rows: as `plain` makes them of GetPlan's."""
     if not rows:
         return "Nothing to do: the last round planned no step. tierctl status says how things are."
-    lines, sums = [], dict[str, int]()
+    lines = []
     for row in rows:
-        action, pages = clean(str(row.get("action", "?"))), int(row.get("pages", 0))
-        sums[action] = sums.get(action, 0) + pages
-        what = [action] + ([size(pages * PAGE_SIZE)] if pages else [])
-        source, target = row.get("source_node"), row.get("target_node")
-        if source is not None and target is not None:
-            what.append(f"node {source} to node {target}")
-        what.append(clean(str(row.get("subject", ""))))
-        lines.append(f"{style.paint(_BOLD, what[0])} {', '.join(w for w in what[1:] if w)}".rstrip())
+        action, rest = step(row)
+        lines.append(f"{style.paint(_BOLD, action)} {rest}".rstrip())
         lines += [f"    {line}" for line in wrap(f"because {row['reason']}", style, 4) if row.get("reason")]
+    return "\n".join([*lines, "", steps(rows)])
+
+
+def step(row: Mapping[str, Any]) -> tuple[str, str]:
+    """A step of the plan in words: what is done, and how much, from where and of whom."""
+    pages = int(row.get("pages", 0))
+    what = [size(pages * PAGE_SIZE)] if pages else []
+    source, target = row.get("source_node"), row.get("target_node")
+    if source is not None and target is not None:
+        what.append(f"node {source} to node {target}")
+    what.append(clean(str(row.get("subject", ""))))
+    return clean(str(row.get("action", "?"))), ", ".join(word for word in what if word)
+
+
+def steps(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many steps a plan has, and what they come to."""
+    sums = dict[str, int]()
+    for row in rows:
+        action = clean(str(row.get("action", "?")))
+        sums[action] = sums.get(action, 0) + int(row.get("pages", 0))
     total = ", ".join(f"{action} {size(pages * PAGE_SIZE)}" for action, pages in sums.items() if pages)
-    lines += ["", f"{plural(len(rows), 'step')}{': ' + total if total else ''}"]
-    return "\n".join(lines)
+    return f"{plural(len(rows), 'step')}{': ' + total if total else ''}"
+
+
+def in_words(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What is placed, by which source, and what was moved: a sentence each, under the name of its line."""
+    return {"Placing": _placing(facts), "Source": _source(facts), "Moved": _moved(facts)}
+
+
+def state_colour(state: str) -> str:
+    """How a terminal is told the colour of a state."""
+    return _STATE_COLOURS.get(state, _YELLOW)
 
 
 def _headline(name: str, state: str, style: Style) -> str:
-    colour = _STATE_COLOURS.get(state, _YELLOW)
+    colour = state_colour(state)
     return f"{style.paint(colour, '●' if style.unicode else '*')} {name}: {style.paint(colour, state)}"
 
 
