@@ -11,7 +11,7 @@ from tierd.errors import ConfigError
 
 
 def check(draft: Path | None) -> int:
-    """Prints every problem of `draft`, or of the policy in force, to stderr, or ``PATH: OK`` to stdout, and
+    """Prints every problem of `draft`, or of the policy in force, to stderr, or ``FILE: OK`` to stdout, and
     then its warnings to stderr.
 
     Returns the exit code: 0, or 78 (EX_CONFIG of sysexits.h, which systemctl shows as CONFIG).
@@ -24,5 +24,5 @@ def check(draft: Path | None) -> int:
     for warning in policy.warnings:
         print(warning, file=sys.stderr)
     count = f", {plural(len(policy.warnings), 'warning')}" if policy.warnings else ""
-    print(f"{clean(policy.origin, 4096)}: OK{count}")
+    print(f"{clean(policy.source, 8192)}: OK{count}")
     return 0
