@@ -92,6 +92,17 @@ def test_it_shows_files_settings_and_where_they_stand(
     assert again.classes == policy.classes
 
 
+def test_a_block_that_replaces_another_says_so_for_each_setting(
+    tree: Tree, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tree.write("etc/conf.d/40-all.yaml", "version: 1\nengine:\n  mode: observe\n  round: 3s\n")
+    assert main.main(["cat-config"]) == 0
+    shown = capsys.readouterr().out
+    place = tree.root / "run/conf.d/30-place.yaml"
+    assert f"\n  mode: observe  # {path}:3, replaces {place}:2, {tree.root}/etc/tierd.yaml:7\n" in shown
+    assert f"\n  round: 3s  # {path}:4, replaces {tree.root}/etc/tierd.yaml:8\n" in shown
+
+
 def test_programs_get_the_same(tree: Tree, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["cat-config", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out.replace(f"{tree.root}/", ""))

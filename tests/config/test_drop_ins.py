@@ -74,6 +74,9 @@ def test_a_main_file_that_cannot_be_obeyed_is_not_passed_over(tree: Tree) -> Non
     (tree.root / "etc/tierd.yaml").unlink()
     (tree.root / "etc/tierd.yaml").symlink_to(tree.root / "nowhere")
     assert tree.problems() == ["etc/tierd.yaml: is a symbolic link; name the file it points to"]
+    (tree.root / "etc").rename(tree.root / "gone")
+    (tree.root / "etc").symlink_to("etc")  # whether there is a file cannot be known
+    assert tree.problems()[0].startswith("etc/tierd.yaml: etc is a symbolic link")
 
 
 def test_drop_ins_are_merged_in_the_order_of_their_names(tree: Tree) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,17 @@ def test_every_set_of_files_is_merged_as_the_model_has_it(
         for location, origin in found.merged.origins.items():
             text = Path(origin.file).read_text().split("\n")[origin.mark.line - 1][origin.mark.column - 1 :]
             assert text.strip('"').startswith(str(location[-1])), "each setting stands where it is said to"
+        assert set(found.merged.document.values) == set(locations(found.merged.document.data))
         written = "\n".join(lines(found.merged))
         assert asked(parse(written.encode(), "written")) == asked(found.policy)
+
+
+def locations(data: Any, here: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Of every value below `data`."""
+    inner = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in inner:
+        yield (*here, key)
+        yield from locations(value, (*here, key))
 
 
 def asked(policy: Any) -> tuple[Any, ...]:

@@ -9,14 +9,17 @@ import argparse
 import json
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tierd.cli import Exit
 from tierd.cli.arguments import add_json
-from tierd.config.files import PolicyFile, Role
-from tierd.config.loader import InForce, load_in_force
-from tierd.config.report import Mark, shown_location
 from tierd.core.text import clean
+
+# What the command itself imports, other commands need not wait for.
+if TYPE_CHECKING:
+    from tierd.config.files import PolicyFile
+    from tierd.config.loader import InForce
+    from tierd.config.report import Mark
 
 
 # The subparsers object is generic over a private class of argparse.
@@ -35,6 +38,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def cat(arguments: argparse.Namespace) -> int:
     """The command. Raises ConfigError."""
+    from tierd.config.loader import load_in_force
+
     found = load_in_force()
     if arguments.json:
         print(json.dumps(document(found), indent=2))
@@ -45,6 +50,7 @@ def cat(arguments: argparse.Namespace) -> int:
 
 def text(found: InForce) -> Iterator[str]:
     """The lines: the files as comments, and the policy."""
+    from tierd.config.files import Role
     from tierd.config.written import lines
 
     empty = {file.path for file in found.found if file.role is Role.EMPTY}
@@ -59,6 +65,8 @@ def text(found: InForce) -> Iterator[str]:
 
 def document(found: InForce) -> dict[str, Any]:
     """The same, for programs."""
+    from tierd.config.report import shown_location
+
     origins = {
         shown_location(location): {
             **_place(origin.file, origin.mark),
