@@ -268,7 +268,7 @@ def test_a_named_file_is_that_file_alone(tree: Tree, capsys: pytest.CaptureFixtu
     assert load(main).engine.round == 2 and load(draft).drop_ins == ()
     assert [check(path) for path in (main, draft, drop_in, None)] == [0, 0, 78, 78]
     said = capsys.readouterr()
-    assert said.out == f"{main}: OK\n{draft}: OK\n"
+    assert said.out == f"{main}: OK, by itself\n{draft}: OK\n"
     assert said.err.count(f"{drop_in}:2:17: engine.round: ") == 2
     drop_in.write_text(engine(round="5s"))
     assert check(None) == 0

@@ -227,7 +227,7 @@ def _policy(facts: Mapping[str, Any]) -> str:
     digest = str(facts.get("policy_digest", ""))[:12]
     if facts.get("config_state", "current") == "current":
         return f"{origin} ({digest})" if digest else origin
-    return f"{origin} was refused at the last reload, the older policy stays in force:"
+    return f"{origin}: refused at the last reload, the older policy stays in force:"
 
 
 def _sentences(title: str, found: Sequence[str], style: Style) -> list[str]:
