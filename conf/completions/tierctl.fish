@@ -44,6 +44,7 @@ complete -c tierctl -n '__tierctl_at' -a reload -d 'put a changed policy in forc
 complete -c tierctl -n '__tierctl_at' -a provision -d 'persistent memory: what there is, and what becomes memory'
 complete -c tierctl -n '__tierctl_at' -a drain -d 'empty a device that is to be removed, and say when that is safe'
 complete -c tierctl -n '__tierctl_at' -a check-config -d 'check a policy, and print every problem in it'
+complete -c tierctl -n '__tierctl_at' -a cat-config -d 'the policy of all its files as one, with the file and line of each setting'
 complete -c tierctl -n '__tierctl_at' -s h -l help -d 'show this help message and exit'
 complete -c tierctl -n '__tierctl_at' -l json -d 'print one JSON object; sizes are bytes'
 complete -c tierctl -n '__tierctl_at' -l offline -d 'do not ask tierd: the memory tiers as the kernel shows them'
@@ -110,7 +111,7 @@ complete -c tierctl -n '__tierctl_at provision' -a list -d 'regions, what is fre
 complete -c tierctl -n '__tierctl_at provision' -s h -l help -d 'show this help message and exit'
 
 complete -c tierctl -n '__tierctl_behind provision plan' -s h -l help -d 'show this help message and exit'
-complete -c tierctl -n '__tierctl_behind provision plan' -l policy -r -F -d 'a draft, whose owner and mode do not matter (default: the policy in force)'
+complete -c tierctl -n '__tierctl_behind provision plan' -l policy -r -F -d 'that file alone: a draft, whose owner and mode do not matter (default: the policy in force)'
 complete -c tierctl -n '__tierctl_behind provision plan' -l json -d 'print one JSON object; sizes are bytes'
 
 complete -c tierctl -n '__tierctl_behind provision apply' -s h -l help -d 'show this help message and exit'
@@ -130,3 +131,6 @@ complete -c tierctl -n '__tierctl_behind drain' -l json -d 'print one JSON objec
 
 complete -c tierctl -n '__tierctl_behind check-config' -F
 complete -c tierctl -n '__tierctl_behind check-config' -s h -l help -d 'show this help message and exit'
+
+complete -c tierctl -n '__tierctl_behind cat-config' -s h -l help -d 'show this help message and exit'
+complete -c tierctl -n '__tierctl_behind cat-config' -l json -d 'print one JSON object; lines and columns count from 1'

@@ -73,8 +73,8 @@ def test_status(serve: Serve, arguments: tuple[str, ...]) -> None:
         "           (50% in DRAM)\n"
         "   Source: hint-faults (page-exact)\n"
         "    Moved: 412 MiB promoted, 0 B demoted, 11 MiB/s now\n"
-        "   Policy: /etc/tierd/tierd.yaml was refused at the last reload, the older\n"
-        "           policy stays in force:\n"
+        "   Policy: /etc/tierd/tierd.yaml: refused at the last reload, the older policy\n"
+        "           stays in force:\n"
         "  /etc/tierd/tierd.yaml:3:1: engin: unknown key\n"
         "\n"
         "TIER           KIND  NODES     USED    TOTAL  USE%  LATENCY\n"
@@ -173,7 +173,7 @@ def test_a_daemon_that_does_not_run_is_one_headline_and_status_3(bus: str) -> No
     assert result.stdout == (
         "● tierd: not running\n"
         "      Try: systemctl start tierd\n"
-        "  Offline: tierctl status --offline, list devices, provision plan, check-config\n"
+        "  Offline: tierctl status --offline, history, list devices, provision plan\n"
     )
     assert json.loads(tierctl("--json").stdout) == {"running": False, "reason": "tierd is not running"}
     plan = tierctl("plan")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tierd import __version__
-from tierd.cli import Exit, history, listing, manage, render, show, top
+from tierd.cli import Exit, cat_config, history, listing, manage, render, show, top
 from tierd.cli.arguments import add_draft, add_json
 from tierd.cli.terminal import style_for
 from tierd.core.text import clean
@@ -39,7 +39,7 @@ Environment:
 
 _LIGHT_COMMANDS = (
     *("status", "plan", "explain", "list", "show", "history", "top", "metrics", "pause", "resume"),
-    *("reload", "check-config"),
+    *("reload", "check-config", "cat-config"),
 )
 
 
@@ -112,10 +112,12 @@ def parser(*, light: bool = False) -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check-config",
         help="check a policy, and print every problem in it",
-        description="Check a policy file. Every problem is one line: FILE:LINE:COLUMN: PATH: MESSAGE.",
+        description="Check a policy file, or all files of the policy in force. Every problem is one line:"
+        " FILE:LINE:COLUMN: PATH: MESSAGE.",
     )
     add_draft(check, "file")
     check.set_defaults(handler=_check_config)
+    cat_config.add_parser(commands)
     return found
 
 

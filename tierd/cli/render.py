@@ -87,7 +87,7 @@ def not_running(reason: str, hint: str, style: Style) -> str:
     if reason != "tierd is not running":
         lines += _field("Reason", reason, style)
     lines += _field("Try", hint, style)
-    lines += _field("Offline", "tierctl status --offline, list devices, provision plan, check-config", style)
+    lines += _field("Offline", "tierctl status --offline, history, list devices, provision plan", style)
     return "\n".join(lines)
 
 
@@ -281,7 +281,7 @@ def _policy(facts: Mapping[str, Any]) -> str:
     digest = str(facts.get("policy_digest", ""))[:12]
     if facts.get("config_state", "current") == "current":
         return f"{origin} ({digest})" if digest else origin
-    return f"{origin} was refused at the last reload, the older policy stays in force:"
+    return f"{origin}: refused at the last reload, the older policy stays in force:"
 
 
 def _sentences(title: str, found: Sequence[str], style: Style) -> list[str]:

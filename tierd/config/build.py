@@ -119,11 +119,19 @@ def _check_cxl(entries: list[Entry], document: Document, report: Report) -> None
             report.add(document.values[place], place, message)
 
 
-def build(document: Document, *, origin: str, digest: str, warnings: tuple[str, ...] = ()) -> Policy:
+def build(
+    document: Document,
+    *,
+    origin: str,
+    drop_ins: tuple[str, ...],
+    digest: str,
+    warnings: tuple[str, ...],
+    classes_file: str,
+) -> Policy:
     """The policy in `document`, which has passed the schema and cross_check; absent keys take the defaults
     of Policy.
 
-    origin: the file. digest: SHA-256 of its content, in hexadecimal. warnings: as Policy has them.
+    origin, drop_ins, digest, warnings: as Policy has them. classes_file: in which the classes stand.
     """
     data = document.data
     assert isinstance(data, dict)
@@ -135,8 +143,9 @@ def build(document: Document, *, origin: str, digest: str, warnings: tuple[str, 
         provision=tuple(_request(e) for e in data.get("provision", ()) if "region" in e),
         namespaces=tuple(_namespace(e) for e in data.get("provision", ()) if "namespace" in e),
         cxl=tuple(_cxl_request(e) for e in data.get("provision", ()) if "cxl" in e),
-        classes=classes.build(document),
+        classes=classes.build(document, classes_file),
         origin=origin,
+        drop_ins=drop_ins,
         digest=digest,
         warnings=warnings,
     )

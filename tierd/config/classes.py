@@ -4,6 +4,7 @@ means."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tierd.config import class_kinds, kinds
@@ -126,39 +127,47 @@ def warn(document: Document, report: Report) -> None:
             report.warn(mark, location, message)
 
 
-def build(document: Document) -> tuple[ServiceClass, ...]:
-    """The classes of a document that has passed the checks, `default` last."""
-    found = [_class(entry, ("classes", index), document) for index, entry in _entries(document)]
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where the values of a document stand."""
+
+    document: Document
+    file: str
+
+    def at(self, location: Location) -> Place:
+        mark = self.document.values[location]
+        return Place(mark.line, mark.column, shown_location(location), self.file)
+
+
+def build(document: Document, file: str) -> tuple[ServiceClass, ...]:
+    """The classes of a document that has passed the checks, `default` last. file: in which they stand."""
+    places = _Places(document, file)
+    found = [_class(entry, ("classes", index), places) for index, entry in _entries(document)]
     named = [service_class for service_class in found if service_class.name != DEFAULT_NAME]
     rest = [service_class for service_class in found if service_class.name == DEFAULT_NAME]
     return (*named, *(rest or [DEFAULT_CLASS]))
 
 
-def _class(entry: Mapping[str, Any], location: Location, document: Document) -> ServiceClass:
+def _class(entry: Mapping[str, Any], location: Location, places: _Places) -> ServiceClass:
     rules = enumerate(entry.get("match", ()))
     return ServiceClass(
         name=entry["name"],
-        match=tuple(_rule(rule, (*location, "match", number), document) for number, rule in rules),
-        dram=_dram(entry["dram"], (*location, "dram"), document) if "dram" in entry else DramShare(),
+        match=tuple(_rule(rule, (*location, "match", number), places) for number, rule in rules),
+        dram=_dram(entry["dram"], (*location, "dram"), places) if "dram" in entry else DramShare(),
         priority=entry.get("priority", 0),
         bandwidth=parse_rate(entry["bandwidth"]) if "bandwidth" in entry else None,
-        place=_place(location, document),
+        place=places.at(location),
     )
 
 
-def _rule(rule: Mapping[str, Any], location: Location, document: Document) -> ClassRule:
+def _rule(rule: Mapping[str, Any], location: Location, places: _Places) -> ClassRule:
     values: dict[str, Any] = {key: kinds.read(key, value) for key, value in rule.items()}
-    return ClassRule(**values, place=_place(location, document))
+    return ClassRule(**values, place=places.at(location))
 
 
-def _dram(value: str | Mapping[str, str], location: Location, document: Document) -> DramShare:
-    place = _place(location, document)
+def _dram(value: str | Mapping[str, str], location: Location, places: _Places) -> DramShare:
+    place = places.at(location)
     if isinstance(value, str):
         return DramShare(guaranteed=True, place=place)
     bounds = {key: class_kinds.dram_bound(bound) for key, bound in value.items()}
     return DramShare(False, bounds.get("min"), bounds.get("max"), place)
-
-
-def _place(location: Location, document: Document) -> Place:
-    mark = document.values[location]
-    return Place(mark.line, mark.column, shown_location(location))

@@ -91,6 +91,7 @@ class Admission:
         if not self.excess:
             return ()
         first = self.broken[0]
+        file = first.service_class.dram.place.file or file
         headline = (
             f"the classes are promised {_mib(self.promised)} of DRAM, and {_mib(self.available)} can be"
             f" promised: lower a min by {_mib(self.excess)}, or guarantee DRAM to fewer processes"

@@ -20,17 +20,18 @@ _WORDS_LIMIT = 120
 class Place:
     """Where a policy says something. line, column: from 1, in characters; 0 for what is built in.
 
-    path: as errors show it, ``classes[0].match[1]``.
+    path: as errors show it, ``classes[0].match[1]``. file: the one of the policy's files.
     """
 
     line: int = 0
     column: int = 0
     path: str = ""
+    file: str = ""
 
     def told(self, file: str, message: str) -> str:
-        """`message` behind its place, as config/ tells its problems."""
+        """`message` behind its place, as config/ tells its problems. file: for a place that knows none."""
         where = f":{self.line}:{self.column}: {self.path}" if self.line else ""
-        return f"{clean(file, 4096)}{where}: {message}"
+        return f"{clean(self.file or file, 4096)}{where}: {message}"
 
 
 BUILT_IN = Place()

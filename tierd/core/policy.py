@@ -7,6 +7,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 
 from tierd.core.classes import DEFAULT_CLASS, ServiceClass
+from tierd.core.text import plural
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -159,7 +160,8 @@ class Policy:
     classes: in the order of the policy, the class `default` last wherever it stands there, and always.
     warnings: what is odd about the policy and no error, ``FILE:LINE:COLUMN: PATH: warning: message`` each;
     two policies that ask for the same are equal, whatever there is to say about them.
-    `digest` is the SHA-256 of the text it came from, `origin` the file.
+    origin: the main file. drop_ins: those merged over it, in that order. digest: SHA-256 of the file, or of
+    what sha256sum(1) prints of all of them, in hexadecimal.
     """
 
     processes: ProcessSelection = field(default_factory=ProcessSelection)
@@ -169,8 +171,15 @@ class Policy:
     cxl: tuple[CxlRequest, ...] = ()
     classes: tuple[ServiceClass, ...] = (DEFAULT_CLASS,)
     origin: str = "built-in defaults"
+    drop_ins: tuple[str, ...] = ()
     digest: str = ""
     warnings: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, in words: ``/etc/tierd/tierd.yaml and 2 drop-ins``."""
+        count = plural(len(self.drop_ins), "drop-in")
+        return f"{self.origin} and {count}" if self.drop_ins else self.origin
 
     @property
     def requests(self) -> tuple[AnyRequest, ...]:

@@ -135,11 +135,11 @@ class Daemon:
         self._report(
             Event(
                 events.STARTED,
-                f"tierd {__version__} started, {self._policy.engine.mode}, policy {self._policy.origin}",
+                f"tierd {__version__} started, {self._policy.engine.mode}, policy {self._policy.source}",
                 fields={
                     "TIERD_VERSION": __version__,
                     "TIERD_MODE": self._policy.engine.mode.value,
-                    "TIERD_POLICY": self._policy.origin,
+                    "TIERD_POLICY": self._policy.source,
                     "TIERD_POLICY_SHA256": self._policy.digest,
                 },
             )
@@ -224,7 +224,7 @@ class Daemon:
         self._show()
 
     def _view(self) -> View:
-        return View(self._state, self._problems, self._policy.origin, self._policy.digest, self._notices)
+        return View(self._state, self._problems, self._policy.source, self._policy.digest, self._notices)
 
     def _show(self) -> None:
         if self._presence is not None:
@@ -314,12 +314,12 @@ class Daemon:
     def _end_reload(self, error: TierdError | None) -> None:
         if error is None:
             self._problems = ()
-            fields = {"TIERD_POLICY": self._policy.origin, "TIERD_POLICY_SHA256": self._policy.digest}
+            fields = {"TIERD_POLICY": self._policy.source, "TIERD_POLICY_SHA256": self._policy.digest}
             mode = self._policy.engine.mode.value
             self._report(
                 Event(
                     events.POLICY_ADOPTED,
-                    f"policy {self._policy.origin} is in force, mode {mode}",
+                    f"policy {self._policy.source} is in force, mode {mode}",
                     fields=fields,
                 )
             )

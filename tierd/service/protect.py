@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if os.geteuid() != 0:
             raise DeniedError("only root may change units")
-        policy = None if release else tierd.config.load(tierd.config.DEFAULT_PATH)
+        policy = None if release else tierd.config.load(None)
         return protect(Root(), Units(), policy, LEDGER)
     except ConfigError as error:
         say(UNPROTECTED, f"the policy cannot be used: {error.problems[0]}", "", {})
