@@ -37,6 +37,7 @@ complete -c tierctl -n '__tierctl_at' -a list -d 'what the machine has: devices,
 complete -c tierctl -n '__tierctl_at' -a show -d 'every property of tierd as KEY=VALUE, for scripts'
 complete -c tierctl -n '__tierctl_at' -a history -d 'what tierd did, and why, from the journal'
 complete -c tierctl -n '__tierctl_at' -a top -d 'what tierd is doing, as a live view'
+complete -c tierctl -n '__tierctl_at' -a report -d 'a page or a picture of what tierd has done lately'
 complete -c tierctl -n '__tierctl_at' -a metrics -d 'what tierd knows as OpenMetrics text, for Prometheus'
 complete -c tierctl -n '__tierctl_at' -a pause -d 'move nothing for a while'
 complete -c tierctl -n '__tierctl_at' -a resume -d 'end a pause'
@@ -94,6 +95,10 @@ complete -c tierctl -n '__tierctl_behind top' -s h -l help -d 'show this help me
 complete -c tierctl -n '__tierctl_behind top' -l interval -x -d 'from one look to the next, 0.1 to 3600 (default: 1)'
 complete -c tierctl -n '__tierctl_behind top' -l batch -d 'print one picture below the other'
 complete -c tierctl -n '__tierctl_behind top' -s n -l count -x -d 'print so many, and end (implies --batch)'
+
+complete -c tierctl -n '__tierctl_behind report' -s h -l help -d 'show this help message and exit'
+complete -c tierctl -n '__tierctl_behind report' -l output -r -F -d 'to write; ends in .html or .png'
+complete -c tierctl -n '__tierctl_behind report' -l since -x -d 'where to begin, such as "14:00" or 20min (default: 1h)'
 
 complete -c tierctl -n '__tierctl_behind metrics' -s h -l help -d 'show this help message and exit'
 complete -c tierctl -n '__tierctl_behind metrics' -l output -r -F -d 'write this file, whole or not at all, and print nothing'

@@ -117,6 +117,21 @@ PLAN = [
         "Reason": GLib.Variant("s", "hot: 12 accesses a second"),
     }
 ]
+HISTORY = [
+    {
+        "Time": GLib.Variant("d", 1.79e9 + 10 * step),
+        "State": GLib.Variant("s", "converging"),
+        "PromotedBytes": GLib.Variant("t", 3 * GIB >> step),
+        "DemotedBytes": GLib.Variant("t", GIB >> step),
+        "PlacedDramBytes": GLib.Variant("t", GIB // 2 + step * GIB // 100),
+        "PlacedSlowBytes": GLib.Variant("t", GIB),
+        "TierUsedBytes": GLib.Variant("a{st}", {"memory_tier4": GIB, "memory_tier56": step * GIB // 20}),
+        "TierTotalBytes": GLib.Variant("a{st}", {"memory_tier4": 2 * GIB, "memory_tier56": 4 * GIB}),
+        "ClassDramBytes": GLib.Variant("a{st}", {}),
+        "ClassSlowBytes": GLib.Variant("a{st}", {}),
+    }
+    for step in range(30)
+]
 
 
 def main() -> None:
@@ -136,6 +151,9 @@ def main() -> None:
             keys, limit = _a.unpack()
             print(json.dumps([keys, limit]), flush=True)
             invocation.return_value(GLib.Variant("(aa{sv})", (PROCESSES[:limit],)))
+        elif method == "GetHistory":
+            (seconds,) = _a.unpack()
+            invocation.return_value(GLib.Variant("(aa{sv})", (HISTORY[: seconds // 10],)))
         elif method in ("Pause", "Resume", "Reload"):
             print(method, *_a.unpack(), flush=True)
             invocation.return_value(None)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tierd.config import files, load
+from tierd.core import past
 from tierd.core.model import Node, Tier, TierKind, Topology
 from tierd.core.policy import Policy
 from tierd.core.state import ClassState, Counters, EngineState, MissingFeature, PlanLine, State
@@ -30,6 +31,7 @@ from tierd.service.journal import Reporter, capture_logging, entry
 from tierd.service.notify import Notifier
 
 GIB = 1 << 30
+past.STEP = 1.0  # tests do not wait for ten seconds
 LATE = (MissingFeature("late", "it is lost", "get it"),)
 
 

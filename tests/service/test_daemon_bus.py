@@ -152,6 +152,15 @@ def test_get_plan(daemon: DaemonProgram) -> None:
     assert daemon.call("GetPlan") == ([row],)
 
 
+def test_get_history(daemon: DaemonProgram) -> None:
+    row = wait_for(lambda: daemon.call("GetHistory", ("u", 60))[0], "a step of history")[0]
+    assert abs(row["Time"] - time.time()) < 10 and row["State"] == "converging"
+    assert row["TierTotalBytes"] == {"memory_tier4": 2 * GIB, "memory_tier56": 4 * GIB}
+    assert row["TierUsedBytes"] == {"memory_tier4": 2 * GIB - GIB // 2, "memory_tier56": GIB}
+    assert list(row["ClassDramBytes"]) == ["gold"] == list(row["ClassSlowBytes"])
+    assert daemon.call("GetHistory", ("u", 0)) == ([],)
+
+
 def test_text_from_elsewhere_is_shown_and_harmless(daemon: DaemonProgram) -> None:
     daemon.order("show", engine="holding", reason="b\udcff\x1b[31mad\nname\x00")
     shown = wait_for(lambda: daemon.properties()["Reason"], "the reason")

@@ -74,7 +74,7 @@ def test_journalctl_takes_the_catalog(tmp_path: Path) -> None:
 def test_the_interface_is_well_formed_and_documented() -> None:
     interface = Gio.DBusNodeInfo.new_for_xml(introspection_xml(BUS_NAME)).lookup_interface(INTERFACE)
     methods = [method.name for method in interface.methods]
-    assert methods == ["GetPlan", "Explain", "ListProcesses", "Reload", "Pause", "Resume"]
+    assert methods == ["GetPlan", "GetHistory", "Explain", "ListProcesses", "Reload", "Pause", "Resume"]
     tier = Gio.DBusNodeInfo.new_for_xml(introspection_xml(tier_objects.INTERFACE)).interfaces[0]
     assert (tier.name, tier.methods) == (tier_objects.INTERFACE, [])
     for prop in (*interface.properties, *tier.properties):
@@ -99,6 +99,7 @@ def test_the_bus_policy_opens_reading_and_what_polkit_guards() -> None:
         ("allow", {**properties, "send_member": "Get"}),
         ("allow", {**properties, "send_member": "GetAll"}),
         ("allow", {**to, "send_interface": INTERFACE, "send_member": "GetPlan"}),
+        ("allow", {**to, "send_interface": INTERFACE, "send_member": "GetHistory"}),
         (
             "allow",
             {**to, "send_interface": tier_objects.OBJECT_MANAGER, "send_member": "GetManagedObjects"},

@@ -117,6 +117,11 @@ class Client:
         (rows,) = self._call(INTERFACE, "ListProcesses", GLib.Variant("(a{sv}u)", (keys, limit)))
         return [dict(row) for row in rows]
 
+    def history(self, seconds: int) -> list[dict[str, Any]]:
+        """What the engine did in the last `seconds`, under the names of the interface."""
+        (rows,) = self._call(INTERFACE, "GetHistory", GLib.Variant("(u)", (seconds,)))
+        return [dict(row) for row in rows]
+
     def pause(self, seconds: int) -> None:
         """Have the daemon move nothing for so long."""
         self._order("Pause", GLib.Variant("(u)", (seconds,)))

@@ -9,12 +9,11 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tierd.cli import Exit
+from tierd.cli import Exit, UsageError
 from tierd.cli.arguments import add_json
 from tierd.cli.render import Style, table, wrap
 from tierd.cli.terminal import RED, YELLOW, style_for
 from tierd.core.text import clean
-from tierd.errors import TierdError
 
 if TYPE_CHECKING:
     from tierd.cli.journal_entries import Entry
@@ -35,12 +34,6 @@ EVENTS = (
 against theirs."""
 
 _WARNING, _ERROR = 4, 3
-
-
-class UsageError(TierdError):
-    """An argument that is wrong."""
-
-    status = Exit.USAGE
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tierd import __version__
-from tierd.cli import Exit, cat_config, history, listing, manage, render, show, top
+from tierd.cli import Exit, cat_config, history, listing, manage, render, report, show, top
 from tierd.cli.arguments import add_draft, add_json
+from tierd.cli.output import replace
 from tierd.cli.terminal import style_for
 from tierd.core.text import clean
 from tierd.errors import ConfigError, TierdError, in_words
@@ -38,8 +39,8 @@ Environment:
 
 
 _LIGHT_COMMANDS = (
-    *("status", "plan", "explain", "list", "show", "history", "top", "metrics", "pause", "resume"),
-    *("reload", "check-config", "cat-config"),
+    *("status", "plan", "explain", "list", "show", "history", "top", "report", "metrics", "pause"),
+    *("resume", "reload", "check-config", "cat-config"),
 )
 
 
@@ -89,6 +90,7 @@ def parser(*, light: bool = False) -> argparse.ArgumentParser:
     show.add_parser(commands)
     history.add_parser(commands)
     top.add_parser(commands)
+    report.add_parser(commands)
 
     metrics = commands.add_parser(
         "metrics",
@@ -222,19 +224,8 @@ def _metrics(arguments: argparse.Namespace) -> Exit:
     if arguments.output is None:
         print(text, end="")
     else:
-        _replace(arguments.output, text)
+        replace(arguments.output, text.encode())
     return Exit.OK
-
-
-def _replace(path: Path, text: str) -> None:
-    """The collector reads whenever it likes, and files that end in .prom alone."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fresh.write_text(text, encoding="utf-8")
-        fresh.chmod(0o644)
-        fresh.rename(path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def _check_config(arguments: argparse.Namespace) -> int:

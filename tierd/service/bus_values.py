@@ -10,6 +10,7 @@ from gi.repository import GLib
 from tierd import __version__
 from tierd.core.memory_side_cache import MemorySideCache, cache_words
 from tierd.core.model import Tier
+from tierd.core.past import Moment
 from tierd.core.state import ClassState, Counters, PlanLine, State
 from tierd.core.text import clean
 from tierd.service.events import status_line
@@ -83,6 +84,23 @@ def properties(view: View) -> dict[str, Any]:
 def plan_rows(state: State) -> list[dict[str, Any]]:
     """The last plan, as GetPlan answers it."""
     return [_plan_line(line) for line in state.plan[:PLAN_ROWS]]
+
+
+def moment_values(moment: Moment) -> dict[str, Any]:
+    """A row of GetHistory."""
+    tiers, classes = moment.tiers.items(), moment.classes.items()
+    return {
+        "Time": GLib.Variant("d", moment.time),
+        "State": GLib.Variant("s", moment.state.value),
+        "PromotedBytes": GLib.Variant("t", moment.promoted),
+        "DemotedBytes": GLib.Variant("t", moment.demoted),
+        "PlacedDramBytes": GLib.Variant("t", moment.dram),
+        "PlacedSlowBytes": GLib.Variant("t", moment.slow),
+        "TierUsedBytes": GLib.Variant("a{st}", {clean(name): used for name, (used, _) in tiers}),
+        "TierTotalBytes": GLib.Variant("a{st}", {clean(name): total for name, (_, total) in tiers}),
+        "ClassDramBytes": GLib.Variant("a{st}", {clean(name): dram for name, (dram, _) in classes}),
+        "ClassSlowBytes": GLib.Variant("a{st}", {clean(name): slow for name, (_, slow) in classes}),
+    }
 
 
 def _counters(counters: Counters) -> dict[str, Any]:

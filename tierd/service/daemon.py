@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from gi.repository import GLib
 
 from tierd import __version__
+from tierd.core.past import Moment, Past
 from tierd.core.policy import Policy
 from tierd.core.state import MissingFeature, State
 from tierd.core.text import plural
@@ -77,6 +78,7 @@ class Daemon:
         self._problems: tuple[str, ...] = ()
         self._state = stepper.state
         self._told: State | None = None
+        self._past = Past()
         self._load = load
         self._reporter = reporter
         self._notifier = notifier
@@ -110,7 +112,7 @@ class Daemon:
         try:
             self._presence = Presence(
                 self._view(),
-                Doers(self._explain, self._list_processes, self.reload, self._pause),
+                Doers(self._explain, self._list_processes, self._history, self.reload, self._pause),
                 LogControl(reporter),
                 mailbox=self._mailbox,
                 on_change=self._on_bus,
@@ -190,6 +192,9 @@ class Daemon:
         """As `_explain`."""
         return list_processes(Root(), query, only_user, self._policy, self._state.topology)
 
+    def _history(self, seconds: int) -> tuple[Moment, ...]:
+        return self._past.since(time.time() - seconds)
+
     # The engine's news
 
     def _on_state(self, state: State) -> None:
@@ -237,6 +242,7 @@ class Daemon:
 
     def _on_tick(self) -> bool:
         self._reporter.tick(time.monotonic())
+        self._past.add(self._state, time.monotonic(), time.time())
         if self._presence is not None:
             self._presence.announce(time.monotonic())
         news = self._state is not self._told

@@ -10,11 +10,19 @@ from typing import Any
 
 from pydbus.generic import signal
 
+from tierd.core.past import Moment
 from tierd.core.text import clean
 from tierd.errors import InvalidError, TierdError
 from tierd.service.authority import Caller
 from tierd.service.bus import authorised, for_caller, slow
-from tierd.service.bus_values import View, explanation_values, plan_rows, process_values, properties
+from tierd.service.bus_values import (
+    View,
+    explanation_values,
+    moment_values,
+    plan_rows,
+    process_values,
+    properties,
+)
 from tierd.service.explaining import Explanation
 from tierd.service.process_rows import ProcessQuery, ProcessRow, process_query
 from tierd.service.shown import Shown
@@ -41,13 +49,14 @@ class Doers:
     """What the methods have done by the daemon; all may be called from any thread, and raise TierdError.
 
     explain(pid): looks at a process. list_processes(query, user): at many; of `user` alone where that is
-    not None. reload(): begins to read the policy file again; the future ends when the policy is in force, or
-    with the TierdError that says why not. pause(seconds): moves nothing for so long, 0 to go on; the future
-    ends when nothing moves.
+    not None. history(seconds): what the engine did so long. reload(): begins to read the policy file again;
+    the future ends when the policy is in force, or with the TierdError that says why not. pause(seconds):
+    moves nothing for so long, 0 to go on; the future ends when nothing moves.
     """
 
     explain: Callable[[int], Explanation]
     list_processes: Callable[[ProcessQuery, int | None], tuple[ProcessRow, ...]]
+    history: Callable[[int], tuple[Moment, ...]]
     reload: Callable[[], Future[None]]
     pause: Callable[[int], Future[None]]
 
@@ -69,6 +78,9 @@ class Manager:
 
     def GetPlan(self) -> list[dict[str, Any]]:
         return plan_rows(self._view.state)
+
+    def GetHistory(self, seconds: int) -> list[dict[str, Any]]:
+        return [moment_values(moment) for moment in self._doers.history(seconds)]
 
     @for_caller("org.tierd1.read-processes")
     @slow
