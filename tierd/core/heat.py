@@ -26,6 +26,7 @@ from tierd.core.rates import (
     STEPS,
     RatePrior,
 )
+from tierd.core.remembered import Arrays, Passage, dump_table, load_table
 from tierd.core.table import FULLEST, Keys, Places, Table
 
 Floats = npt.NDArray[np.float64]
@@ -39,6 +40,7 @@ for the whole region, and far more pages than the few whose own fault defines th
 _PAGE_BITS: Final = np.uint64(45)
 """57-bit virtual addresses (5-level paging) have 45-bit page numbers; the process's slot stands above
 them."""
+_REGION_BITS: Final = _PAGE_BITS - np.uint64(REGION_PAGES_SHIFT)
 _WEIGHT: Final = 0.5
 """Of the newest delay in the running mean: a change of phase shows in two faults, one lucky fault of a cold
 page does not make it hot."""
@@ -328,6 +330,28 @@ class HeatMap:
         if live.all() and np.count_nonzero(recent) > (1 - _FORGOTTEN) * len(place):
             return
         self._keep(place[recent & live])
+
+    @property
+    def evidence(self) -> dict[str, float]:
+        """What makes its numbers mean what they mean, by name."""
+        return {"half-life": self.half_life}
+
+    def dump(self) -> Arrays:
+        """All that it knows, for `restore`."""
+        known = [self._doubted, self._learnt, self._quick, self._quick_uses, self._unlearnt, self._resting]
+        tables = {**dump_table("pages", self._pages), **dump_table("regions", self._regions)}
+        return {**tables, **self._prior.dump(), "known": np.array(known, dtype=np.float64)}
+
+    def restore(self, arrays: Arrays, passage: Passage) -> int:
+        """Know what another one with the same `evidence` knew, and nothing else. Returns how many pages that
+        is."""
+        load_table("pages", self._pages, arrays, passage, _PAGE_BITS, ("last",))
+        load_table("regions", self._regions, arrays, passage, _REGION_BITS, ("start", "before", "origin"))
+        self._prior.restore(arrays, passage.seconds)
+        doubted, learnt, self._quick, uses, unlearnt, resting = arrays["known"].astype(np.float64).tolist()
+        self._doubted, self._learnt = doubted + passage.seconds, learnt + passage.seconds
+        self._quick_uses, self._unlearnt, self._resting = int(uses), int(unlearnt), bool(resting)
+        return len(self._pages)
 
     def _forget_oldest(self, more: int) -> None:
         place = self._pages.occupied

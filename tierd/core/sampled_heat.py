@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tierd.core.heat import MOST_PAGES, HotPages, Movable, Nodes, note_near, noted_near
+from tierd.core.remembered import Arrays, Passage, dump_table, load_table
 from tierd.core.table import Keys, Places, Table
 
 Floats = npt.NDArray[np.float64]
@@ -128,6 +129,20 @@ class SampledHeat:
         place = self._pages.occupied
         recent = now - self._column("last")[place] < max(8 * self.half_life, self.cooldown)
         self._pages.keep(place[recent & np.isin(_slots(self._pages.keys[place]), live_slots)])
+
+    @property
+    def evidence(self) -> dict[str, float]:
+        """As core.heat has it."""
+        return {"half-life": self.half_life, "sampling period": self._period}
+
+    def dump(self) -> Arrays:
+        """All that it knows, for `restore`."""
+        return dump_table("pages", self._pages)
+
+    def restore(self, arrays: Arrays, passage: Passage) -> int:
+        """As core.heat has it."""
+        load_table("pages", self._pages, arrays, passage, _PAGE_BITS, ("last",))
+        return len(self._pages)
 
     def _rate(self, place: Places, now: float) -> Floats:
         decayed = self._column("sum")[place] * self._decay(
