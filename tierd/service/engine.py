@@ -11,15 +11,13 @@ from dataclasses import replace
 import numpy as np
 
 from tierd.core import planner
-from tierd.core.access import AccessSource, Heat
+from tierd.core.access import AccessSource
 from tierd.core.budget import TokenBucket
 from tierd.core.heat import HeatMap
 from tierd.core.model import PAGE_SIZE, Topology
 from tierd.core.plan_text import plan_lines
 from tierd.core.planner import ColdStock, Observation, Plan
 from tierd.core.policy import EngineMode, EnginePolicy, Policy
-from tierd.core.region_heat import RegionHeat
-from tierd.core.sampled_heat import SampledHeat
 from tierd.core.state import Counters, EngineState, MissingFeature, State
 from tierd.errors import GoneError, TierdError, in_words
 from tierd.kernel.demotion import Demotion
@@ -35,6 +33,7 @@ from tierd.service.coldness import Coldness
 from tierd.service.demotable import Demotable
 from tierd.service.first_touches import FirstTouches
 from tierd.service.holding import Holding
+from tierd.service.keeping import Keeper, new_heat
 from tierd.service.looking import SAMPLE_SECONDS, Looking
 from tierd.service.moving import Executor, Moved
 from tierd.service.pace import Pace
@@ -83,16 +82,18 @@ class Engine:
         lacking: str = "",
         clock: Callable[[], float] = time.monotonic,
         demotion: Demotion | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         """select_source: called in the first step, and takes a few seconds at most. lacking: what keeps this
         engine from placing anything, in words; empty when nothing does. demotion: None where the kernel
-        demotes without being told to."""
+        demotes without being told to. keeper: of heat, from the run before and for the next one."""
         self._root = root
         self._clock = clock
         self._select_source: Callable[[], Selection] | None = select_source
         self._source: AccessSource = NoSource()
         self._splitter = splitter
         self._demotion = demotion
+        self._keeper = keeper or Keeper(root)
         self._holding = Holding(root, demotion)
         self._looking = Looking(root)
         self._blocks = OnlineBlocks(root)
@@ -128,7 +129,7 @@ class Engine:
         self._demotable.adopt(without_own(self._root, policy.processes), self._classes.guaranteed)
         evidence = (policy.engine.heat_half_life, policy.engine.cooldown)
         if evidence != self._evidence:
-            self._heat = _heat(policy.engine, self._source)
+            self._heat = new_heat(policy.engine, self._source)
             self._evidence = evidence
         self._bucket = TokenBucket(policy.engine.bandwidth, burst=max(1.0, policy.engine.round))
         self._pace = Pace()
@@ -138,6 +139,7 @@ class Engine:
         self._pace.round_now()
 
     def close(self) -> None:
+        self._keeper.hand_over(self._heat, self._source.name, self._placed)
         self._source.stop()
 
     def step(self) -> float:
@@ -154,6 +156,7 @@ class Engine:
                 self._placed.refresh(self._policy.processes, self._policy.engine.minimum_process)
                 self._touches.refresh()
                 self._source.watch(self._placed.views)
+                self._keeper.restore(self._heat, self._source.name, self._placed)
                 self._pace.processes.done(now, self._looking.resting, self._clock() - now)
             if due and not glancing:
                 self._topology = self._observe_topology(now)
@@ -185,7 +188,7 @@ class Engine:
 
     def _take_source(self, selection: Selection) -> None:
         self._source = selection.source
-        self._heat = _heat(self._policy.engine, self._source)
+        self._heat = new_heat(self._policy.engine, self._source)
         self._lacking = "; ".join(filter(None, (selection.lacking, self._lacking)))
         self._state = replace(
             self._state,
@@ -390,11 +393,3 @@ class Engine:
             own_resident_bytes=cost.resident_bytes,
             monotonic=now,
         )
-
-
-def _heat(engine: EnginePolicy, source: AccessSource) -> Heat:
-    if looks := source.looks:
-        return RegionHeat(engine.heat_half_life, looks.interval, looks.number, engine.cooldown)
-    if source.period is None:
-        return HeatMap(engine.heat_half_life, engine.cooldown)
-    return SampledHeat(engine.heat_half_life, source.period, engine.cooldown)
