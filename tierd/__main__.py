@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tierd import __version__
-from tierd.config import DEFAULT_PATH, load
+from tierd.config import load
 from tierd.core.state import MissingFeature
 from tierd.errors import ConfigError, DeniedError, TierdError
 
@@ -41,7 +41,10 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     found.add_argument(
-        "--policy", type=Path, metavar="PATH", help=f"the policy file (default: {DEFAULT_PATH})"
+        "--policy",
+        type=Path,
+        metavar="PATH",
+        help="that policy file alone (default: the policy in force, tierd.yaml(5))",
     )
     found.add_argument(
         "--check-config",
@@ -64,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             from tierd.config.check import check
 
             return check(arguments.policy if arguments.check_config is True else arguments.check_config)
-        return run(arguments.policy or DEFAULT_PATH)
+        return run(arguments.policy)
     except ConfigError as error:
         return _fail(*error.problems, code=error.exit_code)
     except TierdError as error:
@@ -90,11 +93,13 @@ def _fail(*lines: str, code: int) -> int:
     return code
 
 
-def run(policy_path: Path) -> int:
-    """Run the daemon until it is stopped. Raises TierdError for what keeps it from starting."""
+def run(policy_path: Path | None) -> int:
+    """Run the daemon until it is stopped, by the policy in force or by that file alone. Raises TierdError
+    for what keeps it from starting."""
     policy = load(policy_path)
     # First: systemd's descriptors are ours from here on, and must not leak into anything imported later.
     from tierd.service.notify import Notifier, stored_descriptors
+    from tierd.service.protection import ProtectionTrigger
 
     doors = stored_descriptors()
     _check_permission(doors)
@@ -125,6 +130,7 @@ def run(policy_path: Path) -> int:
         restart_when_tiered=report.settings is Settings.NOT_NEEDED,
         read_missing=read_missing,
         read_notices=read_notices,
+        protect=ProtectionTrigger().update,
     )
     capture_logging(daemon.report)
     try:

@@ -34,6 +34,12 @@ class DeniedError(TierdError):
     dbus_name = "org.tierd1.Error.NotAuthorized"
 
 
+class InvalidError(TierdError):
+    """An argument of a call over D-Bus that the method does not take; the message says what it takes."""
+
+    dbus_name = "org.tierd1.Error.InvalidArgument"
+
+
 class MalformedError(TierdError):
     """Text from the kernel or a tool does not have the shape it should have; names the place."""
 

@@ -6,6 +6,7 @@ Prints a line when it holds the name.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,61 @@ VALUES: dict[str, Any] = {
     "BytesPerSecond": 12e6,
     "Counters": {"PromotedPages": GLib.Variant("t", 105472), "MoveSeconds": GLib.Variant("d", 0.5)},
     "Tiers": TIERS,
+    "Classes": [
+        {
+            "Name": GLib.Variant("s", name),
+            "Promise": GLib.Variant("s", promise),
+            "Priority": GLib.Variant("i", 0),
+            "Processes": GLib.Variant("u", 2),
+            "DramBytes": GLib.Variant("t", GIB // 2),
+            "SlowBytes": GLib.Variant("t", GIB // 2),
+            "LeastBytes": GLib.Variant("t", least),
+            "MostBytes": GLib.Variant("t", GIB),
+            "PromotedPages": GLib.Variant("t", 7),
+            "DemotedPages": GLib.Variant("t", 0),
+            "Broken": GLib.Variant("s", broken),
+            "Odd": GLib.Variant("s", odd),
+        }
+        for name, promise, least, broken, odd in (
+            ("gold", "guaranteed", GIB, "class gold (guaranteed) lacks 512 MiB\x1b[2J", ""),
+            ("default", "", 0, "", "p.yaml:9:5: classes[0]: warning: class default has no process"),
+        )
+    ],
     "Notices": ["region1: 512 MiB free, which no request names"],
     "Missing": ["DAMON: large regions are found later; boot with CONFIG_DAMON"],
 }
+EXPLANATION = {
+    "Pid": GLib.Variant("u", 4711),
+    "Uid": GLib.Variant("u", 105),
+    "Command": GLib.Variant("s", "postgres"),
+    "Cgroup": GLib.Variant("s", "/gold.slice/db.service"),
+    "Class": GLib.Variant("s", "gold"),
+    "Rule": GLib.Variant("s", "class gold, by classes[0].match[0] (unit: gold.slice)"),
+    "Promise": GLib.Variant("s", "guaranteed"),
+    "Nodes": GLib.Variant(
+        "aa{sv}",
+        [
+            {"Node": GLib.Variant("u", 0), "Bytes": GLib.Variant("t", GIB)},
+            {"Node": GLib.Variant("u", 1), "Bytes": GLib.Variant("t", 8192)},
+        ],
+    ),
+    "Placed": GLib.Variant("b", True),
+    "WhyNot": GLib.Variant("s", ""),
+    "Fates": GLib.Variant("as", ["3 s ago: 768 pages came up, used 4 to 30 times a second"]),
+}
+PROCESSES = [
+    {
+        "Pid": GLib.Variant("u", pid),
+        "Uid": GLib.Variant("u", 105),
+        "Class": GLib.Variant("s", "gold"),
+        "Cgroup": GLib.Variant("s", cgroup),
+        "ResidentBytes": GLib.Variant("t", GIB),
+        "Placed": GLib.Variant("b", not missing),
+        **({} if missing else {"DramBytes": GLib.Variant("t", GIB * 3 // 4)}),
+        **({} if missing else {"SlowBytes": GLib.Variant("t", GIB // 4)}),
+    }
+    for pid, cgroup, missing in ((4711, "/gold.slice/db.service", False), (7, "/x\x1b[2J", True))
+]
 PLAN = [
     {
         "Action": GLib.Variant("s", "promote"),
@@ -63,6 +116,21 @@ PLAN = [
         "TargetNode": GLib.Variant("i", 0),
         "Reason": GLib.Variant("s", "hot: 12 accesses a second"),
     }
+]
+HISTORY = [
+    {
+        "Time": GLib.Variant("d", 1.79e9 + 10 * step),
+        "State": GLib.Variant("s", "converging"),
+        "PromotedBytes": GLib.Variant("t", 3 * GIB >> step),
+        "DemotedBytes": GLib.Variant("t", GIB >> step),
+        "PlacedDramBytes": GLib.Variant("t", GIB // 2 + step * GIB // 100),
+        "PlacedSlowBytes": GLib.Variant("t", GIB),
+        "TierUsedBytes": GLib.Variant("a{st}", {"memory_tier4": GIB, "memory_tier56": step * GIB // 20}),
+        "TierTotalBytes": GLib.Variant("a{st}", {"memory_tier4": 2 * GIB, "memory_tier56": 4 * GIB}),
+        "ClassDramBytes": GLib.Variant("a{st}", {}),
+        "ClassSlowBytes": GLib.Variant("a{st}", {}),
+    }
+    for step in range(30)
 ]
 
 
@@ -77,6 +145,18 @@ def main() -> None:
             return
         if mode != "good":
             invocation.return_dbus_error(mode, "the reason\x1b[2J given")
+        elif method == "Explain":
+            invocation.return_value(GLib.Variant("(a{sv})", (EXPLANATION,)))
+        elif method == "ListProcesses":
+            keys, limit = _a.unpack()
+            print(json.dumps([keys, limit]), flush=True)
+            invocation.return_value(GLib.Variant("(aa{sv})", (PROCESSES[:limit],)))
+        elif method == "GetHistory":
+            (seconds,) = _a.unpack()
+            invocation.return_value(GLib.Variant("(aa{sv})", (HISTORY[: seconds // 10],)))
+        elif method in ("Pause", "Resume", "Reload"):
+            print(method, *_a.unpack(), flush=True)
+            invocation.return_value(None)
         elif method == "GetAll":
             kinds = {p.name: p.signature for p in interface.properties}
             values = {name: GLib.Variant(kind, VALUES[name]) for name, kind in kinds.items()}

@@ -8,15 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_provision_set import TEXT, Bench, bench
-from tierd.cli import main, provision_apply
-from tierd.config.loader import parse
+from tierd.cli import main
 
 __all__ = ["bench"]
-
-
-@pytest.fixture(autouse=True)
-def policy(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provision_apply, "load", lambda path: parse(path.read_bytes(), str(path)))
 
 
 def run(*words: str) -> int:

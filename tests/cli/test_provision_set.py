@@ -12,6 +12,7 @@ import pytest
 from tests.kernel.fixtures.region import ISET, SimulatedRegion
 from tests.kernel.test_files import room_for
 from tierd.cli import main, provision, provision_apply, provision_set, requests
+from tierd.config import files
 from tierd.config.loader import parse
 from tierd.kernel.intents import Intents
 from tierd.kernel.tools import ToolResult, Tools
@@ -52,8 +53,8 @@ class Bench:
             monkeypatch.setattr(module, "Root", lambda: self.machine.root)
             monkeypatch.setattr(module, "Tools", lambda: self.machine.tools)
         monkeypatch.setattr(provision, "DEFAULT_PATH", self.record)
-        for module in (provision_apply, provision_set, requests):
-            monkeypatch.setattr(module, "DEFAULT_PATH", self.policy)
+        monkeypatch.setattr(requests, "DEFAULT_PATH", self.policy)
+        monkeypatch.setattr(files, "DIRECTORIES", (directory, directory / "run", directory / "lib"))
         monkeypatch.setattr(os, "geteuid", lambda: 0)
 
     def carry_out(self) -> None:
@@ -167,6 +168,38 @@ def test_a_policy_is_replaced_whole_or_not_at_all(bench: Bench) -> None:
     assert list(bench.policy.parent.glob(".tierd*")) == []
     provision_set.write_policy(bench.policy, TEXT.encode(), long.encode())
     assert bench.policy.read_text() == long
+
+
+def drop_in(bench: Bench, name: str, text: str) -> Path:
+    path = bench.policy.parent / "conf.d" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o644)
+    return path
+
+
+def test_it_writes_the_file_in_which_the_request_stands(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "carry_out", lambda: None)
+    early = drop_in(bench, "10-memory.yaml", TEXT)
+    path = drop_in(bench, "50-memory.yaml", TEXT.replace("apply", "plan"))
+    other = drop_in(bench, "60-engine.yaml", "version: 1\nengine: {round: 2s}\n")
+    assert run("pmem0", "2GiB", "--yes") == 0
+    assert path.read_text() == TEXT.replace("apply", "plan").replace("1GiB", "2GiB")
+    assert bench.policy.read_text() == early.read_text() == TEXT and "2s" in other.read_text()
+    assert f"{path} is changed" in capsys.readouterr().out
+    assert run("other", "2GiB", "--yes") == 5
+    assert f"{path} has no request named other" in capsys.readouterr().err
+
+
+def test_a_bad_drop_in_keeps_the_policy_from_being_changed(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = drop_in(bench, "60-engine.yaml", "version: 1\nengine: {round: 2}\n")
+    assert run("pmem0", "2GiB", "--yes") == 78
+    assert f"{bad}:2:17: engine.round: " in capsys.readouterr().err
+    assert bench.policy.read_text() == TEXT and bench.units == []
 
 
 def test_only_root_may(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,8 +73,8 @@ def test_status(serve: Serve, arguments: tuple[str, ...]) -> None:
         "           (50% in DRAM)\n"
         "   Source: hint-faults (page-exact)\n"
         "    Moved: 412 MiB promoted, 0 B demoted, 11 MiB/s now\n"
-        "   Policy: /etc/tierd/tierd.yaml was refused at the last reload, the older\n"
-        "           policy stays in force:\n"
+        "   Policy: /etc/tierd/tierd.yaml: refused at the last reload, the older policy\n"
+        "           stays in force:\n"
         "  /etc/tierd/tierd.yaml:3:1: engin: unknown key\n"
         "\n"
         "TIER           KIND  NODES     USED    TOTAL  USE%  LATENCY\n"
@@ -125,13 +125,55 @@ def test_plan(serve: Serve) -> None:
 
 
 @pytest.mark.service
+def test_explain(serve: Serve) -> None:
+    serve("good")
+    assert tierctl("explain", "4711").stdout == (
+        "Process 4711 (postgres)\n"
+        "   Cgroup: /gold.slice/db.service\n"
+        "    Class: class gold, by classes[0].match[0] (unit: gold.slice) (guaranteed)\n"
+        "   Memory: node 0: 1.0 GiB, node 1: 8.0 KiB\n"
+        "   Placed: yes\n"
+        "\n"
+        "What was moved:\n"
+        "  - 3 s ago: 768 pages came up, used 4 to 30 times a second\n"
+    )
+    assert json.loads(tierctl("explain", "4711", "--json").stdout)["nodes"][1] == {"node": 1, "bytes": 8192}
+
+
+@pytest.mark.parametrize("pid", ["0", "-3", "x", "99999999"])
+def test_what_is_no_process_number(pid: str) -> None:
+    shown = tierctl("explain", "--", pid)
+    assert shown.returncode == 2 and "not the number of a process" in shown.stderr
+
+
+@pytest.mark.service
+def test_classes(serve: Serve) -> None:
+    serve("good")
+    shown = tierctl("list", "classes")
+    assert shown.returncode == 1, "one promise is broken"
+    assert shown.stdout == (
+        "CLASS    PROMISE     PRIORITY  PROCESSES     DRAM     SLOW  DRAM%  AT LEAST  AT MOST\n"
+        "gold     guaranteed         0          2  512 MiB  512 MiB    50%   1.0 GiB  1.0 GiB\n"
+        "default  -                  0          2  512 MiB  512 MiB    50%       0 B  1.0 GiB\n"
+        "\n"
+        "Not kept:\n"
+        "  - class gold (guaranteed) lacks 512 MiB\\x1b[2J\n"
+        "\n"
+        "Without a process:\n"
+        "  - p.yaml:9:5: classes[0]: warning: class default has no process\n"
+    )
+    gold, rest = json.loads(tierctl("list", "classes", "--json").stdout)["classes"]
+    assert gold["least_bytes"] == 1 << 30 and gold["broken"] and not rest["broken"]
+
+
+@pytest.mark.service
 def test_a_daemon_that_does_not_run_is_one_headline_and_status_3(bus: str) -> None:
     result = tierctl()
     assert (result.returncode, result.stderr) == (3, "")
     assert result.stdout == (
         "● tierd: not running\n"
         "      Try: systemctl start tierd\n"
-        "  Offline: tierctl status --offline, list devices, provision plan, check-config\n"
+        "  Offline: tierctl status --offline, history, list devices, provision plan\n"
     )
     assert json.loads(tierctl("--json").stdout) == {"running": False, "reason": "tierd is not running"}
     plan = tierctl("plan")

@@ -18,7 +18,7 @@ SHAPE: dict[str, Case] = {
     "version-text": ('version: "1"\n', [(1, 10, "version", "the text `1` cannot be here")]),
     "version-fraction": ("version: 1.0\n", [(1, 10, "version", "the number `1.0` cannot be here")]),
     "version-true": ("version: true\n", [(1, 10, "version", "the boolean `true` cannot be here")]),
-    "unknown": ("version: 1\nfoo: 1\n", [(2, 1, "foo", "known are version, processes, engine, provision")]),
+    "unknown": ("version: 1\nfoo: 1\n", [(2, 1, "foo", "known are version, processes, engine, classes")]),
     "misspelt": (engine("bandwith: 1MiB/s"), [(3, 3, "engine.bandwith", "did you mean `bandwidth`?")]),
     "hyphen": (engine("dram-floor: 0B"), [(3, 3, "engine.dram-floor", "did you mean `dram_floor`?")]),
     "upper": ("version: 1\nEngine: {}\n", [(2, 1, "Engine", "did you mean `engine`?")]),

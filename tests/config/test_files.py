@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tierd.config import DEFAULT_PATH, load, loader, source
+from tierd.config import DEFAULT_PATH, files, load, source
 from tierd.config.check import check
 from tierd.errors import ConfigError
 
@@ -149,11 +149,11 @@ def test_check_of_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_the_policy_in_force_is_held_to_more_than_a_draft(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    policy = tmp_path / "policy.yaml"
+    policy = tmp_path / "tierd.yaml"
     policy.write_text("version: 1\n")
     policy.chmod(0o666)
     assert check(policy) == 0
-    monkeypatch.setattr(loader, "DEFAULT_PATH", policy)
+    monkeypatch.setattr(files, "DIRECTORIES", (tmp_path, tmp_path / "run", tmp_path / "lib"))
     for named in (None, policy):
         assert check(named) == 78
         assert "can be written by everyone" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 
 from tierd.config import kinds, shape
 from tierd.config.loader import parse
+from tierd.core.classes import ClassRule, DramBound, DramShare, ServiceClass
 from tierd.core.policy import (
     GIB,
     MIB,
@@ -50,6 +51,18 @@ engine:
   heat_half_life: 1h
   huge_pages: leave
   pressure_limit: 12.5%
+classes:
+  - {name: default, dram: {max: 50%}, priority: -7}
+  - name: gold
+    match:
+      - {unit: gold.slice}
+      - {cgroup: "/machine.slice/*gold*"}
+    dram: guaranteed
+  - name: silver-1
+    match: [{user: root}, {user: 4294967294}, {user: "0"}, {command: "qemu-*"}]
+    dram: {min: 30%, max: 2GiB}
+    bandwidth: 64MiB/s
+  - {name: plain, match: [{unit: plain.slice}]}
 provision:
   - name: pmem0
     region: {iset_id: "0x9f2c51e3a4b0d678"}
@@ -93,6 +106,26 @@ def test_every_key_maps_to_its_field() -> None:
             NamespaceRequest("old", "3f2a6f1c-0b7d-4c1e-9a52-7d1f0c9be6a1", "ext4", force_ratio=True),
         ),
         cxl=(CxlRequest("cxl0", (0x1234,), None, ProvisionMode.APPLY, force_ratio=True),),
+        classes=(
+            ServiceClass(
+                "gold",
+                (ClassRule(unit="gold.slice"), ClassRule(cgroup="/machine.slice/*gold*")),
+                DramShare(guaranteed=True),
+            ),
+            ServiceClass(
+                "silver-1",
+                (
+                    ClassRule(user="root"),
+                    ClassRule(user=(1 << 32) - 2),
+                    ClassRule(user=0),
+                    ClassRule(command="qemu-*"),
+                ),
+                DramShare(minimum=DramBound(per_cent=30.0), maximum=DramBound(size=2 * GIB)),
+                bandwidth=64 * MIB,
+            ),
+            ServiceClass("plain", (ClassRule(unit="plain.slice"),)),
+            ServiceClass("default", dram=DramShare(maximum=DramBound(per_cent=50.0)), priority=-7),
+        ),
         origin="here",
         digest=hashlib.sha256(WHOLE.encode()).hexdigest(),
     )
@@ -121,7 +154,10 @@ def test_every_way_to_ask_for_a_share(size: str, fields: tuple[object, ...]) -> 
 def test_the_whole_document_names_every_key_of_the_schema() -> None:
     sections = shape.schema()["properties"]
     keys = {*sections, *sections["processes"]["properties"], *sections["engine"]["properties"]}
-    keys |= set(sections["provision"]["items"]["properties"])
+    for name in ("provision", "classes"):
+        keys |= set(sections[name]["items"]["properties"])
+    keys |= set(sections["classes"]["items"]["properties"]["dram"]["properties"])
+    keys |= set(shape.schema()["$defs"]["class_rule"]["properties"])
     assert keys <= set(re.findall(r"\w+(?=:)", WHOLE))
 
 
@@ -187,6 +223,18 @@ def test_the_commented_provisioning_example_is_in_order_once_uncommented() -> No
     assert (request.name, request.size, request.mode) == ("pmem0", 2 * GIB, ProvisionMode.PLAN)
 
 
+def test_the_commented_classes_are_in_order_once_uncommented() -> None:
+    text = (CONF / "tierd.yaml").read_text(encoding="utf-8")
+    head, tail = text.split("classes: []\n")
+    commented, _, rest = tail.partition("\n\n")
+    uncommented = "\n".join(line[1:] for line in commented.splitlines())
+    policy = read(f"{head}classes:\n{uncommented}\n{rest}")
+    gold, bronze, _ = policy.classes
+    assert gold.dram == DramShare(guaranteed=True)
+    assert bronze.dram == DramShare(minimum=DramBound(size=512 * MIB), maximum=DramBound(per_cent=10.0))
+    assert read(text).classes == Policy().classes
+
+
 def test_the_schema_is_a_schema_and_conf_shows_the_same_file() -> None:
     Draft202012Validator.check_schema(shape.schema())
     assert (CONF / "tierd.schema.json").resolve() == shape.SCHEMA_FILE.resolve()
@@ -219,6 +267,8 @@ def test_defaults_in_the_schema_are_those_of_the_policy() -> None:
     selection = {name: key["default"] for name, key in processes.items()}
     assert read(json.dumps({"version": 1, "processes": selection})).processes == ProcessSelection()
     assert shape.schema()["properties"]["provision"]["items"]["properties"]["mode"]["default"] == "plan"
+    priority = shape.schema()["properties"]["classes"]["items"]["properties"]["priority"]["default"]
+    assert priority == ServiceClass("a").priority
 
 
 PATTERNS = {s["x-kind"]: s["pattern"] for s in subschemas(shape.schema()) if "pattern" in s}
@@ -227,7 +277,22 @@ TEXTS = st.one_of(
     st.text(max_size=12),
     st.from_regex(r"[0-9]{1,8}(\.[0-9])? ?(B|KiB|MiB|KB|M|s|ms|min|h|%)(/s)?", fullmatch=True),
     st.from_regex(r"[a-z0-9._@*/-]{1,12}(\.service|\.slice)?", fullmatch=True),
-    st.sampled_from(["all", "512MiB", "1MiB/s", "30s", "40%", "/a/*", "a.service", "pmem0"]),
+    st.sampled_from(
+        [
+            "guaranteed",
+            "gold",
+            "30%",
+            "qemu*",
+            "all",
+            "512MiB",
+            "1MiB/s",
+            "30s",
+            "40%",
+            "/a/*",
+            "a.service",
+            "pmem0",
+        ]
+    ),
 )
 
 

@@ -30,7 +30,8 @@ def outcome(content: bytes) -> Policy | tuple[str, ...]:
 WORDS = """\
 version: 1|engine:|processes:|provision:|  mode: place|  include:|    - |- |? |: |{|}|[|]|,|"|'|\\|\\U|\\x|&a
 *a|!!|!|!<|%|%YAML 1.1|%TAG ! a|---|...|#|>|>2|-|010|1:2|0x|.nan|~|=|<<|é|😀|@|`|\\ud800
-12345678901234567890123|iset_id: |region: |name: a|size: all|unit: |cgroup: |2001-01-01| |  """
+12345678901234567890123|iset_id: |region: |name: a|size: all|unit: |cgroup: |2001-01-01| |  |classes:
+match: |user: |dram: """
 FRAGMENTS = st.sampled_from(
     [*WORDS.replace("\n", "|").split("|"), "\n", "\n  ", "\r\n", "\r", "\t", "\0", "|", "|-"]
 )
@@ -81,6 +82,13 @@ KEYS = [
     "region",
     "iset_id",
     "size",
+    "match",
+    "user",
+    "command",
+    "dram",
+    "min",
+    "max",
+    "priority",
 ]
 
 
@@ -93,7 +101,8 @@ def shaped(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
     st.fixed_dictionaries(
         {"version": st.just(1)},
         optional={
-            key: st.recursive(JSON, shaped, max_leaves=10) for key in ("processes", "engine", "provision")
+            key: st.recursive(JSON, shaped, max_leaves=10)
+            for key in ("processes", "engine", "classes", "provision")
         },
     )
 )
@@ -125,6 +134,9 @@ HEAVY = {
     "laughs": "a: &a [x,x]\n" + "".join(f"b{i}: &b{i} [*a,*a,*a,*a,*a,*a,*a,*a]\n" for i in range(50)),
     "control": "\x01" * FULL,
     "requests": "version: 1\nprovision: [" + "{size: all, region: {iset_id: 5}}," * 7000 + "]",
+    "classes": "version: 1\nclasses: ["
+    + "{name: A, match: [{user: -1}], dram: {min: 2%, max: 1%}}," * 4000
+    + "]",
     "rules": "version: 1\nprocesses: {include: [" + "{unti: a}," * 900 + "]}",
     "long-keys": ("x" * 1000 + ": 1\n") * 260,
 }
@@ -144,10 +156,15 @@ def test_the_heaviest_documents_are_refused_in_half_a_second(name: str) -> None:
 def test_the_largest_useful_policy_loads_in_half_a_second() -> None:
     rules = ",".join(f'{{cgroup: "/system.slice/service-{i}*"}}' for i in range(256))
     requests = "".join(f"  - {{name: p{i}, region: {{iset_id: {i + 1}}}, size: all}}\n" for i in range(64))
-    text = f"version: 1\nprocesses: {{include: [{rules}], exclude: [{rules}]}}\nprovision:\n{requests}"
+    classes = "".join(
+        f"  - {{name: c{i}, match: [{{user: u{i}}}, {{unit: u{i}.slice}}]}}\n" for i in range(64)
+    )
+    processes = f"processes: {{include: [{rules}], exclude: [{rules}]}}\n"
+    text = f"version: 1\n{processes}classes:\n{classes}provision:\n{requests}"
     start = time.process_time()
     policy = outcome(text.encode())
     assert time.process_time() - start < 0.75
     assert isinstance(policy, Policy)
     assert len(policy.processes.exclude) == 256
     assert len(policy.provision) == 64
+    assert len(policy.classes) == 65

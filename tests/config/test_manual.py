@@ -84,7 +84,9 @@ def test_an_entry_tells_default_range_and_choices(key: str, says: dict[str, Any]
         assert f"Default: {default}." in entry
     elif isinstance(default, list):
         assert "Default: [" in entry
-    for bound in ("x-minimum", "x-maximum"):
+    elif default is not None:
+        assert f"Default: {default}." in entry
+    for bound in ("x-minimum", "x-maximum", "minimum", "maximum"):
         assert str(says.get(bound, "")) in entry
     for choice in says.get("enum", ()):
         assert re.search(rf"\b{choice}\b", entry)
@@ -104,6 +106,9 @@ def test_required_keys_are_called_so() -> None:
         ways = says.get("oneOf", [says])
         required += [f"provision[].{inner}.{name}" for way in ways for name in way["required"]]
     required += [f"provision[].{name}" for way in request["oneOf"] for name in way["required"]]
+    service_class = schema()["properties"]["classes"]["items"]
+    for where in (service_class, service_class["else"]):
+        required += [f"classes[].{name}" for name in where["required"]]
     assert {name for name, entry in entries.items() if "Required" in entry} == set(required)
 
 
@@ -138,7 +143,8 @@ def test_the_pages_are_installed_and_name_each_other() -> None:
         others = {other.name for other in PAGES} - {path.name}
         for other in others:
             name, _, section = other.rpartition(".")
-            assert f".BR {name} ({section})" in path.read_text(), (path.name, other)
+            text = path.read_text().replace("\\-", "-")
+            assert f".BR {name} ({section})" in text, (path.name, other)
     assert "tierd.yaml(5)" in (ROOT / "conf/tierd.yaml").read_text()
 
 

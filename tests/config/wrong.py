@@ -23,6 +23,10 @@ def provision(*entries: str) -> str:
     return "version: 1\nprovision:\n" + "".join(f"  - {{{entry}}}\n" for entry in entries)
 
 
+def classes(*entries: str) -> str:
+    return "version: 1\nclasses:\n" + "".join(f"  - {{{entry}}}\n" for entry in entries)
+
+
 REGION = 'region: {iset_id: "0x9f2c"}'
 
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "vm": "a shell in the testbed's virtual machine",
     "lint": "ruff and mypy",
     "package": "build tierd's Debian package",
+    "completions": "write the completions of the shells anew",
 }
 
 
@@ -30,7 +31,7 @@ def main(argv: list[str]) -> int:
             print(f"dev: there is no command {argv[0]}\n", file=out)
         print("usage: ./dev COMMAND [ARGUMENT...]\n", file=out)
         for name, text in known.items():
-            print(f"  {name:10}{text}", file=out)
+            print(f"  {name:12}{text}", file=out)
         print("\n./dev COMMAND --help says more.", file=out)
         return 0 if asked_for_help else 2
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.fixtures import MIB, Machine, fail_reading
-from tierd.core.model import PAGE_SIZE, TierKind
+from tierd.core.model import FARTHEST, PAGE_SIZE, TierKind
 from tierd.errors import DeniedError, GoneError, MalformedError, TierdError
 from tierd.kernel.topology import (
     read_free,
@@ -37,6 +37,18 @@ def test_two_tiers(machine: Machine) -> None:
     assert (slow.number, slow.total, slow.free) == (1, 4096 * MIB, 3000 * MIB)
     assert (dram.has_cpus, dram.movable_only, dram.read_latency) == (True, False, 80)
     assert (slow.has_cpus, slow.movable_only, slow.read_latency) == (False, True, 300)
+
+
+def test_distances_are_those_of_the_nodes_that_are_online(machine: Machine) -> None:
+    machine.put(machine.root.nodes / "online", "0-1,3\n")
+    machine.put(machine.root.nodes / "node0/distance", "10 17 21\n")
+    machine.put(machine.root.nodes / "node1/distance", "17 10\n")
+    (dram,), (slow,) = (read_topology(machine.root).dram, read_topology(machine.root).slow)
+    assert dram.distances == ((0, 10), (1, 17), (3, 21))
+    assert (dram.distance(3), dram.distance(2)) == (21, FARTHEST)
+    assert slow.distances == (), "a node came between the two"
+    machine.put(machine.root.nodes / "node0/distance", "10 x 21\n")
+    assert read_topology(machine.root).dram[0].distances == ()
 
 
 def test_high_watermarks_are_summed_over_zones_and_nothing_else_is(machine: Machine) -> None:

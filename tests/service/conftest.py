@@ -218,8 +218,9 @@ class DaemonProgram(Program):
             ]
         )
 
-    def call(self, method: str, timeout: float = 10.0) -> Any:
-        return self.bus.call("org.tierd1", "/org/tierd1", f"org.tierd1.Manager.{method}", timeout=timeout)
+    def call(self, method: str, *arguments: Any, timeout: float = 10.0) -> Any:
+        member = f"org.tierd1.Manager.{method}"
+        return self.bus.call("org.tierd1", "/org/tierd1", member, *arguments, timeout=timeout)
 
     def properties(self) -> dict[str, Any]:
         member = "org.freedesktop.DBus.Properties.GetAll"

@@ -1,6 +1,7 @@
 """An object with all the vices of D-Bus services, behind the shim. Run by test_bus.py, never imported.
 
-argv: ADDRESS. Prints a line for every change of connection and every unexpected error.
+argv: ADDRESS, and the user who may do everything. Prints a line for every change of connection and every
+unexpected error.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any
 from gi.repository import GLib
 
 from tierd.errors import ConfigError, DeniedError, GoneError, TierdError
-from tierd.service.bus import BusService, Exported, slow
+from tierd.service.authority import Authority, Caller
+from tierd.service.bus import BusService, Exported, authorised, for_caller, slow
 from tierd.service.mailbox import Mailbox
 
 XML = """
@@ -23,6 +25,11 @@ XML = """
   <method name="Two"><arg type="s" direction="out"/><arg type="u" direction="out"/></method>
   <method name="Raise"><arg type="s" direction="in"/></method>
   <method name="RaiseSlowly"><arg type="s" direction="in"/></method>
+  <method name="Guarded"><arg type="s" direction="out"/></method>
+  <method name="GuardedSlowly"><arg type="d" direction="in"/></method>
+  <method name="Told">
+    <arg type="s" direction="in"/><arg type="u" direction="out"/><arg type="s" direction="out"/>
+  </method>
   <method name="WrongType"><arg type="s" direction="out"/></method>
 </interface></node>
 """
@@ -61,6 +68,20 @@ class Vices:
     def RaiseSlowly(self, kind: str) -> None:
         self.Raise(kind)
 
+    @authorised("org.tierd1.test")
+    def Guarded(self) -> str:
+        return "done"
+
+    @authorised("org.tierd1.test")
+    @slow
+    def GuardedSlowly(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    @for_caller("org.tierd1.test")
+    @slow
+    def Told(self, caller: Caller, given: str) -> tuple[int | None, str]:
+        return caller.user, f"{given}: {caller.refusal or 'may'}"
+
     def WrongType(self) -> Any:
         return 5
 
@@ -74,6 +95,7 @@ def main() -> None:
         on_change=lambda connected, reason: print(f"connected {connected} {reason}", flush=True),
         on_error=lambda error: print(f"error {type(error).__name__}", flush=True),
         address=sys.argv[1],
+        authority=Authority(trusted=int(sys.argv[2]) if sys.argv[2:] else 0),
     )
     service.start()
     loop.run()

@@ -1,13 +1,14 @@
 """The real daemon around an engine that does as it is told. Run by conftest.start_daemon, never imported.
 
 argv: POLICY. Commands, one JSON object a line, on stdin: {"do": "show", ...State fields as below}, {"do":
-"raise"}, {"do": "hang", "seconds": S}, {"do": "refuse"} (the next policy), {"do": "exit"} (SystemExit in the
-engine). Events go to stdout, one JSON object each.
+"raise"}, {"do": "hang", "seconds": S}, {"do": "refuse"} (the next policy), {"do": "log", "level": L, "text":
+T}, {"do": "exit"} (SystemExit in the engine). Events go to stdout, one JSON object each.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -16,17 +17,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tierd.config import load
+from tierd.config import files, load
+from tierd.core import past
 from tierd.core.model import Node, Tier, TierKind, Topology
 from tierd.core.policy import Policy
-from tierd.core.state import Counters, EngineState, MissingFeature, PlanLine, State
+from tierd.core.state import ClassState, Counters, EngineState, MissingFeature, PlanLine, State
 from tierd.errors import UnsupportedError
 from tierd.service import daemon as daemon_module
+from tierd.service import presence
+from tierd.service.authority import Authority
 from tierd.service.daemon import Daemon
 from tierd.service.journal import Reporter, capture_logging, entry
 from tierd.service.notify import Notifier
 
 GIB = 1 << 30
+past.STEP = 1.0  # tests do not wait for ten seconds
 LATE = (MissingFeature("late", "it is lost", "get it"),)
 
 
@@ -65,6 +70,7 @@ class Told:
                 plan=(
                     PlanLine("promote", "/system.slice/db.service", 1024, 1, 0, "hot: 12 accesses a second"),
                 ),
+                classes=(ClassState("gold", "guaranteed", 5, 1, GIB, 0, GIB, GIB, 9, 0),),
                 processes=3,
                 cgroups=2,
                 dram_bytes=GIB,
@@ -81,12 +87,17 @@ class Told:
             case "show":
                 if "engine" in order:
                     order["engine"] = EngineState(order["engine"])
+                if "broken" in order:
+                    (gold,) = self.state.classes
+                    order["classes"] = (replace(gold, broken=order.pop("broken")),)
                 if "slow" in order:
                     order["topology"] = topology(order.pop("slow"))
                 if "promoted" in order:
                     counters = replace(self.state.counters, promoted_pages=order.pop("promoted"))
                     order["counters"] = counters
                 self.state = replace(self.state, **{"monotonic": time.monotonic(), **order})
+            case "log":
+                getattr(logging.getLogger("tierd.service.engine"), order["level"])(order["text"])
             case "raise":
                 raise KeyError("what\nis this")
             case "exit":
@@ -102,6 +113,12 @@ class Told:
             raise UnsupportedError("this machine cannot do that")
         self.policy = policy
 
+    def pause(self, until: float, words: str) -> None:
+        left = until - time.monotonic() if until else 0.0
+        print(json.dumps({"paused": round(left), "words": words}), flush=True)
+        paused = replace(self.state, engine=EngineState.PAUSED, reason=f"an operator has paused it {words}")
+        self.state = paused if until else replace(self.state, engine=EngineState.CONVERGING, reason="")
+
     def close(self) -> None:
         print(json.dumps({"closed": True}), flush=True)
 
@@ -113,13 +130,21 @@ def obey_stdin(engine: Told) -> None:
 
 def main() -> int:
     path = Path(sys.argv[1])
-    policy = load(path, trusted=False)
+    in_force = "--in-force" in sys.argv  # the files that lie about there, and not that one alone
+    files.DIRECTORIES = (path.parent, path.parent / "run", path.parent / "lib")
+
+    def read() -> Policy:
+        return load(None) if in_force else load(path, trusted=False)
+
+    policy = read()
     engine = Told(policy)
     daemon_module.REPORT_SECONDS = 1
+    if "--trust-nobody" in sys.argv:  # not even root, who runs the tests
+        presence.Authority = lambda: Authority(4242)
     daemon = Daemon(
         policy,
         engine,
-        load=lambda: load(path, trusted=False),
+        load=read,
         reporter=Reporter(lambda event: print(json.dumps(entry(event)), flush=True)),
         notifier=Notifier(),
         address=os.environ["TIERD_TEST_BUS"],

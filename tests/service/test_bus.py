@@ -19,8 +19,8 @@ NAME, PATH = "org.tierd1.Test", "/org/tierd1/Test"
 
 
 class Vices(Program):
-    def __init__(self, bus: Bus) -> None:
-        super().__init__([str(HERE / "fake_bus.py"), bus.address], {})
+    def __init__(self, bus: Bus, *trusted: str) -> None:
+        super().__init__([str(HERE / "fake_bus.py"), bus.address, *trusted], {})
         self.bus = bus
 
     def call(self, method: str, *arguments: Any, timeout: float = 10.0) -> Any:

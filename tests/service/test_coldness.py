@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -324,6 +325,15 @@ def test_the_interval_shrinks_when_too_little_is_cold_and_grows_when_enough_is(
     fake.stock(CGROUP, 5000)
     usual = interval(coldness(fake), fake)
     assert interval(steered(fake, 3, *TOO_LITTLE), fake) < usual < interval(steered(fake, 3, *ENOUGH), fake)
+
+
+def test_the_interval_shrinks_for_a_class_that_has_too_much_though_others_have_enough(
+    fake: SimulatedKernel,
+) -> None:
+    fake.stock(CGROUP, 5000)
+    plan, cold = ENOUGH
+    unmet = steered(fake, 3, replace(plan, unmet=7), cold)
+    assert interval(unmet, fake) < interval(coldness(fake), fake)
 
 
 def test_a_long_interval_ends_when_what_it_found_is_used_up(fake: SimulatedKernel) -> None:

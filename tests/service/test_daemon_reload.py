@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 from gi.repository import Gio, GLib
@@ -47,12 +48,44 @@ def test_a_bad_policy_is_refused_and_the_older_one_stays(daemon: DaemonProgram) 
     assert (shown["ConfigState"], shown["ConfigProblems"]) == ("current", [])
 
 
+def test_what_is_odd_about_a_policy_is_told_and_it_is_in_force(daemon: DaemonProgram) -> None:
+    daemon.policy.write_text(POLICY + "classes:\n  - {name: gold, match: [{user: nobody-there}]}\n")
+    daemon.call("Reload")
+    assert daemon.properties()["ConfigState"] == "current"
+    odd = daemon.event("policy-odd")
+    assert odd["PRIORITY"] == "4" and odd["TIERD_POLICY_WARNING"] == odd["MESSAGE"]
+    assert odd["MESSAGE"].startswith(f"{daemon.policy}:") and "no user `nobody-there`" in odd["MESSAGE"]
+
+
 def test_reload_over_the_bus_answers_with_every_problem(daemon: DaemonProgram) -> None:
     daemon.policy.write_text(BAD)
     with pytest.raises(GLib.Error) as caught:
         daemon.call("Reload")
     assert Gio.DBusError.get_remote_error(caught.value) == "org.tierd1.Error.InvalidPolicy"
     assert ":3:9: engine.mode: " in caught.value.message and ":4:3: " in caught.value.message
+
+
+def test_drop_ins_come_into_force_at_a_reload(start_daemon: Callable[..., DaemonProgram]) -> None:
+    daemon = start_daemon("--in-force").on_bus()
+    before = daemon.properties()
+    assert before["PolicyOrigin"] == str(daemon.policy)
+    drop_in = daemon.policy.parent / "lib/conf.d/50-cooldown.yaml"
+    drop_in.parent.mkdir(parents=True)
+    drop_in.write_text("version: 1\nengine: {cooldown: 5s}\n")
+    drop_in.chmod(0o644)
+    daemon.call("Reload")
+    shown = daemon.properties()
+    assert shown["PolicyOrigin"] == f"{daemon.policy} and 1 drop-in"
+    assert shown["PolicyDigest"] != before["PolicyDigest"]
+    assert daemon.event("policy-adopted")["TIERD_POLICY"] == shown["PolicyOrigin"]
+
+    drop_in.write_text("version: 1\nengine: {cooldown: 5}\n")
+    with pytest.raises(GLib.Error):
+        daemon.call("Reload")
+    refused = daemon.properties()
+    assert refused["PolicyDigest"] == shown["PolicyDigest"]
+    (problem,) = refused["ConfigProblems"]
+    assert problem.startswith(f"{drop_in}:2:20: engine.cooldown: ")
 
 
 def test_a_policy_that_the_engine_refuses_is_refused(daemon: DaemonProgram) -> None:

@@ -94,6 +94,23 @@ def test_under_memory_pressure_nothing_is_moved_or_split(fake: SimulatedKernel) 
     assert bench.on_dram > 0.9 * HOT, "and goes on when it is over"
 
 
+def test_a_pause_moves_nothing_and_ends_by_itself(fake: SimulatedKernel) -> None:
+    bench = Bench(fake)
+    bench.engine.pause(fake.now + 10, "until noon")
+    bench.run(9)
+    assert bench.idle and bench.split.calls == 0 and bench.state.counters.samples
+    assert bench.state.engine is EngineState.PAUSED
+    assert bench.state.reason == "an operator has paused it until noon"
+    bench.run(30)
+    assert bench.on_dram > 0.9 * HOT and bench.state.engine is not EngineState.PAUSED
+    bench.engine.pause(fake.now + 1000, "until night")
+    bench.run(3)
+    assert bench.state.engine is EngineState.PAUSED
+    bench.engine.pause(0.0, "")
+    bench.run(3)
+    assert bench.state.engine is not EngineState.PAUSED
+
+
 @pytest.mark.parametrize("text", [None, "", "some\n"])
 def test_pressure_that_cannot_be_read_counts_as_pressure(fake: SimulatedKernel, text: str | None) -> None:
     """A kernel without PSI, or started with psi=0."""

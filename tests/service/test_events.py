@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tierd.core.model import Node, Tier, TierKind, Topology
-from tierd.core.state import Counters, EngineState, MissingFeature, State
+from tierd.core.state import ClassState, Counters, EngineState, MissingFeature, State
 from tierd.service import events
 from tierd.service.events import EVENT_TYPES, Event, Priority, events_between, movement_between, status_line
 from tierd.service.journal import FIELD_LIMIT, MESSAGE_LIMIT, Reporter, capture_logging, entry
@@ -22,6 +22,9 @@ LESS = Tier("memory_tier56", TierKind.SLOW, (Node(1, 3 * GIB, GIB, 1 << 20, Fals
 DAMON = MissingFeature("DAMON", "large regions are found later", "boot with CONFIG_DAMON")
 
 STEADY = State(engine=EngineState.STEADY, topology=Topology((DRAM, PMEM)), source="hint-faults")
+LATE = replace(
+    STEADY, classes=(ClassState("late", odd="p.yaml:9:5: classes[1]: warning: class late has no process"),)
+)
 HOLD = replace(STEADY, engine=EngineState.HOLDING, reason="memory pressure 45 %")
 
 
@@ -53,6 +56,9 @@ HOLD = replace(STEADY, engine=EngineState.HOLDING, reason="memory pressure 45 %"
             replace(STEADY, engine=EngineState.DEGRADED, reason="no source"),
             ["degraded: degraded (was steady): no source"],
         ),
+        (STEADY, LATE, ["policy-odd: p.yaml:9:5: classes[1]: warning: class late has no process"]),
+        (LATE, LATE, []),
+        (LATE, STEADY, []),
         (
             STEADY,
             replace(STEADY, topology=Topology((DRAM,))),

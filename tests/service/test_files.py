@@ -12,13 +12,15 @@ import pytest
 from gi.repository import Gio
 
 from tests.service.conftest import ROOT
-from tierd.service import convert, drain, events, hotplug, notify
+from tierd.service import convert, drain, events, hotplug, notify, protect, tier_objects
 from tierd.service.events import Event
-from tierd.service.interface import BUS_NAME, INTERFACE, interface_xml
+from tierd.service.interface import BUS_NAME, INTERFACE, Manager
 from tierd.service.journal import entry
+from tierd.service.shown import introspection_xml
 
 UNIT = ROOT / "systemd/tierd.service"
-EVENT_TYPES = (*events.EVENT_TYPES, *convert.EVENT_TYPES, *drain.EVENT_TYPES, *hotplug.EVENT_TYPES)
+PROGRAMS = (convert, drain, hotplug, protect)
+EVENT_TYPES = (*events.EVENT_TYPES, *(kind for program in PROGRAMS for kind in program.EVENT_TYPES))
 
 
 def catalog() -> dict[str, tuple[dict[str, str], str]]:
@@ -70,16 +72,20 @@ def test_journalctl_takes_the_catalog(tmp_path: Path) -> None:
 
 
 def test_the_interface_is_well_formed_and_documented() -> None:
-    interface = Gio.DBusNodeInfo.new_for_xml(interface_xml()).lookup_interface(INTERFACE)
-    assert [method.name for method in interface.methods] == ["GetPlan", "Reload"]
-    for prop in interface.properties:
+    interface = Gio.DBusNodeInfo.new_for_xml(introspection_xml(BUS_NAME)).lookup_interface(INTERFACE)
+    methods = [method.name for method in interface.methods]
+    assert methods == ["GetPlan", "GetHistory", "Explain", "ListProcesses", "Reload", "Pause", "Resume"]
+    tier = Gio.DBusNodeInfo.new_for_xml(introspection_xml(tier_objects.INTERFACE)).interfaces[0]
+    assert (tier.name, tier.methods) == (tier_objects.INTERFACE, [])
+    for prop in (*interface.properties, *tier.properties):
         assert "(" not in prop.signature, f"{prop.name}: no tuples, a{{sv}} can grow"
-    assert "--" not in re.sub(
-        r"<!--|-->", "", (ROOT / "conf/dbus/org.tierd1.xml").read_text(encoding="utf-8")
-    )
+    installed = (ROOT / "debian/tierd.install").read_text(encoding="utf-8")
+    for name in (BUS_NAME, tier_objects.INTERFACE):
+        assert "--" not in re.sub(r"<!--|-->", "", introspection_xml(name))
+        assert f"conf/dbus/{name}.xml usr/share/dbus-1/interfaces\n" in installed
 
 
-def test_the_bus_policy_opens_reading_and_nothing_else() -> None:
+def test_the_bus_policy_opens_reading_and_what_polkit_guards() -> None:
     policies = {
         next(iter(policy.attrib.items())): [(rule.tag, dict(rule.attrib)) for rule in policy]
         for policy in ElementTree.parse(ROOT / "conf/dbus/org.tierd1.conf").getroot()
@@ -93,10 +99,39 @@ def test_the_bus_policy_opens_reading_and_nothing_else() -> None:
         ("allow", {**properties, "send_member": "Get"}),
         ("allow", {**properties, "send_member": "GetAll"}),
         ("allow", {**to, "send_interface": INTERFACE, "send_member": "GetPlan"}),
+        ("allow", {**to, "send_interface": INTERFACE, "send_member": "GetHistory"}),
+        (
+            "allow",
+            {**to, "send_interface": tier_objects.OBJECT_MANAGER, "send_member": "GetManagedObjects"},
+        ),
+        *(
+            ("allow", {**to, "send_interface": INTERFACE, "send_member": method})
+            for method in ("ListProcesses", "Explain", "Reload", "Pause", "Resume")
+        ),
     ]
+    guarded = {name for name, member in vars(Manager).items() if hasattr(member, "action")}
+    assert guarded == {"ListProcesses", "Explain", "Reload", "Pause", "Resume"}
+    actions = {vars(Manager)[name].action for name in guarded}
+    policy = ElementTree.parse(ROOT / "conf/dbus/org.tierd1.policy").getroot()
+    assert {action.attrib["id"] for action in policy.iter("action")} == actions
+    (user,) = unit()["User"]
+    for action in policy.iter("action"):  # polkit answers nobody else about other users
+        owner = action.find("annotate[@key='org.freedesktop.policykit.owner']")
+        assert owner is not None and owner.text == f"unix-user:{user}"
+    for defaults in policy.iter("defaults"):
+        assert all((kind.text or "").startswith("auth_admin") for kind in defaults), "nobody may unasked"
     assert policies[("user", "tierd")] == [("allow", {"own": BUS_NAME})]
     assert policies[("user", "root")] == [("allow", {"own": BUS_NAME}), ("allow", to)]
     assert len(policies) == 3
+
+
+def test_the_manual_names_every_method_and_action() -> None:
+    manual = (ROOT / "man/tierd.8").read_text(encoding="utf-8").replace("\\-", "-")
+    section = manual.split(".SH D-BUS\n")[1].split(".SH ")[0]
+    interface = Gio.DBusNodeInfo.new_for_xml(introspection_xml(BUS_NAME)).lookup_interface(INTERFACE)
+    actions = {found.action for found in vars(Manager).values() if hasattr(found, "action")}
+    for name in (*(method.name for method in interface.methods), *actions, tier_objects.INTERFACE):
+        assert re.search(rf"\b{re.escape(name)}\b", section), name
 
 
 def unit() -> dict[str, list[str]]:

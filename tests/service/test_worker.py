@@ -37,6 +37,10 @@ class Steps:
         self.calls.append(f"adopt {policy.engine.mode}")
         self.threads.add(threading.current_thread().name)
 
+    def pause(self, until: float, words: str) -> None:
+        self.calls.append(f"pause {until:g} {words}")
+        self.threads.add(threading.current_thread().name)
+
     def close(self) -> None:
         self.calls.append("close")
 
@@ -127,6 +131,15 @@ def test_an_error_in_adopt_that_is_not_expected_ends_the_thread() -> None:
     run.engine.adopt(PLACE)
     wait_for(lambda: run.ends, "the end")
     assert isinstance(run.ends[0], ZeroDivisionError) and run.adopted == []
+
+
+def test_a_pause_is_in_force_when_its_future_ends() -> None:
+    steps = Steps(lambda _: 3.0)
+    run = Run(steps)
+    first, second = run.engine.pause(9.0, "until nine"), run.engine.pause(0.0, "")
+    assert first.result(10) is None and second.result(10) is None
+    assert [call for call in steps.calls if call.startswith("pause")] == ["pause 9 until nine", "pause 0 "]
+    assert run.stop() is None and steps.threads == {"engine"}
 
 
 def test_the_first_error_is_told_when_closing_fails_too() -> None:

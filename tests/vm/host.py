@@ -47,7 +47,8 @@ PACKAGE_PACKAGES = (
     "python3-setuptools",
     "python3-venv",
 )
-PACKAGES = (*VM_PACKAGES, *SERVICE_PACKAGES, *PACKAGE_PACKAGES)
+SHELL_PACKAGES = ("zsh", "fish")  # completion is tried in each
+PACKAGES = (*VM_PACKAGES, *SERVICE_PACKAGES, *PACKAGE_PACKAGES, *SHELL_PACKAGES)
 
 # QEMU 7.2 can panic a guest that patches its own code (Oops: int3), 10.0 did not.
 MINIMUM_VERSIONS = {"qemu-system-x86": "1:10.0"}
@@ -61,6 +62,7 @@ TOOLS = (
     "pytest-xdist==3.8.0",
     "hypothesis==6.170.15",
     "matplotlib==3.10.8",
+    "prometheus-client==0.26.0",
     "types-PyYAML==6.0.12.20261113",
     "types-psutil==7.2.2.20261111",
     "types-jsonschema==4.26.0.20261006",

@@ -127,13 +127,22 @@ def make_memory(guest: Guest, region: Region) -> None:
 
 
 class Load:
-    """The workload, running in the guest as load.service, or as another unit beside it."""
+    """The workload, running in the guest as load.service, or as another unit beside it, in a slice."""
 
-    def __init__(self, guest: Guest, case: Case, *, report_every: float = 5, unit: str = "load") -> None:
+    def __init__(
+        self,
+        guest: Guest,
+        case: Case,
+        *,
+        report_every: float = 5,
+        unit: str = "load",
+        slice: str = "system.slice",
+    ) -> None:
         self.guest = guest
         self.case = case
         self.report_every = report_every
         self.unit = unit
+        self.slice = slice
         self._output = f"/run/{unit}.json"
 
     def start(self) -> Sample:
@@ -152,7 +161,7 @@ class Load:
             self.guest.run(
                 f"systemctl reset-failed {self.unit} 2>/dev/null; rm -f {self._output}; "
                 f"systemd-run --quiet --expand-environment=no --unit={self.unit} "
-                f"--property=StandardOutput=file:{self._output} {shlex.join(command)}"
+                f"--slice={self.slice} --property=StandardOutput=file:{self._output} {shlex.join(command)}"
             )
             self.guest.wait_for(
                 f"[ -s {self._output} ] || systemctl is-failed {self.unit}", timeout=300, interval=1

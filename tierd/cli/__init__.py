@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from tierd.errors import TierdError
+
 
 class Exit(IntEnum):
     """Exit status of every tierctl command; tierctl(1) has the same table.
@@ -19,3 +21,9 @@ class Exit(IntEnum):
     NO_SUCH_OBJECT = 5
     TIMED_OUT = 6
     INVALID_POLICY = 78
+
+
+class UsageError(TierdError):
+    """An argument that is wrong."""
+
+    status = Exit.USAGE

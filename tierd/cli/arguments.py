@@ -18,7 +18,7 @@ def add_draft(parser: argparse.ArgumentParser, name: str) -> None:
         name,
         type=Path,
         metavar="FILE",
-        help="a draft, whose owner and mode do not matter (default: the policy in force)",
+        help="that file alone: a draft, whose owner and mode do not matter (default: the policy in force)",
     )
     if not action.option_strings:
         action.nargs, action.required = "?", False

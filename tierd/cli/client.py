@@ -22,6 +22,9 @@ TIMEOUT_VARIABLE = "TIERD_DBUS_TIMEOUT"
 DEFAULT_TIMEOUT = 10.0
 """Seconds. A getter of the daemon answers from a ready value; ten seconds is a machine in deep trouble."""
 
+ORDER_MILLISECONDS = 150_000
+"""For a call that a person may have to type a password for, and a reload that takes its time after that."""
+
 _START_IT = "systemctl start tierd"
 
 _ADVICE: Mapping[str, tuple[Exit, str, str]] = {
@@ -41,6 +44,7 @@ _ADVICE: Mapping[str, tuple[Exit, str, str]] = {
     "org.tierd1.Error.NotAuthorized": (Exit.NOT_AUTHORISED, "", "run it as root"),
     "org.tierd1.Error.NoSuchObject": (Exit.NO_SUCH_OBJECT, "", ""),
     "org.tierd1.Error.TimedOut": (Exit.TIMED_OUT, "", ""),
+    "org.tierd1.Error.InvalidArgument": (Exit.USAGE, "", ""),
     "org.tierd1.Error.InvalidPolicy": (Exit.INVALID_POLICY, "", ""),
 }
 _SAME_ADVICE = {
@@ -96,14 +100,51 @@ class Client:
         )
         return dict(properties)
 
+    def explain(self, pid: int) -> dict[str, Any]:
+        """Why a process has the memory that it has, under the names of the interface."""
+        (found,) = self._call(INTERFACE, "Explain", GLib.Variant("(u)", (pid,)))
+        return dict(found)
+
     def plan(self) -> list[dict[str, Any]]:
         """The steps of the last plan, under the names of the interface."""
         (rows,) = self._call(INTERFACE, "GetPlan", None)
         return [dict(row) for row in rows]
 
-    def _call(self, interface: str, method: str, parameters: Any) -> tuple[Any, ...]:
+    def processes(self, limit: int, service_class: str | None = None) -> list[dict[str, Any]]:
+        """The largest processes that the caller may see, under the names of the interface. service_class:
+        those of it alone."""
+        keys = {} if service_class is None else {"class": GLib.Variant("s", service_class)}
+        (rows,) = self._call(INTERFACE, "ListProcesses", GLib.Variant("(a{sv}u)", (keys, limit)))
+        return [dict(row) for row in rows]
+
+    def history(self, seconds: int) -> list[dict[str, Any]]:
+        """What the engine did in the last `seconds`, under the names of the interface."""
+        (rows,) = self._call(INTERFACE, "GetHistory", GLib.Variant("(u)", (seconds,)))
+        return [dict(row) for row in rows]
+
+    def pause(self, seconds: int) -> None:
+        """Have the daemon move nothing for so long."""
+        self._order("Pause", GLib.Variant("(u)", (seconds,)))
+
+    def resume(self) -> None:
+        """End a pause."""
+        self._order("Resume", None)
+
+    def reload(self) -> None:
+        """Have the daemon read its policy again."""
+        self._order("Reload", None)
+
+    def _order(self, method: str, parameters: Any) -> None:
+        """A call that takes a permission, for which polkit may ask the person at the terminal."""
+        self._call(INTERFACE, method, parameters, order=True)
+
+    def _call(self, interface: str, method: str, parameters: Any, *, order: bool = False) -> tuple[Any, ...]:
+        # no activation: asking how tierd is must not start it
+        flags, milliseconds = Gio.DBusCallFlags.NO_AUTO_START, self._milliseconds
+        if order:
+            flags |= Gio.DBusCallFlags.ALLOW_INTERACTIVE_AUTHORIZATION
+            milliseconds = max(milliseconds, ORDER_MILLISECONDS)
         try:
-            # No activation: asking how tierd is must not start it.
             reply = self._connection.call_sync(
                 NAME,
                 PATH,
@@ -111,8 +152,8 @@ class Client:
                 method,
                 parameters,
                 None,
-                Gio.DBusCallFlags.NO_AUTO_START,
-                self._milliseconds,
+                flags,
+                milliseconds,
                 None,
             )
         except GLib.Error as error:

@@ -16,7 +16,6 @@ from tierd.cli import Exit
 from tierd.cli.arguments import add_json
 from tierd.cli.provision import NoRequestError, require_root
 from tierd.cli.requests import CARRY_OUT_DEADLINE, agreed, start, unit_of
-from tierd.config import DEFAULT_PATH as POLICY_PATH
 from tierd.config import load
 from tierd.core.drain import DrainPlan, find_region, hindrances, plan_drain, regions_of
 from tierd.core.evidence import regions_asked
@@ -96,7 +95,7 @@ class _Command:
         self._requests: tuple[AnyRequest, ...] = ()
         self._policy_error: ConfigError | None = None
         try:
-            self._requests = load(POLICY_PATH).requests
+            self._requests = load(None).requests
         except ConfigError as error:
             # a device can be drained by its own name while the policy is bad
             self._policy_error = error

@@ -8,11 +8,13 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tierd import __version__
-from tierd.cli import Exit, render
+from tierd.cli import Exit, cat_config, history, listing, manage, render, report, show, top
 from tierd.cli.arguments import add_draft, add_json
+from tierd.cli.output import replace
 from tierd.cli.terminal import style_for
 from tierd.core.text import clean
 from tierd.errors import ConfigError, TierdError, in_words
@@ -36,7 +38,10 @@ Environment:
 """
 
 
-_LIGHT_COMMANDS = ("status", "plan", "check-config")
+_LIGHT_COMMANDS = (
+    *("status", "plan", "explain", "list", "show", "history", "top", "report", "metrics", "pause"),
+    *("resume", "reload", "check-config", "cat-config"),
+)
 
 
 def parser(*, light: bool = False) -> argparse.ArgumentParser:
@@ -71,20 +76,50 @@ def parser(*, light: bool = False) -> argparse.ArgumentParser:
     add_json(plan, "a page is 4096 bytes")
     plan.set_defaults(handler=_plan)
 
-    if not light:
-        from tierd.cli import devices, drain, provision
+    explain = commands.add_parser(
+        "explain",
+        help="why a process has the memory that it has: its class, where it is, what was moved",
+        description="Show the class of a process and which rule of the policy decided, where its memory is,"
+        " and what last became of its pages.",
+    )
+    explain.add_argument("pid", type=_pid, metavar="PID")
+    add_json(explain)
+    explain.set_defaults(handler=_explain)
 
-        devices.add_parser(commands)
+    listing.add_parser(commands)
+    show.add_parser(commands)
+    history.add_parser(commands)
+    top.add_parser(commands)
+    report.add_parser(commands)
+
+    metrics = commands.add_parser(
+        "metrics",
+        help="what tierd knows as OpenMetrics text, for Prometheus",
+        description="Print tierd's metrics as OpenMetrics text, or put them where the textfile collector of"
+        " node_exporter looks for them.",
+    )
+    metrics.add_argument(
+        "--output", type=Path, metavar="FILE", help="write this file, whole or not at all, and print nothing"
+    )
+    metrics.set_defaults(handler=_metrics)
+
+    manage.add_parsers(commands)
+
+    if not light:
+        from tierd.cli import drain, provision
+
         provision.add_parser(commands)
         drain.add_parser(commands)
 
     check = commands.add_parser(
         "check-config",
         help="check a policy, and print every problem in it",
-        description="Check a policy file. Every problem is one line: FILE:LINE:COLUMN: PATH: MESSAGE.",
+        description="Check a policy file, or all files of the policy in force. Every problem is one line:"
+        " FILE:LINE:COLUMN: PATH: MESSAGE.",
     )
     add_draft(check, "file")
     check.set_defaults(handler=_check_config)
+    cat_config.add_parser(commands)
     return found
 
 
@@ -161,6 +196,35 @@ def _plan(arguments: argparse.Namespace) -> Exit:
         _show_json({"steps": rows})
     else:
         print(render.plan(rows, style_for(sys.stdout, os.environ)))
+    return Exit.OK
+
+
+def _pid(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 1 << 22:
+        raise argparse.ArgumentTypeError(f"not the number of a process: {text!r}")
+    return int(text)
+
+
+def _explain(arguments: argparse.Namespace) -> Exit:
+    from tierd.cli.client import Client
+
+    found = render.plain(Client().explain(arguments.pid))
+    if arguments.json:
+        _show_json(found)
+    else:
+        print(render.explanation(found, style_for(sys.stdout, os.environ)))
+    return Exit.OK
+
+
+def _metrics(arguments: argparse.Namespace) -> Exit:
+    from tierd.cli.client import Client
+    from tierd.cli.metrics import metrics
+
+    text = metrics(render.plain(Client().status()))
+    if arguments.output is None:
+        print(text, end="")
+    else:
+        replace(arguments.output, text.encode())
     return Exit.OK
 
 

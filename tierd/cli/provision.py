@@ -121,7 +121,7 @@ def request_named(policy: Policy, name: str) -> AnyRequest:
     found = next((request for request in policy.requests if request.name == name), None)
     if found is None:
         known = ", ".join(request.name for request in policy.requests) or "none"
-        raise NoRequestError(f"{policy.origin} has no request named {name}; there is {known}")
+        raise NoRequestError(f"{policy.source} has no request named {name}; there is {known}")
     return found
 
 
@@ -129,7 +129,7 @@ def _nothing_asked(policy: Policy, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"requests": []}, indent=2))
     else:
-        print(f"{policy.origin} asks for no memory: its `provision` list is empty")
+        print(f"{policy.source} asks for no memory: its `provision` list is empty")
     return Exit.OK
 
 

@@ -7,7 +7,7 @@ import argparse
 from tierd.cli import Exit
 from tierd.cli.provision import plan_text, request_named, require_root
 from tierd.cli.requests import agreed, carry_out, plan_of
-from tierd.config import DEFAULT_PATH, load
+from tierd.config import load
 from tierd.core.policy import ProvisionMode
 from tierd.core.provision import Verdict
 from tierd.kernel.paths import Root
@@ -34,7 +34,7 @@ def apply(arguments: argparse.Namespace) -> int:
     """The command. Raises ConfigError, DeniedError and others of TierdError."""
     require_root()
     root, tools = Root(), Tools()
-    request = request_named(load(DEFAULT_PATH), arguments.name)
+    request = request_named(load(None), arguments.name)
     plan = plan_of(root, request)
     print(plan_text(plan, root))
     if plan.verdict is Verdict.DONE:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tierd.cli import Exit
 from tierd.cli.provision import NoRequestError, plan_text, require_root
 from tierd.cli.requests import agreed, carry_out, plan_of
-from tierd.config import DEFAULT_PATH, source
+from tierd.config import load_in_force, source
 from tierd.config.edit import with_size
 from tierd.core.policy import ProvisionMode
 from tierd.core.provision import Verdict
@@ -40,7 +40,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "set",
         help="change how much of a region is memory",
         description="Show what a new size of a request would do; with --yes, or when asked and told so,"
-        f" write it into {DEFAULT_PATH} and carry it out.",
+        " write it into that file of the policy in which the request stands, and carry it out.",
         epilog="Exit status: 0 done; 1 not agreed to, refused or failed, 2 no such size, 4 not root, 5 no"
         " such request, 78 policy",
     )
@@ -58,9 +58,9 @@ def set_size(arguments: argparse.Namespace) -> int:
     """The command. Raises ConfigError, DeniedError and others of TierdError."""
     require_root()
     root, tools = Root(), Tools()
-    content = source.read(DEFAULT_PATH, trusted=True)
+    path, content = _file_with_requests()
     try:
-        changed, request = with_size(content, arguments.name, arguments.size, str(DEFAULT_PATH))
+        changed, request = with_size(content, arguments.name, arguments.size, str(path))
     except GoneError as error:
         raise NoRequestError(str(error)) from None
     except ValueError as error:
@@ -69,13 +69,21 @@ def set_size(arguments: argparse.Namespace) -> int:
     print(plan_text(plan, root))
     if plan.verdict is Verdict.REFUSED:
         return Exit.FAILED
-    if not agreed("write this into the policy, and carry it out?", yes=arguments.yes):
+    if not agreed(f"write this into {path}, and carry it out?", yes=arguments.yes):
         return Exit.FAILED
-    write_policy(DEFAULT_PATH, content, changed)
+    write_policy(path, content, changed)
     if request.mode is ProvisionMode.PLAN:
-        print(f"{DEFAULT_PATH} is changed; nothing is run while it says `mode: plan`")
+        print(f"{path} is changed; nothing is run while it says `mode: plan`")
         return Exit.OK
     return carry_out(root, tools, request)
+
+
+def _file_with_requests() -> tuple[Path, bytes]:
+    """That file of the policy in force in which its requests stand (all of them, since lists do not merge),
+    and what it holds; the main file when there are none. Raises ConfigError."""
+    found = load_in_force()
+    wanted = found.merged.file_of(("provision",)) or found.policy.origin
+    return next((file.path, file.content) for file in found.found if str(file.path) == wanted)
 
 
 def write_policy(path: Path, before: bytes, after: bytes) -> None:

@@ -87,7 +87,7 @@ def not_running(reason: str, hint: str, style: Style) -> str:
     if reason != "tierd is not running":
         lines += _field("Reason", reason, style)
     lines += _field("Try", hint, style)
-    lines += _field("Offline", "tierctl status --offline, list devices, provision plan, check-config", style)
+    lines += _field("Offline", "tierctl status --offline, history, list devices, provision plan", style)
     return "\n".join(lines)
 
 
@@ -118,28 +118,120 @@ def tiers(found: Sequence[Mapping[str, Any]], style: Style) -> list[str]:
     return lines
 
 
+def classes(found: Sequence[Mapping[str, Any]], style: Style) -> str:
+    """`tierctl list classes`. found: as `plain` makes them of the property Classes."""
+    if not found:
+        return "The policy has no classes."
+    rows = [("CLASS", "PROMISE", "PRIORITY", "PROCESSES", "DRAM", "SLOW", "DRAM%", "AT LEAST", "AT MOST")]
+    for one in found:
+        dram, slow = int(one["dram_bytes"]), int(one["slow_bytes"])
+        rows.append(
+            (
+                clean(str(one["name"])),
+                clean(str(one["promise"])) or "-",
+                str(one["priority"]),
+                str(one["processes"]),
+                size(dram),
+                size(slow),
+                share(dram, dram + slow),
+                size(int(one["least_bytes"])),
+                size(int(one["most_bytes"])),
+            )
+        )
+    broken = [str(one["broken"]) for one in found if one["broken"]]
+    odd = [str(one["odd"]) for one in found if one["odd"]]
+    lines = [*_sentences("Not kept:", broken, style), *_sentences("Without a process:", odd, style)]
+    return "\n".join([*table(rows, "llrrrrrrr", style), *lines])
+
+
+def processes(
+    found: Sequence[Mapping[str, Any]], style: Style, *, more: bool = False, everybody: bool = True
+) -> str:
+    """`tierctl list processes`. found: as `plain` makes them of the rows of ListProcesses. more: whether
+    there may be more of them. everybody: whether those of others would be among them."""
+    rows = [("PID", "UID", "CLASS", "RESIDENT", "DRAM", "SLOW", "DRAM%", "PLACED", "CGROUP")]
+    for one in found:
+        where = ("-", "-", "-")
+        if "dram_bytes" in one and "slow_bytes" in one:
+            dram, slow = int(one["dram_bytes"]), int(one["slow_bytes"])
+            where = (size(dram), size(slow), share(dram, dram + slow))
+        rows.append(
+            (
+                str(one["pid"]),
+                str(one["uid"]),
+                clean(str(one["class"])),
+                size(int(one["resident_bytes"])),
+                *where,
+                "yes" if one["placed"] else "no",
+                clean(str(one["cgroup"])),
+            )
+        )
+    lines = table(rows, "rrlrrrrll", style) if found else ["No such process."]
+    notes = ["There may be smaller ones: --limit shows up to 200."] if more else []
+    if not everybody:
+        notes.append(
+            "Those of others are shown to root, and where polkit permits org.tierd1.read-processes."
+        )
+    return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def explanation(found: Mapping[str, Any], style: Style) -> str:
+    """`tierctl explain`. found: as `plain` makes it of what Explain answers."""
+    title = f"Process {found['pid']} ({clean(str(found['command']))})"
+    lines = [style.paint(_BOLD, title), *_field("Cgroup", str(found["cgroup"]), style)]
+    promise = f" ({found['promise']})" if found["promise"] else ""
+    lines += _field("Class", f"{found['rule']}{promise}", style)
+    where = ", ".join(f"node {one['node']}: {size(one['bytes'])}" for one in found["nodes"])
+    lines += _field("Memory", where or "none", style)
+    lines += _field("Placed", "yes" if found["placed"] else f"no: {found['why_not']}", style)
+    return "\n".join([*lines, *_sentences("What was moved:", found["fates"], style)])
+
+
 def plan(rows: Sequence[Mapping[str, Any]], style: Style) -> str:
     """`tierctl plan`: what the daemon does next, and why. rows: as `plain` makes them of GetPlan's."""
     if not rows:
         return "Nothing to do: the last round planned no step. tierctl status says how things are."
-    lines, sums = [], dict[str, int]()
+    lines = []
     for row in rows:
-        action, pages = clean(str(row.get("action", "?"))), int(row.get("pages", 0))
-        sums[action] = sums.get(action, 0) + pages
-        what = [action] + ([size(pages * PAGE_SIZE)] if pages else [])
-        source, target = row.get("source_node"), row.get("target_node")
-        if source is not None and target is not None:
-            what.append(f"node {source} to node {target}")
-        what.append(clean(str(row.get("subject", ""))))
-        lines.append(f"{style.paint(_BOLD, what[0])} {', '.join(w for w in what[1:] if w)}".rstrip())
+        action, rest = step(row)
+        lines.append(f"{style.paint(_BOLD, action)} {rest}".rstrip())
         lines += [f"    {line}" for line in wrap(f"because {row['reason']}", style, 4) if row.get("reason")]
+    return "\n".join([*lines, "", steps(rows)])
+
+
+def step(row: Mapping[str, Any]) -> tuple[str, str]:
+    """A step of the plan in words: what is done, and how much, from where and of whom."""
+    pages = int(row.get("pages", 0))
+    what = [size(pages * PAGE_SIZE)] if pages else []
+    source, target = row.get("source_node"), row.get("target_node")
+    if source is not None and target is not None:
+        what.append(f"node {source} to node {target}")
+    what.append(clean(str(row.get("subject", ""))))
+    return clean(str(row.get("action", "?"))), ", ".join(word for word in what if word)
+
+
+def steps(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many steps a plan has, and what they come to."""
+    sums = dict[str, int]()
+    for row in rows:
+        action = clean(str(row.get("action", "?")))
+        sums[action] = sums.get(action, 0) + int(row.get("pages", 0))
     total = ", ".join(f"{action} {size(pages * PAGE_SIZE)}" for action, pages in sums.items() if pages)
-    lines += ["", f"{plural(len(rows), 'step')}{': ' + total if total else ''}"]
-    return "\n".join(lines)
+    return f"{plural(len(rows), 'step')}{': ' + total if total else ''}"
+
+
+def in_words(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What is placed, by which source, and what was moved: a sentence each, under the name of its line."""
+    return {"Placing": _placing(facts), "Source": _source(facts), "Moved": _moved(facts)}
+
+
+def state_colour(state: str) -> str:
+    """How a terminal is told the colour of a state."""
+    return _STATE_COLOURS.get(state, _YELLOW)
 
 
 def _headline(name: str, state: str, style: Style) -> str:
-    colour = _STATE_COLOURS.get(state, _YELLOW)
+    colour = state_colour(state)
     return f"{style.paint(colour, '●' if style.unicode else '*')} {name}: {style.paint(colour, state)}"
 
 
@@ -189,7 +281,7 @@ def _policy(facts: Mapping[str, Any]) -> str:
     digest = str(facts.get("policy_digest", ""))[:12]
     if facts.get("config_state", "current") == "current":
         return f"{origin} ({digest})" if digest else origin
-    return f"{origin} was refused at the last reload, the older policy stays in force:"
+    return f"{origin}: refused at the last reload, the older policy stays in force:"
 
 
 def _sentences(title: str, found: Sequence[str], style: Style) -> list[str]:

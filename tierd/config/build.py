@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tierd.config import kinds
+from tierd.config import classes, kinds
 from tierd.config.document import Document
 from tierd.config.report import Mark, Report
 from tierd.core.policy import (
@@ -26,7 +26,8 @@ Entry = tuple[int, Mapping[str, Any]]
 
 
 def cross_check(document: Document, report: Report) -> None:
-    """Adds to `report` what is wrong between provisioning requests; tolerates any shape. Raises nothing."""
+    """Adds to `report` what is wrong between provisioning requests, and between classes; tolerates any
+    shape. Raises nothing."""
     requests = document.data.get("provision") if isinstance(document.data, dict) else None
     items: list[object] = requests if isinstance(requests, list) else []
     entries: list[Entry] = [(index, item) for index, item in enumerate(items) if isinstance(item, dict)]
@@ -34,6 +35,7 @@ def cross_check(document: Document, report: Report) -> None:
     _check_regions(entries, document, report)
     _check_namespaces(entries, document, report)
     _check_cxl(entries, document, report)
+    classes.cross_check(document, report)
 
 
 def _check_names(entries: list[Entry], document: Document, report: Report) -> None:
@@ -117,11 +119,22 @@ def _check_cxl(entries: list[Entry], document: Document, report: Report) -> None
             report.add(document.values[place], place, message)
 
 
-def build(data: Mapping[str, Any], *, origin: str, digest: str) -> Policy:
-    """The policy in `data`, which has passed the schema; absent keys take the defaults of Policy.
+def build(
+    document: Document,
+    *,
+    origin: str,
+    drop_ins: tuple[str, ...],
+    digest: str,
+    warnings: tuple[str, ...],
+    classes_file: str,
+) -> Policy:
+    """The policy in `document`, which has passed the schema and cross_check; absent keys take the defaults
+    of Policy.
 
-    origin: the file. digest: SHA-256 of its content, in hexadecimal.
+    origin, drop_ins, digest, warnings: as Policy has them. classes_file: in which the classes stand.
     """
+    data = document.data
+    assert isinstance(data, dict)
     processes = data.get("processes", {})
     selection = {name: tuple(ProcessMatch(**rule) for rule in rules) for name, rules in processes.items()}
     return Policy(
@@ -130,8 +143,11 @@ def build(data: Mapping[str, Any], *, origin: str, digest: str) -> Policy:
         provision=tuple(_request(e) for e in data.get("provision", ()) if "region" in e),
         namespaces=tuple(_namespace(e) for e in data.get("provision", ()) if "namespace" in e),
         cxl=tuple(_cxl_request(e) for e in data.get("provision", ()) if "cxl" in e),
+        classes=classes.build(document, classes_file),
         origin=origin,
+        drop_ins=drop_ins,
         digest=digest,
+        warnings=warnings,
     )
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from tierd.config.files import place_of
 from tierd.config.loader import load_chosen
-from tierd.core.text import clean
+from tierd.core.text import clean, plural
 from tierd.errors import ConfigError
 
 
 def check(draft: Path | None) -> int:
-    """Prints every problem of `draft`, or of the policy in force, to stderr, or ``PATH: OK`` to stdout.
+    """Prints every problem of the file `draft`, or of the policy in force, to stderr, or ``FILE: OK`` to
+    stdout, and then its warnings to stderr.
 
     Returns the exit code: 0, or 78 (EX_CONFIG of sysexits.h, which systemctl shows as CONFIG).
     """
@@ -20,5 +22,10 @@ def check(draft: Path | None) -> int:
     except ConfigError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
         return error.exit_code
-    print(f"{clean(policy.origin, 4096)}: OK")
+    for warning in policy.warnings:
+        print(warning, file=sys.stderr)
+    count = f", {plural(len(policy.warnings), 'warning')}" if policy.warnings else ""
+    # Whoever names one of several files is not to take it for the whole.
+    alone = ", by itself" if draft is not None and place_of(draft) is not None else ""
+    print(f"{clean(policy.source, 8192)}: OK{alone}{count}")
     return 0

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from tierd.config import class_kinds
 from tierd.config.scalars import Word
 from tierd.core.text import clean
 from tierd.core.units import parse_duration, parse_rate, parse_share, parse_size
@@ -253,10 +254,18 @@ TEXT_KINDS: dict[str, tuple[Callable[[str], object], str]] = {
     "namespace_uuid": (namespace_uuid, '"3f2a6f1c-0b7d-4c1e-9a52-7d1f0c9be6a1"'),
     "dimm_serial": (dimm_serial, '"8680-56341200"'),
     "signature": (signature, "ext4"),
+    "class_name": (class_kinds.class_name, "gold"),
+    "command": (class_kinds.command_glob, "qemu-system-x86"),
+    "dram_bound": (class_kinds.dram_bound, "30%, or 2GiB"),
 }
 
 
-_FREE_TEXT = frozenset({"unit", "cgroup", "name", "namespace_uuid", "dimm_serial", "signature"})
+_FREE_TEXT = frozenset(
+    {
+        *("unit", "cgroup", "name", "namespace_uuid", "dimm_serial", "signature"),
+        *("class_name", "command"),
+    }
+)
 """Kinds whose text may look like something else."""
 
 
@@ -272,6 +281,16 @@ def read(kind: str, value: object) -> object:
         if isinstance(value, bool) or not isinstance(value, (str, int)):
             raise ValueError(f"{described(value)} is not a serial number; {_HOW_TO_NAME_A_MEMDEV}")
         return cxl_serial(value)
+    if kind == "dram":
+        if not isinstance(value, (str, Mapping)):
+            raise ValueError(f"{misplaced(value)}; {class_kinds.HOW_TO_SHARE}")
+        return class_kinds.dram(value)
+    if kind == "user":
+        if isinstance(value, Word):
+            raise ValueError(f'{misplaced(value)}; write "{value.text}" in quotes if the text is meant')
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise ValueError(f"{described(value)} is not a user; write a name, or a number")
+        return class_kinds.user(value)
     reader, example = TEXT_KINDS[kind]
     if isinstance(value, str):
         return reader(value)

@@ -1,7 +1,8 @@
-"""What is wrong with a policy file, gathered while it is read and told all at once."""
+"""What is wrong, or odd, with a policy file, gathered while it is read and told all at once."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tierd.core.text import clean
@@ -31,10 +32,12 @@ class Problem:
 
 
 class Report:
-    """Collects the problems of one file, up to LIMIT."""
+    """Collects the problems of one file, up to LIMIT, and its warnings, which keep no policy from being
+    used."""
 
     def __init__(self) -> None:
         self._problems: set[Problem] = set()
+        self._warnings: set[Problem] = set()
         self._more = False
 
     def add(self, mark: Mark, location: Location, message: str) -> None:
@@ -44,6 +47,10 @@ class Report:
             self._more = True
         else:
             self._problems.add(problem)
+
+    def warn(self, mark: Mark, location: Location, message: str) -> None:
+        """Notes what is odd and no problem; the same thing twice is one."""
+        self._warnings.add(Problem(mark, shown_location(location), f"warning: {message}"))
 
     @property
     def overflowing(self) -> bool:
@@ -55,13 +62,22 @@ class Report:
 
     def lines(self, file: str) -> tuple[str, ...]:
         """``FILE:LINE:COLUMN: PATH: message`` for each problem, in the order of the text."""
-        name = clean(file, 4096)
-        lines = [
-            f"{name}:{p.mark.line}:{p.mark.column}: {p.where}: {p.message}" for p in sorted(self._problems)
-        ]
-        if self._more:
-            lines.append(f"{name}: more than {LIMIT} problems; the rest is not shown")
-        return tuple(lines)
+        more = f"{clean(file, 4096)}: more than {LIMIT} problems; the rest is not shown"
+        return (*_told(file, self._problems), *([more] if self._more else []))
+
+    def warnings(self, file: str) -> tuple[str, ...]:
+        """``FILE:LINE:COLUMN: PATH: warning: message`` for each of the first LIMIT warnings, in the order of
+        the text."""
+        more = f"{clean(file, 4096)}: warning: more than {LIMIT} warnings; the rest is not shown"
+        return (
+            *_told(file, self._warnings)[:LIMIT],
+            *([more] if len(self._warnings) > LIMIT else []),
+        )
+
+
+def _told(file: str, problems: Iterable[Problem]) -> tuple[str, ...]:
+    name = clean(file, 4096)
+    return tuple(f"{name}:{p.mark.line}:{p.mark.column}: {p.where}: {p.message}" for p in sorted(problems))
 
 
 def shown_location(location: Location) -> str:

@@ -61,6 +61,9 @@ def _validator() -> Any:
         "type": _type,
         "enum": _enum,
         "pattern": _editors_only,
+        "if": _editors_only,
+        "minimum": _too_low,
+        "maximum": _too_high,
         "required": _required,
         "oneOf": _one_of,
         "additionalProperties": _unknown_keys,
@@ -168,7 +171,8 @@ def _unknown(key: str, here: Schema) -> str:
 def _keys_of_sections() -> dict[str, frozenset[str]]:
     sections = schema()["properties"]
     found = {name: frozenset(section.get("properties", ())) for name, section in sections.items()}
-    found["provision[]"] = frozenset(sections["provision"]["items"]["properties"])
+    for name in ("provision", "classes"):
+        found[f"{name}[]"] = frozenset(sections[name]["items"]["properties"])
     return found
 
 
@@ -192,6 +196,16 @@ def _too_few(validator: Any, least: int, instance: Any, schema: Schema) -> Error
 def _too_many(validator: Any, most: int, instance: Any, _schema: Schema) -> Errors:
     if validator.is_type(instance, "array") and len(instance) > most:
         yield ValidationError(f"{len(instance)} entries; at most {most} are read")
+
+
+def _too_low(validator: Any, bound: int, instance: Any, _schema: Schema) -> Errors:
+    if validator.is_type(instance, "integer") and instance < bound:
+        yield ValidationError(f"`{instance}` is less than the minimum here, which is {bound}")
+
+
+def _too_high(validator: Any, bound: int, instance: Any, _schema: Schema) -> Errors:
+    if validator.is_type(instance, "integer") and instance > bound:
+        yield ValidationError(f"`{instance}` is more than the maximum here, which is {bound}")
 
 
 def _kind(_validator: Any, kind: str, instance: Any, schema: Schema) -> Errors:

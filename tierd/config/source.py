@@ -58,14 +58,58 @@ def _read_all(path: Path, descriptor: int) -> bytes:
     return content
 
 
+def names(directory: Path) -> tuple[str, ...]:
+    """What is in `directory`, which is to be obeyed as read has it; nothing when it does not exist. Raises
+    ConfigError with one line. Called by `tierd.config.files`."""
+    try:
+        walked = _open_directory(directory, Path(os.path.abspath(directory)))
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise _refused(directory, f"cannot be opened: {error.strerror}") from None
+    try:
+        readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=walked)
+        try:
+            return tuple(os.listdir(readable))
+        finally:
+            os.close(readable)
+    except OSError as error:
+        raise _refused(directory, f"cannot be read: {error.strerror}") from None
+    finally:
+        os.close(walked)
+
+
+def is_null_link(path: Path) -> bool:
+    """Whether `path`, in a directory that `names` has read, is a link to /dev/null in safe hands. Raises
+    ConfigError when others own it."""
+    try:
+        status = os.lstat(path)
+        if not stat.S_ISLNK(status.st_mode) or os.readlink(path) != os.devnull:
+            return False
+    except OSError:
+        return False  # reading it tells what is wrong
+    if status.st_uid not in {0, os.geteuid()}:
+        raise _refused(path, f"belongs to user {status.st_uid}; run: chown -h root {path}")
+    return True
+
+
 def _open_trusted(path: Path) -> int:
     """Opens `path` directory by directory, following no symbolic link and checking each on the way."""
     absolute = Path(os.path.abspath(path))
+    directory = _open_directory(path, absolute.parent)
+    try:
+        return os.open(absolute.name or ".", _FLAGS | os.O_NOFOLLOW, dir_fd=directory)
+    finally:
+        os.close(directory)
+
+
+def _open_directory(path: Path, wanted: Path) -> int:
+    """Opens the directory `wanted` in the same way, for `path`; a descriptor of O_PATH."""
     directory = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     so_far = Path("/")
     try:
         _check_owner(path, so_far, os.fstat(directory))
-        for name in absolute.parts[1:-1]:
+        for name in wanted.parts[1:]:
             so_far /= name
             flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
@@ -79,9 +123,10 @@ def _open_trusted(path: Path) -> int:
             os.close(directory)
             directory = following
             _check_owner(path, so_far, os.fstat(directory))
-        return os.open(absolute.name or ".", _FLAGS | os.O_NOFOLLOW, dir_fd=directory)
-    finally:
+    except BaseException:
         os.close(directory)
+        raise
+    return directory
 
 
 def _is_link(name: str, directory: int) -> bool:

@@ -10,6 +10,8 @@ from tierd.core.memory_side_cache import MemorySideCache
 PAGE_SIZE = 4096
 HUGE_PAGE_SIZE = 2 << 20
 PAGES_PER_HUGE_PAGE = HUGE_PAGE_SIZE // PAGE_SIZE
+FARTHEST = 255
+"""What a SLIT says of nodes that cannot reach each other."""
 
 
 class TierKind(StrEnum):
@@ -25,6 +27,7 @@ class Node:
 
     high_watermark: bytes, the sum over the node's zones of /proc/zoneinfo `high`.
     read_latency: nanoseconds as the firmware's HMAT says (access1), None without HMAT.
+    distances: to nodes by their numbers, as the firmware's SLIT has them; 10 is the node itself.
     """
 
     number: int
@@ -34,6 +37,11 @@ class Node:
     has_cpus: bool
     movable_only: bool
     read_latency: int | None = None
+    distances: tuple[tuple[int, int], ...] = ()
+
+    def distance(self, node: int) -> int:
+        """To another node; the farthest there can be where it is not known."""
+        return dict(self.distances).get(node, FARTHEST)
 
 
 @dataclass(frozen=True, slots=True)

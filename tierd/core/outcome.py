@@ -25,6 +25,17 @@ def explain(code: int) -> str:
     return REASONS.get(code) or errno.errorcode.get(code, f"error {code}")
 
 
+def fate(outcome: Outcome, least: float, most: float) -> str:
+    """What became of pages of one process that were to come up, for people. least, most: uses a second of
+    the least and the most used of them."""
+    used = f"used {least:.2g} to {most:.2g} times a second" if most > 0 else "owed to its class"
+    parts = [f"{outcome.moved} pages came up, {used}"] if outcome.moved else []
+    parts += [f"{pages} stay where they are: {explain(code)}" for code, pages in outcome.errors.items()]
+    if outcome.deferred:
+        parts.append(f"{outcome.deferred} wait: they were refused lately, or DRAM is at its floor")
+    return "; ".join(parts)
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """Base pages by fate. errors: pages refused by errno (positive), 0 for a page that the kernel left where

@@ -96,11 +96,26 @@ class Demotion:
 
     Which slow node they go to is the kernel's choice: the nearest of the next tier (next_demotion_node in
     mm/memory-tiers.c), and others when that is full. So each socket's pages go to the PMEM near it, and
-    what all slow nodes have free is what may go down.
+    what all slow nodes have free is what may go down. enforced: whether they go down in any case, not only
+    when what is to come up needs the room.
     """
 
     stock: ColdStock
     pages: int
+    reason: str
+    enforced: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Push:
+    """Send pages of one process down, whatever their use. service_class: whose they are. slot: of the
+    process. pages: their numbers. dram: the node they lie on. slow: the one they go to."""
+
+    service_class: str
+    slot: int
+    pages: npt.NDArray[np.uint64]
+    dram: int
+    slow: int
     reason: str
 
 
@@ -115,12 +130,13 @@ class Promotion:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A round's work. promote, demote_pages: base pages of all promotions, and of all demotions.
+    """A round's work. promote, demote_pages: base pages of all promotions, and of all demotions and pushes.
 
     wanted: hot pages worth moving, whether or not there is room or budget for them now. held: why less than
     that is done, empty when nothing is held back. limited: whether it is the budget that holds them.
     urgent: those of the wanted that are used far more often than what is coldest in DRAM. more: whether
-    there are more of them than were considered. reason: why nothing could be planned, empty when something
+    there are more of them than were considered. unmet: pages that a class has too much, and that do not go
+    down for want of cold ones. reason: why nothing could be planned, empty when something
     could.
     """
 
@@ -130,10 +146,12 @@ class Plan:
     wanted: int = 0
     urgent: int = 0
     more: bool = False
+    unmet: int = 0
     reason: str = ""
     held: str = ""
     limited: bool = False
     demote_pages: int = field(default=0)
+    pushes: tuple[Push, ...] = ()
 
 
 @dataclass(slots=True)
@@ -176,6 +194,11 @@ def room_pages(nodes: tuple[Node, ...], extra: int) -> int:
     return sum(max(0, balance_pages(node, extra)) for node in nodes)
 
 
+def slow_room_pages(nodes: tuple[Node, ...]) -> int:
+    """Base pages that may go down to the slow `nodes`."""
+    return sum(max(0, node.free - SLOW_RESERVE) // PAGE_SIZE for node in nodes)
+
+
 def short_of_room(nodes: tuple[Node, ...], extra: int) -> frozenset[int]:
     """The numbers of those DRAM nodes in which little is free above the floor."""
     return frozenset(
@@ -208,7 +231,7 @@ def plan(seen: Observation) -> Plan:
     if not any(len(target.pages) for target in targets):
         return Plan(reason="no hot page that may go to DRAM is known on a slow node")
     rates = seen.hot.rate
-    slow_room = sum(max(0, node.free - SLOW_RESERVE) // PAGE_SIZE for node in seen.slow)
+    slow_room = slow_room_pages(seen.slow)
     for target in targets:
         target.worthwhile = _worthwhile(rates[target.pages], target, seen, slow_room)
         slow_room -= target.demote

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
+from tierd.core.classes import DEFAULT_CLASS, ServiceClass
+from tierd.core.text import plural
+
 MIB = 1 << 20
 GIB = 1 << 30
 
@@ -154,7 +157,11 @@ class Policy:
     """A whole policy. provision: the requests for free capacity; namespaces: those for ones that exist; cxl:
     those for volatile memory on CXL.
 
-    `digest` is the SHA-256 of the text it came from, `origin` the file.
+    classes: in the order of the policy, the class `default` last wherever it stands there, and always.
+    warnings: what is odd about the policy and no error, ``FILE:LINE:COLUMN: PATH: warning: message`` each;
+    two policies that ask for the same are equal, whatever there is to say about them.
+    origin: the main file. drop_ins: those merged over it, in that order. digest: SHA-256 of the file, or of
+    what sha256sum(1) prints of all of them, in hexadecimal.
     """
 
     processes: ProcessSelection = field(default_factory=ProcessSelection)
@@ -162,8 +169,17 @@ class Policy:
     provision: tuple[ProvisionRequest, ...] = ()
     namespaces: tuple[NamespaceRequest, ...] = ()
     cxl: tuple[CxlRequest, ...] = ()
+    classes: tuple[ServiceClass, ...] = (DEFAULT_CLASS,)
     origin: str = "built-in defaults"
+    drop_ins: tuple[str, ...] = ()
     digest: str = ""
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, in words: ``/etc/tierd/tierd.yaml and 2 drop-ins``."""
+        count = plural(len(self.drop_ins), "drop-in")
+        return f"{self.origin} and {count}" if self.drop_ins else self.origin
 
     @property
     def requests(self) -> tuple[AnyRequest, ...]:

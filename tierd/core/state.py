@@ -77,12 +77,41 @@ class PlanLine:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassState:
+    """A service class in the last round.
+
+    promise: of its DRAM, in the words of the policy; empty when there is none. guaranteed: whether all of
+    its memory is to be there. priority: for spare DRAM. processes: that are placed.
+    dram_bytes, slow_bytes: its anonymous memory and tmpfs in each kind of tier. least_bytes, most_bytes: of
+    DRAM, what is kept for it, and what it may have. promoted_pages, demoted_pages: since the policy was
+    adopted. broken: what is missing of the promise, in a sentence; empty when it is kept. odd: that no
+    process has the class, with the place in the policy; empty when some have, or had since it was adopted.
+    """
+
+    name: str
+    promise: str = ""
+    priority: int = 0
+    processes: int = 0
+    dram_bytes: int = 0
+    slow_bytes: int = 0
+    least_bytes: int = 0
+    most_bytes: int = 0
+    promoted_pages: int = 0
+    demoted_pages: int = 0
+    broken: str = ""
+    guaranteed: bool = False
+    odd: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """Everything the bus, the journal, the status line and the metrics may show.
 
     blocks: the memory blocks of each node that are online, by number; none where the kernel has no hotplug.
-    hit_ratio: share of sampled accesses that found DRAM, None when unknown (an estimate from samples).
     source: name of the access source in use; source_reason: why that one.
+    classes: in the order in which their promises are served; none where the policy has none.
+    fates: by the number of a process what last became of pages of it, and of its cgroup: when, as
+    `monotonic`, and in words.
     processes, cgroups: how many are being placed; dram_bytes, slow_bytes: their memory in each kind of tier.
     own_cpu_seconds, own_resident_bytes: what the daemon itself has used and holds.
     monotonic: seconds, CLOCK_MONOTONIC, when the round that made this state ended.
@@ -97,6 +126,8 @@ class State:
     source_reason: str = ""
     missing: tuple[MissingFeature, ...] = ()
     plan: tuple[PlanLine, ...] = ()
+    classes: tuple[ClassState, ...] = ()
+    fates: Mapping[int, tuple[tuple[float, str], ...]] = field(default_factory=dict)
     processes: int = 0
     cgroups: int = 0
     dram_bytes: int = 0

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from tierd.errors import MalformedError, TierdError
-from tierd.kernel.files import read_text
+from tierd.kernel.files import read_int, read_text
 from tierd.kernel.paths import Root
 
 _COUNTED = ("anon", "file")
@@ -31,6 +31,15 @@ def read_occupancy(root: Root, cgroup: str, names: tuple[str, ...] = _COUNTED) -
         for node, amount in amounts.items():
             sums[node] = sums.get(node, 0) + amount
     return sums
+
+
+def read_charged(root: Root, cgroup: str) -> int:
+    """All bytes that `cgroup` is charged with, page cache and the kernel's own for it among them; 0 when it
+    is gone, or its kernel does not count. This is what memory.min is held against."""
+    try:
+        return read_int(root.cgroup / cgroup.lstrip("/") / "memory.current")
+    except TierdError:
+        return 0
 
 
 def _read_kinds(root: Root, cgroup: str, names: Collection[str]) -> dict[str, dict[int, int]]:

@@ -24,7 +24,7 @@ def selected_processes(root: Root, selection: ProcessSelection, minimum: int) ->
     looked at. Processes that exit meanwhile are left out.
     """
     found = []
-    for cgroup in _cgroups(root, minimum):
+    for cgroup in cgroups(root, minimum):
         if not selection.selects(cgroup):
             continue
         for pid in read_members(root, cgroup):
@@ -36,14 +36,14 @@ def selected_processes(root: Root, selection: ProcessSelection, minimum: int) ->
                     continue
                 command, start = _stat(root, pid)
                 found.append(
-                    ProcessView(ProcessId(pid, start), command, _owner(root, pid), cgroup, resident)
+                    ProcessView(ProcessId(pid, start), command, read_owner(root, pid), cgroup, resident)
                 )
             except (GoneError, DeniedError, MalformedError):
                 continue
     return tuple(found)
 
 
-def _cgroups(root: Root, minimum: int) -> Iterator[str]:
+def cgroups(root: Root, minimum: int) -> Iterator[str]:
     """Paths (``/a/b``) of cgroups that are charged with at least `minimum` bytes, parents first."""
     # a list and no recursion: a user may nest cgroups deeper than Python's stack
     waiting = [""]
@@ -79,6 +79,14 @@ def read_members(root: Root, cgroup: str) -> tuple[int, ...]:
     return tuple(int(line) for line in text.split() if line.isdecimal())
 
 
+def process_numbers(root: Root) -> tuple[int, ...]:
+    """The numbers of all processes that there are, in no order."""
+    try:
+        return tuple(int(name) for name in os.listdir(root.proc) if name.isdecimal())
+    except OSError as error:
+        raise MalformedError(f"{root.proc}: {error.strerror}") from error
+
+
 def read_resident(root: Root, pid: int) -> int:
     """Resident bytes of a process. Raises GoneError, DeniedError, MalformedError."""
     path = root.proc / str(pid) / "statm"
@@ -86,6 +94,13 @@ def read_resident(root: Root, pid: int) -> int:
     if len(fields) < 2 or not fields[1].isdecimal():
         raise MalformedError(f"{path}: not a statm line")
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def read_process(root: Root, pid: int) -> ProcessView:
+    """One process, whether or not it is placed. Raises GoneError, DeniedError, MalformedError."""
+    command, start = _stat(root, pid)
+    cgroup, resident = read_cgroup(root, pid), read_resident(root, pid)
+    return ProcessView(ProcessId(pid, start), command, read_owner(root, pid), cgroup, resident)
 
 
 def same_process(root: Root, process: ProcessId) -> bool:
@@ -146,7 +161,9 @@ def _stat(root: Root, pid: int) -> tuple[str, int]:
     return clean(text[opening + 1 : closing], _MAXIMUM_COMMAND), int(fields[19])
 
 
-def _owner(root: Root, pid: int) -> int:
+def read_owner(root: Root, pid: int) -> int:
+    """The number of the user whose process it is; 0 also for one that its user may not look into. Raises
+    GoneError."""
     try:
         return (root.proc / str(pid)).stat().st_uid
     except OSError as error:

@@ -143,6 +143,7 @@ def _read_nodes(root: Root) -> dict[int, Node]:
             has_cpus=number in with_cpus,
             movable_only=number not in with_kernel_memory,
             read_latency=_read_latency(root, number),
+            distances=_read_distances(root, number),
         )
     return nodes
 
@@ -170,6 +171,16 @@ def _read_latency(root: Root, node: int) -> int | None:
         return read_int(root.nodes / f"node{node}/access1/initiators/read_latency") or None
     except (GoneError, MalformedError):
         return None
+
+
+def _read_distances(root: Root, node: int) -> tuple[tuple[int, int], ...]:
+    # one for each node that is online, in order (node_read_distance in drivers/base/node.c)
+    try:
+        online = parse_list(read_text(root.nodes / "online"))
+        distances = read_text(root.nodes / f"node{node}/distance").split()
+        return tuple(zip(online, map(int, distances), strict=True))
+    except (GoneError, ValueError):
+        return ()  # not known, or a node came or went between the two
 
 
 def _read_tiers(root: Root) -> list[tuple[int, str, tuple[int, ...]]]:

@@ -19,6 +19,7 @@ from pydbus.registration import ObjectRegistration, ObjectWrapper
 
 from tierd.core.text import clean
 from tierd.errors import TierdError
+from tierd.service.authority import Authority, Caller
 from tierd.service.mailbox import Mailbox
 
 FIRST_RETRY_SECONDS = 1
@@ -47,13 +48,36 @@ def slow(method: Function) -> Function:
     return method
 
 
+def authorised(action: str) -> Callable[[Function], Function]:
+    """Mark a D-Bus method that takes polkit's `action`, where the caller is not root."""
+
+    def mark(method: Function) -> Function:
+        method.action = action  # type: ignore[attr-defined]
+        return method
+
+    return mark
+
+
+def for_caller(action: str) -> Callable[[Function], Function]:
+    """Mark a D-Bus method that everybody may call, and that shows more to whom polkit permits `action`: it
+    takes the Caller first, whose user is known."""
+
+    def mark(method: Function) -> Function:
+        method.action = action  # type: ignore[attr-defined]
+        method.takes_caller = True  # type: ignore[attr-defined]
+        return method
+
+    return mark
+
+
 @dataclass(frozen=True)
 class Exported:
     """An object on the bus: its path, its introspection XML, and the adaptor that answers.
 
     The adaptor has a method for each of the XML's methods and `dbus_properties()`, which returns a
-    GLib.Variant for each of its properties and cannot raise. Adaptors are few and live as long as the
-    process: pydbus never lets go of one.
+    GLib.Variant for each of its properties and cannot raise; where some can be set, `dbus_set(name, value)`.
+    Adaptors are few and live as long as the process: pydbus never lets go of one, so that an adaptor whose
+    object was withdrawn is to be used again.
     """
 
     path: str
@@ -64,12 +88,18 @@ class Exported:
 class Wrapper(ObjectWrapper):  # type: ignore[misc]
     """Answers calls: every one gets a reply, none ends the daemon, no slow one holds up another."""
 
-    __slots__ = ("_mailbox", "_on_error", "_pool", "_room")
+    __slots__ = ("_authority", "_mailbox", "_on_error", "_pool", "_room")
 
     def __init__(
-        self, adaptor: Any, interfaces: Any, mailbox: Mailbox, on_error: Callable[[BaseException], None]
+        self,
+        adaptor: Any,
+        interfaces: Any,
+        mailbox: Mailbox,
+        on_error: Callable[[BaseException], None],
+        authority: Authority,
     ) -> None:
         super().__init__(adaptor, interfaces)
+        self._authority = authority
         self._mailbox = mailbox
         self._on_error = on_error
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="bus")
@@ -94,17 +124,36 @@ class Wrapper(ObjectWrapper):  # type: ignore[misc]
                 method, outargs = self.Get, ["v"]
             elif method_name == "GetAll":
                 method, outargs = self.GetAll, ["a{sv}"]
+            elif method_name == "Set":
+                method, outargs = self.Set, []
             else:
                 raise TierdError(f"{interface_name}.{method_name} cannot be called")
-            arguments = tuple(parameters)
-            if not getattr(method, "slow", False):
-                self._answer(invocation, method, arguments, outargs)
-            elif self._room.acquire(blocking=False):
-                self._pool.submit(self._answer_slowly, invocation, method, arguments, outargs)
-            else:
-                raise BusyError("too many calls are waiting", hint="try again later")
+            given = tuple(parameters)
+            action = getattr(method, "action", "")
+            if not action:
+                return self._begin(invocation, method, given, outargs)
+            flags = invocation.get_message().get_flags()
+            interactive = bool(flags & Gio.DBusMessageFlags.ALLOW_INTERACTIVE_AUTHORIZATION)
+
+            def decided(caller: Caller) -> None:
+                told = getattr(method, "takes_caller", False)
+                if caller.refusal is None or (told and caller.user is not None):
+                    self._begin(invocation, method, (caller, *given) if told else given, outargs)
+                else:
+                    self._fail(invocation, caller.refusal)
+
+            self._authority.check(connection, sender, action, interactive, decided)
         except BaseException as error:
             self._fail(invocation, error)
+
+    def _begin(self, invocation: Any, method: Any, arguments: tuple[Any, ...], outargs: list[str]) -> None:
+        """Answer at once, or have a worker answer."""
+        if not getattr(method, "slow", False):
+            self._answer(invocation, method, arguments, outargs)
+        elif self._room.acquire(blocking=False):
+            self._pool.submit(self._answer_slowly, invocation, method, arguments, outargs)
+        else:
+            self._fail(invocation, BusyError("too many calls are waiting", hint="try again later"))
 
     def _answer_slowly(
         self, invocation: Any, method: Any, arguments: tuple[Any, ...], outargs: list[str]
@@ -139,6 +188,9 @@ class Wrapper(ObjectWrapper):  # type: ignore[misc]
     def Get(self, interface_name: str, property_name: str) -> Any:
         return self.object.dbus_properties()[property_name]
 
+    def Set(self, interface_name: str, property_name: str, value: Any) -> None:
+        self.object.dbus_set(property_name, value)
+
     def GetAll(self, interface_name: str) -> dict[str, Any]:
         values = self.object.dbus_properties()
         prefix = interface_name + "."
@@ -162,7 +214,7 @@ class BusService:
 
     address: a D-Bus address; None means the system bus. on_change(connected, reason): after each success and
     after the first failure of a series. on_error(error): a handler raised what it should not; may come from
-    a worker.
+    a worker. authority: decides about methods that are marked as `authorised`.
     """
 
     def __init__(
@@ -174,23 +226,47 @@ class BusService:
         on_change: Callable[[bool, str], None],
         on_error: Callable[[BaseException], None],
         address: str | None = None,
+        authority: Authority | None = None,
     ) -> None:
         self._name = name
+        self._authority = authority or Authority()
         self._address = address
+        self._mailbox = mailbox
         self._on_change = on_change
-        self._wrappers: list[tuple[str, Any, Wrapper]] = []
-        for exported in objects:
-            interfaces = Gio.DBusNodeInfo.new_for_xml(exported.xml).interfaces
-            self._wrappers.append(
-                (exported.path, interfaces, Wrapper(exported.adaptor, interfaces, mailbox, on_error))
-            )
+        self._on_error = on_error
+        # Of every adaptor there ever was: pydbus keeps each, and a second wrapper of one would double its
+        # signals.
+        self._wrappers: dict[Any, tuple[Any, Wrapper]] = {}
         self._connection: Any = None
-        self._registrations: list[Any] = []
+        self._registrations: dict[Exported, Any] = {}
+        self._published: list[Exported] = []
+        for exported in objects:
+            self.publish(exported)
         self._retry = FIRST_RETRY_SECONDS
         self._timer = 0
         self._cancellable = Gio.Cancellable()
         self._told: bool | None = None
         self.connected = False
+
+    def publish(self, exported: Exported) -> None:
+        """Have one more object on the bus: now, where there is a connection, and after each reconnection."""
+        if exported.adaptor not in self._wrappers:
+            interfaces = Gio.DBusNodeInfo.new_for_xml(exported.xml).interfaces
+            wrapper = Wrapper(exported.adaptor, interfaces, self._mailbox, self._on_error, self._authority)
+            self._wrappers[exported.adaptor] = interfaces, wrapper
+        self._published.append(exported)
+        if self._connection is not None:
+            try:
+                self._register(exported)
+            except GLib.Error as error:
+                self._lost(error.message)
+
+    def withdraw(self, exported: Exported) -> None:
+        """Take an object that was published off the bus."""
+        self._published.remove(exported)
+        registration = self._registrations.pop(exported, None)
+        if registration is not None:
+            _unregister(registration)
 
     def start(self) -> None:
         """Begin to connect. Returns at once; a bus that is missing is tried again, less and less often."""
@@ -232,8 +308,8 @@ class BusService:
         connection.connect("closed", self._on_closed)
         self._connection = connection
         try:
-            for path, interfaces, wrapper in self._wrappers:
-                self._registrations.append(ObjectRegistration(connection.pydbus, path, interfaces, wrapper))
+            for exported in self._published:
+                self._register(exported)
         except GLib.Error as error:
             self._lost(error.message)
             return
@@ -250,6 +326,11 @@ class BusService:
             self._cancellable,
             self._on_name,
         )
+
+    def _register(self, exported: Exported) -> None:
+        interfaces, wrapper = self._wrappers[exported.adaptor]
+        bus = self._connection.pydbus
+        self._registrations[exported] = ObjectRegistration(bus, exported.path, interfaces, wrapper)
 
     def _on_name(self, connection: Any, result: Any) -> None:
         try:
@@ -295,9 +376,13 @@ class BusService:
     def _drop(self) -> None:
         self.connected = False
         self._connection = None
-        registrations, self._registrations = self._registrations, []
-        for registration in registrations:
-            try:
-                registration.unregister()
-            except GLib.Error:
-                pass
+        registrations, self._registrations = self._registrations, {}
+        for registration in registrations.values():
+            _unregister(registration)
+
+
+def _unregister(registration: Any) -> None:
+    try:
+        registration.unregister()
+    except GLib.Error:
+        pass

@@ -70,6 +70,11 @@ class Coldness:
         seen = [rate for rates in self._rates.values() for rate in rates.values()]
         return min(seen, default=1 / IDLE_WITHOUT_SWAP)
 
+    def coldest_in(self, cgroups: Collection[str]) -> float:
+        """The same of some cgroups alone."""
+        seen = (rate for key, rates in self._rates.items() if key[0] in cgroups for rate in rates.values())
+        return min(seen, default=1 / IDLE_WITHOUT_SWAP)
+
     def stocks(
         self, selection: Selects, dram: Mapping[int, int], now: float, *, walk: bool = True
     ) -> tuple[ColdStock, ...]:
@@ -131,7 +136,7 @@ class Coldness:
         is cold; but where every page is used every few seconds, a long interval finds none."""
         found = sum(stock.pages for stock in cold)
         enough = max(1024, moved)
-        short = plan.promote < plan.wanted and found < 2 * enough
+        short = bool(plan.unmet) or (plan.promote < plan.wanted and found < 2 * enough)
         if short and self._interval > self._first_interval:
             # what a long interval found is used up, and the end of the next one is far away
             self.begin_anew()
@@ -139,7 +144,7 @@ class Coldness:
         if not self._news:
             return  # an interval is judged once, by what the walk at its end found
         self._news = False
-        if found > 4 * enough:
+        if found > 4 * enough and not plan.unmet:
             self._interval *= 1.5
         elif short:
             self._interval /= 1.5

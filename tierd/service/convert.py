@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("name", metavar="NAME", help="the request's name in the policy's `provision` list")
     parser.add_argument(
-        "--policy", type=Path, default=tierd.config.DEFAULT_PATH, metavar="FILE", help="default: %(default)s"
+        "--policy", type=Path, metavar="FILE", help="that file alone (default: the policy in force)"
     )
     parser.add_argument("--plan", action="store_true", help="only print what would be done")
     parser.add_argument(
@@ -140,14 +140,15 @@ def _run(arguments: argparse.Namespace) -> int:
     if request is None:
         known = ", ".join(r.name for r in policy.requests) or "none"
         raise ConfigError(
-            (f"{arguments.policy}: no provision request is named {arguments.name}; there is {known}",)
+            (f"{policy.source}: no provision request is named {arguments.name}; there is {known}",)
         )
     if os.geteuid() != 0:
         raise DeniedError("only root can look at and convert persistent memory")
     root, tools = Root(), Tools()
     record = intents.Intents(intents.DEFAULT_PATH, root)
+    beside = str(arguments.policy or tierd.config.DEFAULT_PATH)
     if arguments.plan or request.mode is ProvisionMode.PLAN:
-        plan = _wait(root, tools, record, request, policy.origin, arguments.wait)
+        plan = _wait(root, tools, record, request, beside, arguments.wait)
         print("\n".join(any_plan_lines(plan, str(root.sys))))
         say(
             PLANNED,
@@ -158,9 +159,9 @@ def _run(arguments: argparse.Namespace) -> int:
         return Exit.OK
     with stoppable():
         # before the lock: a device that does not come must not keep the others from theirs
-        seen = _wait(root, tools, record, request, policy.origin, arguments.wait)
+        seen = _wait(root, tools, record, request, beside, arguments.wait)
         seconds = 0.0 if _may_come(seen) else SETTLE_DEADLINE
-        return _carry_out(root, tools, record, request, policy.origin, arguments.drain, seconds)
+        return _carry_out(root, tools, record, request, beside, arguments.drain, seconds)
 
 
 def _carry_out(
@@ -168,12 +169,12 @@ def _carry_out(
     tools: Tools,
     record: intents.Intents,
     request: AnyRequest,
-    origin: str,
+    beside: str,
     drain: float | None,
     wait: float,
 ) -> int:
-    """Do it, under the lock. drain, wait: seconds, for emptying memory, and for the device. The exit
-    status."""
+    """Do it, under the lock. drain, wait: seconds, for emptying memory, and for the device. beside:
+    the file beside which consent is. The exit status."""
     with lock(LOCK) as descriptor:
         if descriptor is None:
             unit = f"tierd-convert@{request.name}"
@@ -183,10 +184,10 @@ def _carry_out(
         report = reporter(descriptor, request.name)
         converter = CxlConverter(root, tools, record, report, drain_deadline=drain)
         converter.recover()
-        _wait(root, tools, record, request, origin, wait)
+        _wait(root, tools, record, request, beside, wait)
         plan: AnyPlan
         if isinstance(request, NamespaceRequest):
-            plan = Taker(converter, origin).run(request)
+            plan = Taker(converter, beside).run(request)
         elif isinstance(request, CxlRequest):
             plan = converter.run_cxl(request)
         else:
@@ -242,13 +243,13 @@ def _may_come(plan: AnyPlan) -> bool:
 
 
 def _wait(
-    root: Root, tools: Tools, record: intents.Intents, request: AnyRequest, origin: str, seconds: float
+    root: Root, tools: Tools, record: intents.Intents, request: AnyRequest, beside: str, seconds: float
 ) -> AnyPlan:
     """The first plan that time will not change, or the last one before the deadline. Runs nothing."""
     until = time.monotonic() + seconds
     settled = False
     while True:
-        plan = Look(root, tools, record).plan(request, partial(allowance, origin))
+        plan = Look(root, tools, record).plan(request, partial(allowance, beside))
         left = until - time.monotonic()
         parts = () if isinstance(plan, CxlPlan) else plan.parts
         devices = [part.namespace.dax for part in parts if part.namespace is not None]

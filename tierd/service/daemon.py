@@ -10,22 +10,30 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 from gi.repository import GLib
 
 from tierd import __version__
+from tierd.core.past import Moment, Past
 from tierd.core.policy import Policy
 from tierd.core.state import MissingFeature, State
 from tierd.core.text import plural
 from tierd.errors import ConfigError, TierdError, UnsupportedError
+from tierd.kernel.paths import Root
 from tierd.service import events
-from tierd.service.bus import BusService, Exported
+from tierd.service.bus_values import View, status_text
 from tierd.service.devices import DeviceWatch, Notices
 from tierd.service.events import Event
-from tierd.service.interface import BUS_NAME, OBJECT_PATH, Manager, View, interface_xml, status_text
+from tierd.service.explaining import Explanation, explain
+from tierd.service.interface import BUS_NAME, Doers
 from tierd.service.journal import Reporter
+from tierd.service.log_control import LogControl
 from tierd.service.mailbox import Mailbox
 from tierd.service.notify import Notifier, watchdog_seconds
+from tierd.service.presence import Presence
+from tierd.service.process_rows import ProcessQuery, ProcessRow, list_processes
+from tierd.service.unix_signals import unix_signal_add
 from tierd.service.worker import EngineThread, Stepper, describe
 
 EXIT_OK = 0
@@ -47,6 +55,7 @@ class Daemon:
     stepping. address: of the bus, None for the system bus. restart_when_tiered: the kernel was left as it
     was because there was nothing to tier, so that a second tier needs a new start of the unit.
     read_notices(policy): what is to be shown of the devices; called in a thread of its own.
+    protect(state): called after each round, for what keeps guaranteed classes in DRAM. Raises nothing.
     read_missing(): what the root helper reports missing, read once more when the unit has started. Raises
     nothing.
     """
@@ -63,16 +72,19 @@ class Daemon:
         restart_when_tiered: bool = False,
         read_missing: Callable[[], tuple[MissingFeature, ...]] = tuple,
         read_notices: Callable[[Policy], Notices] = lambda _: (),
+        protect: Callable[[State], None] = lambda _: None,
     ) -> None:
         self._policy = policy
         self._problems: tuple[str, ...] = ()
         self._state = stepper.state
         self._told: State | None = None
+        self._past = Past()
         self._load = load
         self._reporter = reporter
         self._notifier = notifier
         self._restart_when_tiered = restart_when_tiered
         self._read_missing = read_missing
+        self._protect = protect
         self._missing: tuple[MissingFeature, ...] = ()
         self._notices: Notices = ()
         self._loop = GLib.MainLoop()
@@ -96,17 +108,12 @@ class Daemon:
         self._stalled = False
         self._exit_code = EXIT_OK
         self._watchdog = watchdog_seconds()
-        self._manager: Manager | None = None
-        self._bus: BusService | None = None
-        self._make_bus(address)
-
-    def _make_bus(self, address: str | None) -> None:
+        self._presence: Presence | None = None
         try:
-            xml = interface_xml()
-            self._manager = Manager(self._view(), xml, self.reload)
-            self._bus = BusService(
-                BUS_NAME,
-                (Exported(OBJECT_PATH, xml, self._manager),),
+            self._presence = Presence(
+                self._view(),
+                Doers(self._explain, self._list_processes, self._history, self.reload, self._pause),
+                LogControl(reporter),
                 mailbox=self._mailbox,
                 on_change=self._on_bus,
                 on_error=self.report_error,
@@ -122,7 +129,7 @@ class Daemon:
             (signal.SIGINT, self._on_stop_signal),
             (signal.SIGHUP, self._on_reload_signal),
         ):
-            _unix_signal_add(int(number), handler)
+            unix_signal_add(int(number), handler)
         GLib.timeout_add(TICK_MILLISECONDS, self._on_tick)
         if self._watchdog is not None:
             # A quarter of the time leaves room for a late loop.
@@ -130,25 +137,26 @@ class Daemon:
         self._report(
             Event(
                 events.STARTED,
-                f"tierd {__version__} started, {self._policy.engine.mode}, policy {self._policy.origin}",
+                f"tierd {__version__} started, {self._policy.engine.mode}, policy {self._policy.source}",
                 fields={
                     "TIERD_VERSION": __version__,
                     "TIERD_MODE": self._policy.engine.mode.value,
-                    "TIERD_POLICY": self._policy.origin,
+                    "TIERD_POLICY": self._policy.source,
                     "TIERD_POLICY_SHA256": self._policy.digest,
                 },
             )
         )
+        self._tell_what_is_odd()
         self._engine.start()
         self._devices.start()
-        if self._bus is not None:
-            self._bus.start()
+        if self._presence is not None:
+            self._presence.start()
         self._loop.run()
         self._devices.stop()
         for future in self._reloads + self._waiting_reloads:
             future.set_exception(TierdError("tierd is stopping"))  # a caller may wait in a worker
-        if self._bus is not None:
-            self._bus.stop()
+        if self._presence is not None:
+            self._presence.stop()
         self._reporter.close(time.monotonic())
         self._report(Event(events.STOPPED, "tierd stopped; memory stays where it is"))
         return self._exit_code
@@ -170,12 +178,30 @@ class Daemon:
         self._mailbox.post(self._begin_reload, future)
         return future
 
+    def _pause(self, seconds: int) -> Future[None]:
+        """From any thread. 0: go on."""
+        ends = datetime.now().astimezone() + timedelta(seconds=seconds)
+        until = time.monotonic() + seconds if seconds else 0.0
+        return self._engine.pause(until, f"until {ends:%Y-%m-%d %H:%M:%S %Z}")
+
+    def _explain(self, pid: int) -> Explanation:
+        """From any thread: what it reads is replaced, and never changed."""
+        return explain(Root(), pid, self._policy, self._state, time.monotonic())
+
+    def _list_processes(self, query: ProcessQuery, only_user: int | None) -> tuple[ProcessRow, ...]:
+        """As `_explain`."""
+        return list_processes(Root(), query, only_user, self._policy, self._state.topology)
+
+    def _history(self, seconds: int) -> tuple[Moment, ...]:
+        return self._past.since(time.time() - seconds)
+
     # The engine's news
 
     def _on_state(self, state: State) -> None:
         added = tuple(feature for feature in self._missing if feature not in state.missing)
         state = self._state = replace(state, missing=(*state.missing, *added))
         self._reporter.round(state, time.monotonic())
+        self._protect(state)
         self._show()
         if not self._ready:
             self._ready = True
@@ -203,15 +229,11 @@ class Daemon:
         self._show()
 
     def _view(self) -> View:
-        return View(self._state, self._problems, self._policy.origin, self._policy.digest, self._notices)
+        return View(self._state, self._problems, self._policy.source, self._policy.digest, self._notices)
 
     def _show(self) -> None:
-        if self._manager is None:
-            return
-        try:
-            self._manager.show(self._view(), time.monotonic())
-        except (GLib.Error, TypeError, ValueError, OverflowError) as error:
-            self.report_error(error)
+        if self._presence is not None:
+            self._presence.show(self._view(), time.monotonic())
 
     def _report(self, event: Event) -> None:
         self._reporter.report(event, time.monotonic())
@@ -220,8 +242,9 @@ class Daemon:
 
     def _on_tick(self) -> bool:
         self._reporter.tick(time.monotonic())
-        if self._manager is not None:
-            self._manager.announce(time.monotonic())
+        self._past.add(self._state, time.monotonic(), time.time())
+        if self._presence is not None:
+            self._presence.announce(time.monotonic())
         news = self._state is not self._told
         if news and self._ready and not self._stopping and not self._reloads:
             if self._notifier.status(status_text(self._view())):
@@ -297,15 +320,16 @@ class Daemon:
     def _end_reload(self, error: TierdError | None) -> None:
         if error is None:
             self._problems = ()
-            fields = {"TIERD_POLICY": self._policy.origin, "TIERD_POLICY_SHA256": self._policy.digest}
+            fields = {"TIERD_POLICY": self._policy.source, "TIERD_POLICY_SHA256": self._policy.digest}
             mode = self._policy.engine.mode.value
             self._report(
                 Event(
                     events.POLICY_ADOPTED,
-                    f"policy {self._policy.origin} is in force, mode {mode}",
+                    f"policy {self._policy.source} is in force, mode {mode}",
                     fields=fields,
                 )
             )
+            self._tell_what_is_odd()
         else:
             self._problems = error.problems if isinstance(error, ConfigError) else (str(error),)
             first, number = self._problems[0], len(self._problems)
@@ -334,6 +358,10 @@ class Daemon:
             # Refused or not, it is over. `systemctl reload` has had its failure from --check-config.
             self._notifier.ready(status_text(self._view()))
 
+    def _tell_what_is_odd(self) -> None:
+        for warning in self._policy.warnings:
+            self._report(events.odd_policy(warning))
+
     # The end
 
     def _on_stop_signal(self) -> bool:
@@ -356,19 +384,3 @@ class Daemon:
         self._report(Event(events.ENGINE_STALLED, message))
         self._loop.quit()
         return bool(GLib.SOURCE_REMOVE)
-
-
-def _unix_signal_add(number: int, handler: Callable[[], bool]) -> None:
-    """GLib.unix_signal_add, which newer PyGObject has moved to GLibUnix and warns about."""
-    add: Callable[..., object] = GLib.unix_signal_add
-    try:
-        import gi
-
-        gi.require_version("GLibUnix", "2.0")
-        from gi.repository import GLibUnix
-    except (ImportError, ValueError):
-        pass
-    else:
-        # GLib 2.84 has the module; the function in it came with a later PyGObject.
-        add = getattr(GLibUnix, "signal_add", add)
-    add(GLib.PRIORITY_HIGH, number, handler)

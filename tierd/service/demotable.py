@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from tierd.core.policy import ProcessSelection
 from tierd.errors import TierdError
@@ -30,9 +30,8 @@ class Demotable:
     def __init__(self, root: Root, placed: PlacedProcesses) -> None:
         self._root = root
         self._placed = placed
-        self._selection = ProcessSelection()
+        self.adopt(ProcessSelection())
         self._slow: Collection[int] = ()
-        self._next = -math.inf
         self._open: dict[str, bool] = {}
         self._empty: dict[str, bool] = {}
         self._allowed: dict[str, Nodes] = {}
@@ -40,8 +39,12 @@ class Demotable:
         self._sharing: Collection[str] = ()
         self._lent: dict[str, bool] = {}
 
-    def adopt(self, selection: ProcessSelection) -> None:
+    def adopt(
+        self, selection: ProcessSelection, promised: Callable[[str], bool] = lambda cgroup: False
+    ) -> None:
+        """promised: whether all memory of a cgroup is to stay in DRAM."""
         self._selection = selection
+        self._promised = promised
         self._next = -math.inf
 
     def look(self, now: float, slow: Collection[int], sharing: Collection[str]) -> None:
@@ -63,7 +66,9 @@ class Demotable:
 
     def selects(self, cgroup: str) -> bool:
         """Whether it may be asked for anonymous memory and tmpfs."""
-        if not self.caches(cgroup) or cgroup in self._sharing and self._mostly_lent(cgroup):
+        if not self.caches(cgroup) or self._promised(cgroup):
+            return False
+        if cgroup in self._sharing and self._mostly_lent(cgroup):
             return False
         if cgroup in self._with_placed:
             return True

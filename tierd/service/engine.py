@@ -29,6 +29,8 @@ from tierd.kernel.online_blocks import OnlineBlocks
 from tierd.kernel.own_cost import read_own_cost
 from tierd.kernel.paths import Root
 from tierd.kernel.topology import read_mapped, read_topology, refresh_free
+from tierd.service.class_pages import ClassPages
+from tierd.service.class_shares import ClassShares
 from tierd.service.coldness import Coldness
 from tierd.service.demotable import Demotable
 from tierd.service.first_touches import FirstTouches
@@ -97,6 +99,8 @@ class Engine:
         self._considered = MOST_HOT
         self._placed = PlacedProcesses(root)
         self._demotable = Demotable(root, self._placed)
+        self._classes = ClassShares(root, self._placed, clock)
+        self._class_pages = ClassPages(root, self._placed, clock)
         self._touches = FirstTouches(root, self._placed)
         self._coldness = Coldness(generations, clock, between=self._keep_up)
         self._executor = Executor(root, generations, self._placed, between=self._keep_up, clock=clock)
@@ -115,16 +119,23 @@ class Engine:
         return self._state
 
     def adopt(self, policy: Policy) -> None:
+        floor = policy.engine.dram_floor
+        self._classes.check(policy.classes, policy.origin, self._topology, floor)
         self._policy = policy
         if self._demotion:
             self._demotion.follow(policy.engine.mode is EngineMode.PLACE)
-        self._demotable.adopt(without_own(self._root, policy.processes))
+        self._classes.adopt(policy.classes, policy.origin)
+        self._demotable.adopt(without_own(self._root, policy.processes), self._classes.guaranteed)
         evidence = (policy.engine.heat_half_life, policy.engine.cooldown)
         if evidence != self._evidence:
             self._heat = _heat(policy.engine, self._source)
             self._evidence = evidence
         self._bucket = TokenBucket(policy.engine.bandwidth, burst=max(1.0, policy.engine.round))
         self._pace = Pace()
+
+    def pause(self, until: float, words: str) -> None:
+        self._holding.pause(until, words)
+        self._pace.round_now()
 
     def close(self) -> None:
         self._source.stop()
@@ -135,7 +146,9 @@ class Engine:
             self._select_source = None
         now = self._clock()
         due = now >= self._pace.next_round
-        glancing = self._looking.resting and now < self._pace.next_whole_round
+        urgent = self._classes.pending and not self._class_pages.hopeless
+        resting = self._looking.resting and not urgent
+        glancing = resting and now < self._pace.next_whole_round
         try:
             if self._pace.processes.due(now):
                 self._placed.refresh(self._policy.processes, self._policy.engine.minimum_process)
@@ -220,39 +233,43 @@ class Engine:
             self._pace.prune.done(now, self._looking.resting)
         self._bucket.fill(now)
         self._looking.learn(now, self._heat)
-        pressed = self._holding.pressed(engine.pressure_limit)
+        pressed = self._holding.pressed(engine.pressure_limit, now)
         if not pressed and not self._looking.silent:
             self._split(topology, engine)
         dram = {node.number: node.total // PAGE_SIZE for node in topology.dram}
         slow = {node.number for node in topology.slow}
+        self._classes.look(topology, engine.dram_floor)
         self._demotable.look(now, slow, self._executor.sharing)
         cold = self._coldness.stocks(self._demotable, dram, now, walk=not pressed)
         caches, typical = self._coldness.caches, self._heat.typical
         coldest = min([self._coldness.coldest, *(stock.rate for stock in caches)])
         settled = self._looking.resting
         swapped = (planner.URGENT if settled else planner.SWAP_GAIN) * planner.rate_in_dram(coldest, typical)
-        least = planner.least_rate(topology.dram, engine.dram_floor, swapped)
+        least = planner.least_rate(topology.dram, engine.dram_floor, self._classes.least(swapped))
         fresh = self._looking.fresh_only(now, topology, engine.dram_floor)
         hot = self._heat.hottest(now, least, self._considered, self._executor.movable, fresh=fresh)
         cut = len(hot) == self._considered
         hot = self._executor.on_slow(hot, self._heat, slow, MOST_CHECKED)
+        hot = self._class_pages.with_owed(self._classes.sharing, hot, slow, self._executor.movable)
         budget = min(int(self._bucket.tokens) // PAGE_SIZE, int(MOST_PLANNED * max(1.0, engine.round)))
         if not fresh:
             # as it is now: looking through all that is known takes time, and memory
             topology = refresh_free(self._root, topology)
         nodes = topology.dram, topology.slow
-        plan = planner.plan(
-            Observation(
-                *(hot, (*cold, *caches), *nodes, max(0, budget), engine.dram_floor),
-                *(coldest, typical, settled, cut, self._placed.barred(dram)),
-            )
+        seen = Observation(
+            *(hot, (*cold, *caches), *nodes, max(0, budget), engine.dram_floor),
+            *(coldest, typical, settled, cut, self._placed.barred(dram)),
         )
+        spare = self._class_pages.spare(
+            self._classes.sharing, topology, engine.dram_floor, self._executor.movable
+        )
+        plan = self._classes.plan(seen, spare, self._coldness.coldest_in)
         if engine.mode is EngineMode.OBSERVE:
             self._steer_sampling(topology, plan)
             return self._publish(topology, EngineState.OBSERVING, "the policy says observe", plan)
         held = pressed or self._holding.unproven(plan, cold, topology, silent=self._looking.silent)
         if held:
-            return self._publish(topology, EngineState.HOLDING, held, plan)
+            return self._publish(topology, self._holding.state, held, plan)
         seconds = self._moving_seconds(self._clock() - now)
         moved = self._executor.execute(plan, hot, self._heat, topology, engine.dram_floor, seconds)
         self._steer_sampling(topology, plan, moved)
@@ -326,9 +343,10 @@ class Engine:
 
     def _account(self, moved: Moved) -> None:
         self._bucket.take(moved.pages * PAGE_SIZE)
+        self._classes.account(moved)
         self._count(
             promoted_pages=moved.promoted.carried,
-            demoted_pages=moved.demoted,
+            demoted_pages=moved.down,
             refused_pages=moved.promoted.refused,
             deferred_pages=moved.promoted.deferred,
             already_there_pages=moved.promoted.already_there,
@@ -361,6 +379,8 @@ class Engine:
             blocks=self._blocks.follow(topology),
             counters=self._counters,
             plan=plan_lines(plan) if plan else (),
+            classes=self._classes.states,
+            fates={view.id.pid: told for view in self._placed.views if (told := self._executor.told(view))},
             processes=len(self._placed),
             cgroups=len(cgroups),
             dram_bytes=held.dram,

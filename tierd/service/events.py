@@ -47,7 +47,10 @@ MEMORY_MODE = EventType("memory-mode", "814295e9a6f848899760b875dc1fbdb2", Prior
 MOVED = EventType("moved", "dc1acbc3e45e48dfae28127d27eb63d0", Priority.INFO)
 FEATURE_MISSING = EventType("feature-missing", "03dc7b794e68455a8c8323e290bccc70", Priority.WARNING)
 FEATURE_RETURNED = EventType("feature-returned", "b3e8cec32d414c5b98db97b2effb2f82", Priority.INFO)
+PROMISE_BROKEN = EventType("promise-broken", "23d8ea9a35694a5aadb76674c82dba06", Priority.WARNING)
+PROMISE_KEPT = EventType("promise-kept", "62131aad70e441ebb7286445fa0e04eb", Priority.INFO)
 POLICY_ADOPTED = EventType("policy-adopted", "a6033e4f898a4ae7a2df2af04d159a99", Priority.INFO)
+POLICY_ODD = EventType("policy-odd", "bec785af722f4ecd96774bddb965c568", Priority.WARNING)
 POLICY_REJECTED = EventType("policy-rejected", "163e6994365a46ad9dcb692c5a0b57b1", Priority.ERROR)
 ENGINE_FAILED = EventType("engine-failed", "e28399b53e0e421489dfec068dddc3d4", Priority.CRITICAL)
 ENGINE_STALLED = EventType("engine-stalled", "721ca04838d2461191e1ac176b6aece8", Priority.ERROR)
@@ -55,6 +58,7 @@ SOURCE_CHOSEN = EventType("source-chosen", "b280492c29634519a5a43659f996a24b", P
 BUS_LOST = EventType("bus-lost", "59839504875a4c47b7226a88e8c3a782", Priority.WARNING)
 BUS_CONNECTED = EventType("bus-connected", "ad6e4d3df8724db29261a979879e08eb", Priority.INFO)
 NOTED = EventType("noted", "2d24d469762548b2af74bc557b9aca51", Priority.INFO)
+TRACED = EventType("traced", "6bd3d09bd3294db58f4e3880d2a5f1dc", Priority.DEBUG)
 INTERNAL = EventType("internal-error", "57c5fd663ad9424a94e5ad65294c34b9", Priority.ERROR)
 
 EVENT_TYPES = (
@@ -70,7 +74,10 @@ EVENT_TYPES = (
     MOVED,
     FEATURE_MISSING,
     FEATURE_RETURNED,
+    PROMISE_BROKEN,
+    PROMISE_KEPT,
     POLICY_ADOPTED,
+    POLICY_ODD,
     POLICY_REJECTED,
     ENGINE_FAILED,
     ENGINE_STALLED,
@@ -78,6 +85,7 @@ EVENT_TYPES = (
     BUS_LOST,
     BUS_CONNECTED,
     NOTED,
+    TRACED,
     INTERNAL,
 )
 
@@ -105,6 +113,7 @@ def events_between(previous: State, current: State) -> tuple[Event, ...]:
         *_tier_events(previous, current),
         *_cache_events(previous.topology, current.topology),
         *_feature_events(previous, current),
+        *_promise_events(previous, current),
     ]
     return tuple(sorted(found, key=lambda event: event.type.priority))
 
@@ -219,6 +228,29 @@ def _feature_events(previous: State, current: State) -> Iterator[Event]:
             subject=feature,
             fields={"TIERD_FEATURE": feature},
         )
+
+
+def _promise_events(previous: State, current: State) -> Iterator[Event]:
+    before = {found.name: found.broken for found in previous.classes}
+    odd = {found.odd for found in previous.classes}
+    yield from (odd_policy(found.odd) for found in current.classes if found.odd and found.odd not in odd)
+    for found in current.classes:
+        fields = {
+            "TIERD_CLASS": found.name,
+            "TIERD_PROMISE": found.promise,
+            "TIERD_DRAM_BYTES": str(found.dram_bytes),
+            "TIERD_SLOW_BYTES": str(found.slow_bytes),
+        }
+        if found.broken and not before.get(found.name):
+            yield Event(PROMISE_BROKEN, found.broken, subject=found.name, fields=fields)
+        elif not found.broken and before.get(found.name):
+            message = f"class {clean(found.name)} has the DRAM that it is promised ({found.promise})"
+            yield Event(PROMISE_KEPT, message, subject=found.name, fields=fields)
+
+
+def odd_policy(warning: str) -> Event:
+    """What is odd about a policy in force: ``FILE:LINE:COLUMN: PATH: warning: message``."""
+    return Event(POLICY_ODD, clean(warning, 512), subject=warning, fields={"TIERD_POLICY_WARNING": warning})
 
 
 def movement_between(previous: State, current: State) -> Event | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tierd.core.model import PAGE_SIZE, Topology
 from tierd.core.planner import ColdStock, Plan
 from tierd.core.silence import NOTHING_SEEN, proves_nothing
+from tierd.core.state import EngineState
 from tierd.errors import TierdError
 from tierd.kernel.demotion import Demotion
 from tierd.kernel.occupancy import read_in_dram
@@ -20,16 +21,26 @@ IN_GENERATIONS = ("anon", "shmem")
 
 
 class Holding:
-    """Used by the engine only."""
+    """Used by the engine only. state: of an engine that holds, as of the last look."""
 
     def __init__(self, root: Root, demotion: Demotion | None) -> None:
         """demotion: None where the kernel demotes without being told to."""
         self._root = root
         self._demotion = demotion
+        self._paused = 0.0, ""
+        self.state = EngineState.HOLDING
 
-    def pressed(self, limit: float) -> str:
+    def pause(self, until: float, words: str) -> None:
+        """Nothing moves before `until`, on the engine's clock. words: until when, for people."""
+        self._paused = until, words
+
+    def pressed(self, limit: float, now: float) -> str:
         """Why nothing may be moved or split now, empty when it may. limit: the policy's, of PSI; unknown
         pressure is too much."""
+        until, words = self._paused
+        self.state = EngineState.PAUSED if now < until else EngineState.HOLDING
+        if self.state is EngineState.PAUSED:
+            return f"an operator has paused it {words}"
         if self._demotion is not None and not self._demotion.on:
             return DEMOTION_OFF
         try:

@@ -87,11 +87,11 @@ def _run(name: str) -> int:
     if _MEMDEV.fullmatch(name):
         seen = _look_cxl(root, tools, record, name, until)
         if seen is not None:
-            _of_memdev(tools, tierd.config.load(tierd.config.DEFAULT_PATH), *seen)
+            _of_memdev(tools, tierd.config.load(None), *seen)
         return Exit.OK
     found = _look(root, tools, record, name, until)
     if found is not None:  # else it has gone again
-        _of_region(tools, tierd.config.load(tierd.config.DEFAULT_PATH), *found)
+        _of_region(tools, tierd.config.load(None), *found)
     return Exit.OK
 
 

@@ -11,7 +11,16 @@ from dataclasses import dataclass, replace
 
 from tierd.core.state import State
 from tierd.core.text import clean
-from tierd.service.events import INTERNAL, MOVED, NOTED, Event, Priority, events_between, movement_between
+from tierd.service.events import (
+    INTERNAL,
+    MOVED,
+    NOTED,
+    TRACED,
+    Event,
+    Priority,
+    events_between,
+    movement_between,
+)
 
 MOVEMENT_SECONDS = 30.0
 FOLD_SECONDS = 60.0
@@ -77,10 +86,12 @@ class Reporter:
     """Decides which events become lines, and when. Not thread-safe: main thread only.
 
     sink: takes one event and writes it; raises nothing. All times are monotonic seconds given by the caller.
+    level: of syslog(3); what is less urgent is not written.
     """
 
     def __init__(self, sink: Sink) -> None:
-        self._sink = sink
+        self._write_out = sink
+        self.level = int(Priority.INFO)
         self._previous = State()
         self._summarised: State | None = None
         self._folds: dict[tuple[str, str], _Fold] = {}
@@ -92,8 +103,14 @@ class Reporter:
         nothing else does: there may be one for each process."""
         if event.type is NOTED:
             self._notes.append(event)
+        elif event.type is TRACED:
+            self._sink(event)
         else:
             self._write(event, now)
+
+    def _sink(self, event: Event) -> None:
+        if event.type.priority <= self.level:
+            self._write_out(event)
 
     def _write(self, event: Event, now: float) -> None:
         if event.type is MOVED:
@@ -166,7 +183,7 @@ class _LogHandler(logging.Handler):
     """What tierd's modules note, and libraries complain of, as one line each and without a traceback."""
 
     def __init__(self, report: Sink) -> None:
-        super().__init__(logging.INFO)
+        super().__init__(logging.DEBUG)
         self._report = report
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -174,7 +191,9 @@ class _LogHandler(logging.Handler):
             message = record.getMessage()
         except (TypeError, ValueError):
             message = str(record.msg)
-        if record.levelno < logging.WARNING:
+        if record.levelno < logging.INFO:
+            self._report(Event(TRACED, clean(f"{record.name}: {message}", MESSAGE_LIMIT), subject=message))
+        elif record.levelno < logging.WARNING:
             self._report(Event(NOTED, clean(message, MESSAGE_LIMIT), subject=message))
         else:
             self._report(Event(INTERNAL, clean(f"{record.name}: {message}"), subject=record.name))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,8 @@ from tierd.core.access import Heat
 from tierd.core.backoff import LONGEST_WAIT, BackOff, failed_ranges, process_keys, range_keys
 from tierd.core.heat import HotPages
 from tierd.core.model import PAGE_SIZE, ProcessView, Topology
-from tierd.core.outcome import Outcome, explain
-from tierd.core.planner import ColdStock, Plan
+from tierd.core.outcome import Outcome, explain, fate
+from tierd.core.planner import ColdStock, Plan, Push
 from tierd.errors import TierdError
 from tierd.kernel import page_calls
 from tierd.kernel.counters import read_demoted
@@ -54,30 +54,41 @@ Pages = npt.NDArray[np.uint64]
 class Moved:
     """What a round moved. promoted: the fate of each page of the plan. demoted: base pages, by the kernel's
     count. seconds: wall time. arrived: pages now in DRAM, by the slot of their process and their node.
-    asked: base pages that each cgroup was told to demote, without page cache. trouble: the reading that
-    failed and ended it early; what was moved until then counts."""
+    asked: base pages that each cgroup was told to demote, without page cache. pushed: base pages that went
+    down one by one, by the slot of their process. trouble: the reading that failed and ended it early; what
+    was moved until then counts."""
 
     promoted: Outcome = Outcome()
     demoted: int = 0
     seconds: float = 0.0
     arrived: Mapping[tuple[int, int], Pages] = field(default_factory=dict)
     asked: Mapping[str, int] = field(default_factory=dict)
+    pushed: Mapping[int, int] = field(default_factory=dict)
     trouble: TierdError | None = None
 
     @property
+    def down(self) -> int:
+        """Base pages that went down in either way."""
+        return self.demoted + sum(self.pushed.values())
+
+    @property
     def pages(self) -> int:
-        return self.promoted.carried + self.demoted
+        return self.promoted.carried + self.down
 
 
 @dataclass(slots=True)
 class _Part:
     """What is to be done for one DRAM node. floor: free bytes that it keeps. which: places in the round's
-    list of hot pages; `done` of them have been tried. stocks: what is left to demote there."""
+    list of hot pages; `done` of them have been tried. stocks: what is left to demote there, when there is no
+    room for them. enforced: what is left to demote in any case. pushes: what is left of the pages that go
+    down one by one, which comes first."""
 
     node: int
     floor: int
     which: planner.Places
     stocks: list[tuple[ColdStock, int]]
+    enforced: list[tuple[ColdStock, int]]
+    pushes: list[Push]
     done: int = 0
 
 
@@ -103,6 +114,8 @@ class Executor:
         self._refusals = BackOff()
         self._named: set[tuple[int, int]] = set()
         self._shared: dict[str, float] = {}
+        self._fates: dict[int, tuple[float, str]] = {}
+        self._down: dict[str, tuple[float, str]] = {}
         self._next_prune = 0.0
         self._huge: dict[tuple[str, int], bool] = {}  # in this round, by cgroup and target
         self._checked = 0  # pages at the beginning of the round's list that were seen to be on a slow node
@@ -116,6 +129,9 @@ class Executor:
             self._refusals.prune(now, self._placed.slots)
             self._named = {(slot, code) for slot, code in self._named if self._placed.by_slot(slot)}
             self._shared = {cgroup: until for cgroup, until in self._shared.items() if until > now}
+            self._fates = {slot: told for slot, told in self._fates.items() if self._placed.by_slot(slot)}
+            cgroups = {view.cgroup for view in self._placed.views}
+            self._down = {cgroup: told for cgroup, told in self._down.items() if cgroup in cgroups}
         return self._ready(slots, pages) & np.isin(slots, self._placed.slots)
 
     @property
@@ -123,6 +139,12 @@ class Executor:
         """Cgroups with processes of which some pages did not come up because others map them too."""
         now = self._clock()
         return frozenset(cgroup for cgroup, until in self._shared.items() if until > now)
+
+    def told(self, view: ProcessView) -> tuple[tuple[float, str], ...]:
+        """What last became of pages of the process, and of its cgroup: when, on the engine's clock, and in
+        words."""
+        found = self._fates.get(self._placed.slot_of(view.id)), self._down.get(view.cgroup)
+        return tuple(told for told in found if told)
 
     def on_slow(self, hot: HotPages, heat: Heat, slow: set[int], most: int) -> HotPages:
         """`hot` without those of its first `most` pages that are not on the nodes `slow`: new memory faults
@@ -157,15 +179,19 @@ class Executor:
     ) -> Moved:
         """Do as much of `plan` as fits into `seconds`. floor: the policy's extra bytes. Raises
         TierdError when it could not begin."""
-        if not plan.promote and not plan.demotions:
+        if not plan.promote and not plan.demotions and not plan.pushes:
             return Moved()
         begun = time.monotonic()
         demoted_before = read_demoted(self._root)
         parts = _parts(plan, hot, topology, floor)
         self._huge.clear()
+        for step in plan.demotions:
+            words = f"{step.pages} pages of its cgroup were asked to go down: {step.reason}"
+            self._down[step.stock.cgroup] = self._clock(), words
         promoted, demoted = Outcome(), 0
         arrived: dict[tuple[int, int], list[Pages]] = {}
         asked: dict[str, int] = {}
+        pushed: Counter[int] = Counter()
         trouble: TierdError | None = None
         try:
             # a slice for each node in turn, so that no node waits for all of another
@@ -173,7 +199,11 @@ class Executor:
             while waiting and time.monotonic() < begun + seconds:
                 part = waiting.popleft()
                 count = min(SLICE, len(part.which) - part.done)
-                if part.stocks and read_free(self._root, part.node) < part.floor + count * PAGE_SIZE:
+                if part.pushes:
+                    part.pushes = self._push_slice(part.pushes, pushed)
+                elif part.enforced:
+                    part.enforced = self._demote_slice(part.enforced, asked)
+                elif part.stocks and read_free(self._root, part.node) < part.floor + count * PAGE_SIZE:
                     part.stocks = self._demote_slice(part.stocks, asked)
                 elif count:
                     which = part.which[part.done : part.done + count]
@@ -191,6 +221,7 @@ class Executor:
             time.monotonic() - begun,
             {place: np.concatenate(pages) for place, pages in arrived.items()},
             asked,
+            pushed,
             trouble,
         )
 
@@ -207,7 +238,7 @@ class Executor:
         slots, pages = hot.slot[which], hot.page[which]
         checked = bool((which < self._checked).all())
         for slot in np.unique(slots).tolist():
-            chosen = pages[slots == slot]
+            chosen, rates = pages[slots == slot], hot.rate[which][slots == slot]
             view = self._placed.by_slot(slot)
             ready = self._ready(np.full(len(chosen), slot), chosen)
             total += Outcome(deferred=int((~ready).sum()) if view else len(chosen))
@@ -228,6 +259,8 @@ class Executor:
             total += result.outcome
             arrived.setdefault((slot, part.node), []).append(chosen[result.there])
             self._learn(slot, view, chosen, result)
+            if words := fate(result.outcome, float(rates.min()), float(rates.max())):
+                self._fates[slot] = self._clock(), words
         return total
 
     def make_room(self, stock: ColdStock, pages: int) -> int:
@@ -265,6 +298,24 @@ class Executor:
         self._between()
         return [(stock, left - pages), *stocks[1:]] if left > pages else stocks[1:]
 
+    def _push_slice(self, pushes: list[Push], pushed: Counter[int]) -> list[Push]:
+        """Send one slice of the first push down; returns what is left of all, and adds it to `pushed`."""
+        push, *rest = pushes
+        pages, left = push.pages[:SLICE], push.pages[SLICE:]
+        pages = pages[self._ready(np.full(len(pages), push.slot), pages)]
+        view = self._placed.by_slot(push.slot)
+        if view is None:
+            return rest
+        if len(pages):
+            huge = self._holds_huge(view.cgroup, push.slow)
+            result = self._mover.promote(view.id, pages, push.slow, planner.SLOW_RESERVE, huge=huge)
+            self._learn(push.slot, view, pages, result)
+            if moved := result.outcome.carried:
+                pushed[push.slot] += moved
+                words = f"{moved} pages went down whatever their use: {push.reason}"
+                self._fates[push.slot] = self._clock(), words
+        return [replace(push, pages=left), *rest] if len(left) else rest
+
     def _learn(self, slot: int, view: ProcessView, pages: npt.NDArray[np.uint64], result: Promotion) -> None:
         """Remember what was refused, and name each reason once for each process."""
         now = self._clock()
@@ -296,10 +347,17 @@ def _parts(plan: Plan, hot: HotPages, topology: Topology, floor: int) -> list[_P
     parts = []
     for node in topology.dram:
         promotions = [step.which for step in plan.promotions if step.node == node.number]
-        stocks = [(step.stock, step.pages) for step in plan.demotions if step.stock.node == node.number]
-        if promotions or stocks:
+        here = [step for step in plan.demotions if step.stock.node == node.number]
+        pushes = [step for step in plan.pushes if step.dram == node.number]
+        if promotions or here or pushes:
             which = _by_process(np.concatenate([*promotions, np.empty(0, dtype=np.int64)]), hot)
-            parts.append(_Part(node.number, planner.floor_bytes(node, floor), which, stocks))
+            enforced, stocks = (
+                [(step.stock, step.pages) for step in here if step.enforced is wanted]
+                for wanted in (True, False)
+            )
+            parts.append(
+                _Part(node.number, planner.floor_bytes(node, floor), which, stocks, enforced, pushes)
+            )
     return parts
 
 

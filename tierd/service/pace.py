@@ -48,6 +48,10 @@ class Pace:
         """A round has ended. seconds: of the policy."""
         self.next_round = now + (max(seconds, RESTING_SECONDS) if resting else seconds)
 
+    def round_now(self) -> None:
+        """Something has happened that the next round is to go by."""
+        self.next_round = self.next_whole_round = 0.0
+
     def whole_round(self, now: float, *, idle: bool = False) -> None:
         """A whole round has begun, or, when `idle`, turned out to have little to do."""
         self.next_whole_round = now + (IDLE_ROUND_SECONDS if idle else WHOLE_ROUND_SECONDS)

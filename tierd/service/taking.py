@@ -42,11 +42,11 @@ class _Kept:
 class Taker:
     """Carries out requests for namespaces. Used by tierd-convert only, under its lock, from the main thread.
 
-    origin: the policy's file. kept: where head and tail are kept.
+    beside: the file beside which consent is. kept: where head and tail are kept.
     """
 
     converter: Converter
-    origin: str
+    beside: str
     kept: Path = KEPT
 
     def run(self, request: NamespaceRequest) -> NamespacePlan:
@@ -73,7 +73,7 @@ class Taker:
         raise ConversionError(f"{request.name}: not done after {MOST_STEPS} steps")
 
     def _examine(self, inventory: Inventory, request: NamespaceRequest) -> NamespacePlan:
-        allow = allowance(self.origin, request.identity)
+        allow = allowance(self.beside, request.identity)
         return examine(self.converter.root, self.converter.tools, inventory, request, allow, self.kept)
 
     def _give_up(self, inventory: Inventory, plan: NamespacePlan, step: Step) -> NamespacePlan | None:

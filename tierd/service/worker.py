@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Protocol
 
 from tierd.core.policy import Policy
@@ -27,6 +28,9 @@ class Stepper(Protocol):
 
     def adopt(self, policy: Policy) -> None:
         """Go by `policy` from the next step on. Raises TierdError if it cannot; the older one stays."""
+
+    def pause(self, until: float, words: str) -> None:
+        """Move nothing before `until`, on the monotonic clock; 0: go on. words: until when, for people."""
 
     def close(self) -> None:
         """Give back what it holds. Called once, after the last step."""
@@ -59,6 +63,7 @@ class EngineThread:
         self._stop = False
         self._lock = threading.Lock()
         self._policies: list[Policy] = []
+        self._pauses: list[tuple[float, str, Future[None]]] = []
         self._beat = clock()
         # Daemonic: a thread stuck in the kernel must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -77,6 +82,15 @@ class EngineThread:
         with self._lock:
             self._policies.append(policy)
         self._wake.set()
+
+    def pause(self, until: float, words: str) -> Future[None]:
+        """Have it move nothing before `until`, as Stepper.pause. The future ends when the step that was at
+        work is over."""
+        future: Future[None] = Future()
+        with self._lock:
+            self._pauses.append((until, words, future))
+        self._wake.set()
+        return future
 
     @property
     def heartbeat_age(self) -> float:
@@ -114,6 +128,10 @@ class EngineThread:
     def _adopt_waiting(self) -> None:
         with self._lock:
             policies, self._policies = self._policies, []
+            pauses, self._pauses = self._pauses, []
+        for until, words, future in pauses:
+            self._stepper.pause(until, words)
+            future.set_result(None)
         for policy in policies:
             try:
                 self._stepper.adopt(policy)
