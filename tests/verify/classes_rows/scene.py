@@ -16,7 +16,7 @@ NAMES = ("gold", "silver", "bronze")
 LOAD_MIB, HOT_MIB = 96, 20
 """Of each workload: together more than DRAM has room for. An emulated server moves less than 10 MiB a second
 beside three that spin, and half a minute is asked for."""
-ROOM_MIB = 210
+ROOM_MIB = 190
 """Of DRAM, for the workloads; the rest of it is reserved for huge pages, which nobody can have."""
 SECONDS = 330.0
 WITHIN = 30.0
