@@ -97,11 +97,13 @@ def test_each_known_page_counts_once_where_it_is(
 
 def test_where_too_many_are_known_each_stands_for_several(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address_heat, "MOST_RATED", 100)
-    places = np.random.default_rng(1).permutation(1000)
-    few, weight = few_of(places)
-    assert len(few) <= 100 and len(few) * weight == 1000
-    assert few_of(places[:100])[1] == 1.0 and few_of(places[:0])[1] == 1.0
-    known = known_rates((few + FIRST).astype(np.uint64), np.full(len(few), 2.0), weight=weight)
+    bits = np.uint64(45)
+    pages = (np.random.default_rng(1).permutation(1000) + FIRST).astype(np.uint64)
+    keys = np.concatenate([(np.uint64(slot) << bits) | pages for slot in (1, 2, 3)])
+    few, weight = few_of(keys, 2, bits)
+    assert len(few) <= 100 and len(few) * weight == 1000 and (keys[few] >> bits == 2).all()
+    assert few_of(keys[900:1100], 2, bits)[1] == 1.0 and few_of(keys, 4, bits)[1] == 1.0
+    known = known_rates(pages[few - 1000], np.full(len(few), 2.0), weight=weight)
     (one,) = heat_bins(np.array([FIRST]), np.array([FIRST + 1000]), known)
     assert one.known == 1000 and one.rate == pytest.approx(2.0)
     (half,) = heat_bins(np.array([FIRST]), np.array([FIRST + 500]), known)

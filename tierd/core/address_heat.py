@@ -75,9 +75,12 @@ def known_rates(
     return KnownRates(page[order].astype(np.int64), rate[order], marked, span, weight)
 
 
-def few_of(places: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], float]:
-    """At most MOST_RATED of `places` in a table, and for how many each of them stands. Where a page is in
-    the table says nothing about it, so that every third is a fair sample."""
+def few_of(keys: npt.NDArray[np.uint64], slot: int, bits: np.uint64) -> tuple[npt.NDArray[np.int64], float]:
+    """At most MOST_RATED places in a table, of keys that have `slot` above their lowest `bits`, and for how
+    many each of them stands. Where a page is in the table says nothing about it: every third is a fair
+    sample."""
+    low, high = (np.uint64(number << int(bits)) for number in (slot, slot + 1))
+    places = np.flatnonzero((keys >= low) & (keys < high))
     step = -(-len(places) // MOST_RATED)
     few = places[::step] if step > 1 else places
     return few, len(places) / len(few) if len(few) else 1.0

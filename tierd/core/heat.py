@@ -268,7 +268,7 @@ class HeatMap:
 
     def of(self, slot: int, now: float) -> KnownRates:
         """What is known of one process: of pages that came up, as when they were last on a slow node."""
-        mine, weight = few_of(np.flatnonzero(self._pages.keys >> _PAGE_BITS == np.uint64(slot)))
+        mine, weight = few_of(self._pages.keys, slot, _PAGE_BITS)
         place = mine[self._events[mine] > 0]
         seen, delay = self._events[place].astype(np.int64), self._page_column("delay")[place]
         away = _is_away(delay)

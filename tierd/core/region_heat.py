@@ -142,7 +142,7 @@ class RegionHeat:
 
     def of(self, slot: int, now: float) -> KnownRates:
         """What is known of one process, wherever its memory lies: looks tell no tiers apart."""
-        mine, weight = few_of(np.flatnonzero(self._blocks.keys >> _BLOCK_BITS == np.uint64(slot)))
+        mine, weight = few_of(self._blocks.keys, slot, _BLOCK_BITS)
         place = mine[self._column("sum")[mine] > 0]
         first = _first_pages(self._blocks.keys[place])
         return known_rates(first, self._rate(place, now), span=BLOCK_PAGES, weight=weight)

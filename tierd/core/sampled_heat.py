@@ -104,7 +104,7 @@ class SampledHeat:
 
     def of(self, slot: int, now: float) -> KnownRates:
         """What is known of one process. Of pages that came up nothing is."""
-        mine, weight = few_of(np.flatnonzero(self._pages.keys >> _PAGE_BITS == np.uint64(slot)))
+        mine, weight = few_of(self._pages.keys, slot, _PAGE_BITS)
         place = mine[self._column("sum")[mine] > 0]
         return known_rates(_split(self._pages.keys[place])[1], self._rate(place, now), weight=weight)
 
