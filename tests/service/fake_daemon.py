@@ -36,10 +36,6 @@ from tierd.service.journal import Reporter, capture_logging, entry
 from tierd.service.notify import Notifier
 
 GIB = 1 << 30
-past.STEP = 1.0  # tests do not wait for ten seconds
-process_heat.HEAT_SECONDS = 2.0
-# whoever runs the tests may be small, or in no cgroup
-process_heat.why_not_placed = lambda _, process: "it is tierd" if process.id.pid == os.getpid() else ""
 LATE = (MissingFeature("late", "it is lost", "get it"),)
 
 
@@ -146,6 +142,11 @@ def obey_stdin(engine: Told) -> None:
 def main() -> int:
     path = Path(sys.argv[1])
     in_force = "--in-force" in sys.argv  # the files that lie about there, and not that one alone
+    # in the program alone, which tests import as well
+    past.STEP = 1.0  # they do not wait for ten seconds
+    process_heat.HEAT_SECONDS = 2.0
+    # whoever runs the tests may be small, or in no cgroup
+    process_heat.why_not_placed = lambda _, process: "it is tierd" if process.id.pid == os.getpid() else ""
     files.DIRECTORIES = (path.parent, path.parent / "run", path.parent / "lib")
 
     def read() -> Policy:

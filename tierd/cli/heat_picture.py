@@ -70,7 +70,7 @@ def _number(time: float) -> float:
 
 def _mesh(axis: Any, sides: tuple[Any, Any], values: Any, **options: Any) -> Any:
     """What is NaN shows the background. As pixels: a cell each would be megabytes of SVG."""
-    shown = np.ma.masked_array(values, ~np.isfinite(values))  # type: ignore[no-untyped-call]
+    shown: Any = np.ma.masked_array(values, ~np.isfinite(values))  # type: ignore[no-untyped-call]
     return axis.pcolormesh(*sides, shown, rasterized=True, **options)
 
 
@@ -87,7 +87,9 @@ def _axis(axis: Any, grid: HeatGrid) -> None:
     zone = datetime.fromtimestamp(grid.times[0]).astimezone().tzinfo
     locator = AutoDateLocator(minticks=2, maxticks=6)  # type: ignore[no-untyped-call]
     axis.xaxis.set_major_locator(locator)
-    axis.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=zone))  # type: ignore[no-untyped-call]
+    # the date would stand in the key, and the panels above have it
+    formatter = ConciseDateFormatter(locator, tz=zone, show_offset=False)  # type: ignore[no-untyped-call]
+    axis.xaxis.set_major_formatter(formatter)
     axis.tick_params(labelsize=8)
     axis.set_ylim(0, grid.bytes)
     at = 0

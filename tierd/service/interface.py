@@ -45,10 +45,10 @@ class Doers:
     """What the methods have done by the daemon; all may be called from any thread, and raise TierdError.
 
     explain(pid, user): looks at a process. list_processes(query, user): at many. Of `user` alone where that
-    is not None. heat(pid, bins): what is known of the memory of one, in so many parts. history(seconds): what
-    the engine did so long. reload(): begins to read the policy file again; the future ends when the policy
-    is in force, or with the TierdError that says why not. pause(seconds): moves nothing for so long, 0 to go
-    on; the future ends when nothing moves.
+    is not None. heat(pid, bins): what is known of the memory of one, in so many parts. history(seconds):
+    what the engine did so long. reload(): begins to read the policy file again; the future ends when the
+    policy is in force, or with the TierdError that says why not. pause(seconds): moves nothing for so long,
+    0 to go on; the future ends when nothing moves.
     """
 
     explain: Callable[[int, int | None], Explanation]
