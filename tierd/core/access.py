@@ -26,6 +26,7 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tierd.core.address_heat import KnownRates
 from tierd.core.heat import HotPages, Movable, Nodes
 from tierd.core.model import ProcessView, Topology
 
@@ -127,6 +128,8 @@ class Heat(Protocol):
     def hottest(
         self, now: float, least_rate: float, most: int, movable: Movable = ..., *, fresh: bool = False
     ) -> HotPages: ...
+
+    def of(self, slot: int, now: float) -> KnownRates: ...
 
     @property
     def typical(self) -> float: ...

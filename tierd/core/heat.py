@@ -18,6 +18,7 @@ from typing import Final, cast
 import numpy as np
 import numpy.typing as npt
 
+from tierd.core.address_heat import KnownRates, few_of, known_rates
 from tierd.core.rates import (
     LONGEST_DELAY,
     MOST_EVENTS,
@@ -253,16 +254,8 @@ class HeatMap:
             longer = self._page_column("delay")[place]
             longer /= longest[events[place]]
             place = place[np.argpartition(longer, 2 * most + _FEW)[: 2 * most + _FEW]]
-        keys, last = self._pages.keys[place], self._page_column("last")[place]
-        seen = events[place].astype(np.int64)
-        waited = self._page_column("delay")[place] * seen
-        # unmapped since and not used: the wait so far is an observation too
-        region = self._regions.find(_region_key(keys))
-        start = np.where(region >= 0, self._region_column("start")[region], np.inf)
-        waited += np.where(last < start, np.maximum(0.0, now - start), 0.0)
-        # the kernel may have stopped looking; what was seen long ago counts for less
-        stale = np.maximum(0.0, now - last - self.half_life) / self.half_life
-        rate = self._prior.rate(seen, waited) * np.exp2(-stale)
+        keys = self._pages.keys[place]
+        rate = self._rate(place, now)
         hot = np.flatnonzero(rate >= least_rate)
         mask = movable(*_split(keys[hot]))
         if mask is not None:
@@ -272,6 +265,31 @@ class HeatMap:
         hot = hot[np.argsort(-rate[hot], kind="stable")]
         slots, pages = _split(keys[hot])
         return HotPages(slots, pages, rate[hot], noted_near(self._pages, place[hot]))
+
+    def of(self, slot: int, now: float) -> KnownRates:
+        """What is known of one process: of pages that came up, as when they were last on a slow node."""
+        mine, weight = few_of(self._pages.keys, slot, _PAGE_BITS)
+        place = mine[self._events[mine] > 0]
+        seen, delay = self._events[place].astype(np.int64), self._page_column("delay")[place]
+        away = _is_away(delay)
+        rate = self._rate(place, now)
+        # others have come up since, so that what the rest are like says nothing of these any more
+        rate[away] = RatePrior(self.half_life).rate(seen[away], (delay[away] - _AWAY) * seen[away])
+        return known_rates(_split(self._pages.keys[place])[1], rate, away, weight=weight)
+
+    def _rate(self, place: Places, now: float) -> Floats:
+        """Accesses a second of the pages at `place`, which are on slow nodes."""
+        keys, last = self._pages.keys[place], self._page_column("last")[place]
+        seen = self._events[place].astype(np.int64)
+        waited = self._page_column("delay")[place] * seen
+        # unmapped since and not used: the wait so far is an observation too
+        region = self._regions.find(_region_key(keys))
+        start = np.where(region >= 0, self._region_column("start")[region], np.inf)
+        waited += np.where(last < start, np.maximum(0.0, now - start), 0.0)
+        # the kernel may have stopped looking; what was seen long ago counts for less
+        stale = np.maximum(0.0, now - last - self.half_life) / self.half_life
+        rate: Floats = self._prior.rate(seen, waited) * np.exp2(-stale)
+        return rate
 
     def _note_fresh(self, keys: Keys) -> None:
         # an engine that may not place never asks for them

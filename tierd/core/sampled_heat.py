@@ -12,6 +12,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
+from tierd.core.address_heat import KnownRates, few_of, known_rates
 from tierd.core.heat import MOST_PAGES, HotPages, Movable, Nodes, note_near, noted_near
 from tierd.core.table import Keys, Places, Table
 
@@ -100,6 +101,12 @@ class SampledHeat:
         hot = hot[np.argsort(-rate[hot], kind="stable")]
         place = place[hot]
         return HotPages(*_split(self._pages.keys[place]), rate[hot], noted_near(self._pages, place))
+
+    def of(self, slot: int, now: float) -> KnownRates:
+        """What is known of one process. Of pages that came up nothing is."""
+        mine, weight = few_of(self._pages.keys, slot, _PAGE_BITS)
+        place = mine[self._column("sum")[mine] > 0]
+        return known_rates(_split(self._pages.keys[place])[1], self._rate(place, now), weight=weight)
 
     @property
     def typical(self) -> float:

@@ -11,15 +11,15 @@ from dataclasses import replace
 import numpy as np
 
 from tierd.core import planner
-from tierd.core.access import AccessSource, Heat
+from tierd.core.access import AccessSource
+from tierd.core.address_heat import KnownRates
 from tierd.core.budget import TokenBucket
 from tierd.core.heat import HeatMap
-from tierd.core.model import PAGE_SIZE, Topology
+from tierd.core.heat_kinds import heat_for
+from tierd.core.model import PAGE_SIZE, ProcessId, Topology
 from tierd.core.plan_text import plan_lines
 from tierd.core.planner import ColdStock, Observation, Plan
 from tierd.core.policy import EngineMode, EnginePolicy, Policy
-from tierd.core.region_heat import RegionHeat
-from tierd.core.sampled_heat import SampledHeat
 from tierd.core.state import Counters, EngineState, MissingFeature, State
 from tierd.errors import GoneError, TierdError, in_words
 from tierd.kernel.demotion import Demotion
@@ -128,7 +128,7 @@ class Engine:
         self._demotable.adopt(without_own(self._root, policy.processes), self._classes.guaranteed)
         evidence = (policy.engine.heat_half_life, policy.engine.cooldown)
         if evidence != self._evidence:
-            self._heat = _heat(policy.engine, self._source)
+            self._heat = heat_for(self._source, policy.engine)
             self._evidence = evidence
         self._bucket = TokenBucket(policy.engine.bandwidth, burst=max(1.0, policy.engine.round))
         self._pace = Pace()
@@ -136,6 +136,10 @@ class Engine:
     def pause(self, until: float, words: str) -> None:
         self._holding.pause(until, words)
         self._pace.round_now()
+
+    def heat(self, process: ProcessId) -> KnownRates | None:
+        slot = self._placed.slot_of(process)
+        return self._heat.of(slot, self._clock()) if slot else None
 
     def close(self) -> None:
         self._source.stop()
@@ -185,7 +189,7 @@ class Engine:
 
     def _take_source(self, selection: Selection) -> None:
         self._source = selection.source
-        self._heat = _heat(self._policy.engine, self._source)
+        self._heat = heat_for(self._source, self._policy.engine)
         self._lacking = "; ".join(filter(None, (selection.lacking, self._lacking)))
         self._state = replace(
             self._state,
@@ -390,11 +394,3 @@ class Engine:
             own_resident_bytes=cost.resident_bytes,
             monotonic=now,
         )
-
-
-def _heat(engine: EnginePolicy, source: AccessSource) -> Heat:
-    if looks := source.looks:
-        return RegionHeat(engine.heat_half_life, looks.interval, looks.number, engine.cooldown)
-    if source.period is None:
-        return HeatMap(engine.heat_half_life, engine.cooldown)
-    return SampledHeat(engine.heat_half_life, source.period, engine.cooldown)
