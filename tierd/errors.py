@@ -40,6 +40,12 @@ class InvalidError(TierdError):
     dbus_name = "org.tierd1.Error.InvalidArgument"
 
 
+class TimedOutError(TierdError):
+    """Asked for something that did not happen in time."""
+
+    dbus_name = "org.tierd1.Error.TimedOut"
+
+
 class MalformedError(TierdError):
     """Text from the kernel or a tool does not have the shape it should have; names the place."""
 

@@ -9,7 +9,7 @@ function __tierctl_words
             continue
         end
         switch $word
-            case --class --count --deadline --event --interval --limit --lines --output --policy --property --since
+            case --class --count --deadline --event --for --interval --limit --lines --output --pid --policy --property --since
                 set skip yes
             case '-*'
             case '*'
@@ -99,6 +99,8 @@ complete -c tierctl -n '__tierctl_behind top' -s n -l count -x -d 'print so many
 complete -c tierctl -n '__tierctl_behind report' -s h -l help -d 'show this help message and exit'
 complete -c tierctl -n '__tierctl_behind report' -l output -r -F -d 'to write; ends in .html or .png'
 complete -c tierctl -n '__tierctl_behind report' -l since -x -d 'where to begin, such as "14:00" or 20min (default: 1h)'
+complete -c tierctl -n '__tierctl_behind report' -l pid -x -d 'look at this process as well, and draw how often it uses its memory, by address'
+complete -c tierctl -n '__tierctl_behind report' -l for -x -d 'how long to look at it, such as 90s or 10min; a day at most (default: 60s)'
 
 complete -c tierctl -n '__tierctl_behind metrics' -s h -l help -d 'show this help message and exit'
 complete -c tierctl -n '__tierctl_behind metrics' -l output -r -F -d 'write this file, whole or not at all, and print nothing'

@@ -14,7 +14,7 @@ from typing import Any
 from gi.repository import Gio, GLib
 
 XML = Path(__file__).parents[2] / "conf/dbus/org.tierd1.xml"
-GIB = 1 << 30
+GIB, MIB = 1 << 30, 1 << 20
 TIERS = [
     {
         "Name": GLib.Variant("s", "memory_tier4"),
@@ -134,6 +134,26 @@ HISTORY = [
 ]
 
 
+def heat(pid: int, bins: int) -> tuple[str, Any]:
+    """An error's name, or none, and what is answered."""
+    if pid == 7:
+        return "org.tierd1.Error.NoSuchObject", "process 7\x1b[2J has ended"
+    if pid == 8:
+        return "org.tierd1.Error.Failed", "tierd does not place process 8: the policy does not select it"
+    rows = []
+    for number in range(min(bins, 64)):
+        row = {
+            "Start": GLib.Variant("t", 0x7F0000000000 + number * MIB + (number > 40) * GIB),
+            "End": GLib.Variant("t", 0x7F0000000000 + (number + 1) * MIB + (number > 40) * GIB),
+            "KnownPages": GLib.Variant("t", number % 16),
+            "RememberedPages": GLib.Variant("t", number % 16 if number > 50 else 0),
+            "Pages": GLib.Variant("t", 256 if number > 2 else 0),
+            "DramPages": GLib.Variant("t", 4 * number if number > 2 else 0),
+        }
+        rows.append(row | ({"Rate": GLib.Variant("d", 0.1 * number)} if number % 16 else {}))
+    return "", GLib.Variant("(aa{sv})", (rows,))
+
+
 def main() -> None:
     address, mode = sys.argv[1:]
     interface = Gio.DBusNodeInfo.new_for_xml(XML.read_text()).lookup_interface("org.tierd1.Manager")
@@ -154,6 +174,12 @@ def main() -> None:
         elif method == "GetHistory":
             (seconds,) = _a.unpack()
             invocation.return_value(GLib.Variant("(aa{sv})", (HISTORY[: seconds // 10],)))
+        elif method == "GetHeat":
+            refused, answer = heat(*_a.unpack())
+            if refused:
+                invocation.return_dbus_error(refused, answer)
+            else:
+                invocation.return_value(answer)
         elif method in ("Pause", "Resume", "Reload"):
             print(method, *_a.unpack(), flush=True)
             invocation.return_value(None)

@@ -70,6 +70,13 @@ def test_a_daemon_that_has_just_been_started(serve: Serve, tmp_path: Path) -> No
         (("--output", "report.pdf"), "`report.pdf` ends neither in .html nor in .png"),
         (("--output", "report.html", "--since", "soon"), "--since: `soon` is not a time"),
         ((), "--output"),
+        (
+            ("--output", "report.html", "--for", "5s"),
+            "--for: it says how long to look at a process",
+        ),
+        (("--output", "report.html", "--pid", "7", "--for", "5"), "`5` is a bare number"),
+        (("--output", "report.html", "--pid", "7", "--for", "0s"), "--for: write a duration of 1s to 24h"),
+        (("--output", "report.html", "--pid", "x"), "not the number of a process"),
     ],
 )
 def test_wrong_input(arguments: tuple[str, ...], says: str) -> None:

@@ -17,7 +17,7 @@ from tierd.core.model import ProcessId
 from tierd.errors import DeniedError, GoneError
 from tierd.kernel import residence
 from tierd.kernel.paths import Root
-from tierd.kernel.residence import bytes_by_node, pages_on
+from tierd.kernel.residence import bytes_by_node, mapped_ranges, nodes_of, pages_on
 
 SIZE = 4096
 ROOT = Root(Path("/"))
@@ -139,3 +139,30 @@ def test_a_kernel_without_numa_maps(tmp_path: Path) -> None:
     machine.put("proc/7/pagemap", "")
     with pytest.raises(GoneError, match="numa_maps"):
         pages_on(machine.root, ProcessId(7, 9), {0}, first=0, most=1, seconds=1)
+
+
+def test_the_node_of_each_page_or_none(pages: set[int]) -> None:
+    asked = np.arange(min(pages), max(pages) + 1, dtype=np.uint64)
+    found = nodes_of(ROOT, own(), asked)
+    assert set(asked[found >= 0].tolist()) == pages
+    with pytest.raises(GoneError, match="has ended"):
+        nodes_of(ROOT, ProcessId(os.getpid(), 1), asked)
+
+
+def test_what_is_mapped_is_listed_without_what_is_reserved_only(pages: set[int], tmp_path: Path) -> None:
+    found = mapped_ranges(ROOT, os.getpid())
+    assert found == sorted(found) and all(start < end for start, end in found)
+    assert any(start <= min(pages) and max(pages) < end for start, end in found)
+    machine = Machine(tmp_path)
+    machine.put(
+        "proc/7/maps",
+        "5000-7000 r--p 00000000 00:00 0 \n"
+        "7000-9000 ---p 00000000 00:00 0 \n"
+        "a000-b000 rw-s 00000000 00:01 5 /dev/shm/a [vdso] b\n"
+        "c000-d000 r--p 00000000 00:00 0                          [vvar_vclock]\n"
+        "e000-f000 r-xp 00000000 00:00 0                          [vdso]\n"
+        "ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0  [vsyscall]\n",
+    )
+    assert mapped_ranges(machine.root, 7) == [(5, 7), (10, 11)]
+    with pytest.raises(GoneError):
+        mapped_ranges(machine.root, 8)

@@ -17,21 +17,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tierd.config import files, load
 from tierd.core import past
-from tierd.core.model import Node, Tier, TierKind, Topology
+from tierd.core.address_heat import KnownRates
+from tierd.core.model import Node, ProcessId, Tier, TierKind, Topology
 from tierd.core.policy import Policy
 from tierd.core.state import ClassState, Counters, EngineState, MissingFeature, PlanLine, State
 from tierd.errors import UnsupportedError
+from tierd.kernel.paths import Root
+from tierd.kernel.residence import mapped_ranges
 from tierd.service import daemon as daemon_module
-from tierd.service import presence
+from tierd.service import presence, process_heat
 from tierd.service.authority import Authority
 from tierd.service.daemon import Daemon
 from tierd.service.journal import Reporter, capture_logging, entry
 from tierd.service.notify import Notifier
 
 GIB = 1 << 30
-past.STEP = 1.0  # tests do not wait for ten seconds
 LATE = (MissingFeature("late", "it is lost", "get it"),)
 
 
@@ -103,6 +107,7 @@ class Told:
             case "exit":
                 raise SystemExit(0)
             case "hang":
+                print(json.dumps({"hangs": True}), flush=True)
                 time.sleep(order["seconds"])
             case "refuse":
                 self.refuse = True
@@ -118,6 +123,12 @@ class Told:
         print(json.dumps({"paused": round(left), "words": words}), flush=True)
         paused = replace(self.state, engine=EngineState.PAUSED, reason=f"an operator has paused it {words}")
         self.state = paused if until else replace(self.state, engine=EngineState.CONVERGING, reason="")
+
+    def heat(self, process: ProcessId) -> KnownRates | None:
+        if process.pid == 1:
+            return None
+        (start, _), *_ = mapped_ranges(Root(), process.pid)
+        return KnownRates(np.array([start]), np.array([5.0]), np.array([True]))
 
     def close(self) -> None:
         print(json.dumps({"closed": True}), flush=True)
@@ -136,6 +147,11 @@ def obey_stdin(engine: Told) -> None:
 def main() -> int:
     path = Path(sys.argv[1])
     in_force = "--in-force" in sys.argv  # the files that lie about there, and not that one alone
+    # in the program alone, which tests import as well
+    past.STEP = 1.0  # they do not wait for ten seconds
+    process_heat.HEAT_SECONDS = 2.0
+    # whoever runs the tests may be small, or in no cgroup
+    process_heat.why_not_placed = lambda _, process: "it is tierd" if process.id.pid == os.getpid() else ""
     files.DIRECTORIES = (path.parent, path.parent / "run", path.parent / "lib")
 
     def read() -> Policy:

@@ -138,6 +138,7 @@ def test_every_key_that_the_daemon_sends_is_named(daemon: DaemonProgram) -> None
                 daemon.call("GetPlan"),
                 daemon.call("Explain", ("u", os.getpid())),
                 daemon.call("ListProcesses", ("a{sv}", {}), ("u", 10)),
+                daemon.call("GetHeat", ("u", os.getpid()), ("u", 10)),
             ]
         )
     )

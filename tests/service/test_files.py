@@ -74,7 +74,9 @@ def test_journalctl_takes_the_catalog(tmp_path: Path) -> None:
 def test_the_interface_is_well_formed_and_documented() -> None:
     interface = Gio.DBusNodeInfo.new_for_xml(introspection_xml(BUS_NAME)).lookup_interface(INTERFACE)
     methods = [method.name for method in interface.methods]
-    assert methods == ["GetPlan", "GetHistory", "Explain", "ListProcesses", "Reload", "Pause", "Resume"]
+    assert methods == [
+        *("GetPlan", "GetHistory", "Explain", "ListProcesses", "GetHeat", "Reload", "Pause", "Resume"),
+    ]
     tier = Gio.DBusNodeInfo.new_for_xml(introspection_xml(tier_objects.INTERFACE)).interfaces[0]
     assert (tier.name, tier.methods) == (tier_objects.INTERFACE, [])
     for prop in (*interface.properties, *tier.properties):
@@ -106,11 +108,11 @@ def test_the_bus_policy_opens_reading_and_what_polkit_guards() -> None:
         ),
         *(
             ("allow", {**to, "send_interface": INTERFACE, "send_member": method})
-            for method in ("ListProcesses", "Explain", "Reload", "Pause", "Resume")
+            for method in ("ListProcesses", "Explain", "GetHeat", "Reload", "Pause", "Resume")
         ),
     ]
     guarded = {name for name, member in vars(Manager).items() if hasattr(member, "action")}
-    assert guarded == {"ListProcesses", "Explain", "Reload", "Pause", "Resume"}
+    assert guarded == {"ListProcesses", "Explain", "GetHeat", "Reload", "Pause", "Resume"}
     actions = {vars(Manager)[name].action for name in guarded}
     policy = ElementTree.parse(ROOT / "conf/dbus/org.tierd1.policy").getroot()
     assert {action.attrib["id"] for action in policy.iter("action")} == actions

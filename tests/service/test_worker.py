@@ -142,6 +142,64 @@ def test_a_pause_is_in_force_when_its_future_ends() -> None:
     assert run.stop() is None and steps.threads == {"engine"}
 
 
+def test_a_question_is_answered_between_two_steps_by_the_thread_of_the_engine() -> None:
+    steps = Steps(lambda _: LONGEST_WAIT)
+    run = Run(steps)
+    wait_for(lambda: steps.count == 1, "the first step")
+    asked = time.monotonic()
+    answer = run.engine.ask(lambda stepper: (stepper, threading.current_thread().name))
+    assert answer.result(10) == (steps, "engine") and time.monotonic() - asked < LONGEST_WAIT / 2
+    assert run.stop() is None
+
+
+@pytest.mark.parametrize("error", [TierdError("no"), KeyError(3), SystemExit(0)])
+def test_what_a_question_raises_is_for_whoever_asked_and_stepping_goes_on(error: BaseException) -> None:
+    def question(_: object) -> None:
+        raise error
+
+    steps = Steps(lambda _: 0.02)
+    run = Run(steps)
+    asked = run.engine.ask(question)
+    assert asked.exception(10) is error
+    count = steps.count
+    wait_for(lambda: steps.count > count + 2, "more steps")
+    assert run.stop() is None
+
+
+def test_a_question_that_nobody_waits_for_is_not_asked() -> None:
+    entered, go = threading.Event(), threading.Event()
+
+    def body(_: Steps) -> float:
+        entered.set()
+        go.wait(10)
+        return 0.02
+
+    run, asked = Run(Steps(body)), list[object]()
+    assert entered.wait(10)
+    run.engine.ask(asked.append).cancel()
+    later = run.engine.ask(lambda _: 7)
+    go.set()
+    assert later.result(10) == 7 and asked == []
+    run.stop()
+
+
+def test_whoever_asks_at_the_end_hears_of_it() -> None:
+    entered, go = threading.Event(), threading.Event()
+
+    def body(_: Steps) -> float:
+        entered.set()
+        go.wait(10)
+        raise KeyError("step")
+
+    run = Run(Steps(body))
+    assert entered.wait(10)
+    waiting = run.engine.ask(lambda _: 7)
+    go.set()
+    assert str(waiting.exception(10)) == "the engine has ended"
+    wait_for(lambda: run.ends, "the end")
+    assert str(run.engine.ask(lambda _: 7).exception(10)) == "the engine has ended"
+
+
 def test_the_first_error_is_told_when_closing_fails_too() -> None:
     class Broken(Steps):
         def close(self) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
+
+from tierd.core.units import parse_duration
 
 
 def add_json(parser: argparse.ArgumentParser, unit: str = "sizes are bytes") -> None:
@@ -22,3 +25,18 @@ def add_draft(parser: argparse.ArgumentParser, name: str) -> None:
     )
     if not action.option_strings:
         action.nargs, action.required = "?", False
+
+
+def duration(text: str) -> int:
+    """Whole seconds, not fewer than was written. For argparse."""
+    try:
+        return math.ceil(parse_duration(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def process_number(text: str) -> int:
+    """For argparse."""
+    if not text.isdecimal() or not 0 < int(text) < 1 << 22:
+        raise argparse.ArgumentTypeError(f"not the number of a process: {text!r}")
+    return int(text)

@@ -122,6 +122,11 @@ class Client:
         (rows,) = self._call(INTERFACE, "GetHistory", GLib.Variant("(u)", (seconds,)))
         return [dict(row) for row in rows]
 
+    def heat(self, pid: int, bins: int) -> list[dict[str, Any]]:
+        """How often the memory of a process is used, by address, under the names of the interface."""
+        (rows,) = self._call(INTERFACE, "GetHeat", GLib.Variant("(uu)", (pid, bins)))
+        return [dict(row) for row in rows]
+
     def pause(self, seconds: int) -> None:
         """Have the daemon move nothing for so long."""
         self._order("Pause", GLib.Variant("(u)", (seconds,)))

@@ -13,7 +13,7 @@ from typing import Any
 
 from tierd import __version__
 from tierd.cli import Exit, cat_config, history, listing, manage, render, report, show, top
-from tierd.cli.arguments import add_draft, add_json
+from tierd.cli.arguments import add_draft, add_json, process_number
 from tierd.cli.output import replace
 from tierd.cli.terminal import style_for
 from tierd.core.text import clean
@@ -82,7 +82,7 @@ def parser(*, light: bool = False) -> argparse.ArgumentParser:
         description="Show the class of a process and which rule of the policy decided, where its memory is,"
         " and what last became of its pages.",
     )
-    explain.add_argument("pid", type=_pid, metavar="PID")
+    explain.add_argument("pid", type=process_number, metavar="PID")
     add_json(explain)
     explain.set_defaults(handler=_explain)
 
@@ -197,12 +197,6 @@ def _plan(arguments: argparse.Namespace) -> Exit:
     else:
         print(render.plan(rows, style_for(sys.stdout, os.environ)))
     return Exit.OK
-
-
-def _pid(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 1 << 22:
-        raise argparse.ArgumentTypeError(f"not the number of a process: {text!r}")
-    return int(text)
 
 
 def _explain(arguments: argparse.Namespace) -> Exit:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 
 from tierd.cli import Exit
-from tierd.core.units import format_duration, parse_duration
+from tierd.cli.arguments import duration
+from tierd.core.units import format_duration
 
 DEFAULT_PAUSE = "10min"
 
@@ -21,7 +21,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     pause.add_argument(
         "duration",
-        type=_duration,
+        type=duration,
         nargs="?",
         default=DEFAULT_PAUSE,
         metavar="DURATION",
@@ -41,13 +41,6 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         " problem in it. A policy that is bad is refused, and the older one stays in force.",
     )
     reload.set_defaults(handler=_reload)
-
-
-def _duration(text: str) -> int:
-    try:
-        return math.ceil(parse_duration(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _pause(arguments: argparse.Namespace) -> Exit:

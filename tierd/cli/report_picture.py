@@ -11,6 +11,9 @@ import matplotlib
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
+from tierd.cli import heat_picture
+from tierd.cli.heat_looks import HeatGrid
+
 Rows = Sequence[Mapping[str, Any]]
 
 GIB: Final = float(1 << 30)
@@ -19,32 +22,38 @@ COLOURS: Final = ("#0b6e4f", "#c07a1a", "#2b5fa8", "#8a3b8f", "#8a8a8a")
 """The fastest tier first; told apart by most people who see colours otherwise."""
 UP, DOWN = COLOURS[0], COLOURS[1]
 MOST_BARS: Final = 16
+Heat = tuple[str, HeatGrid]
+"""A process, as people call it, and what was seen of it."""
 
 
-def png(past: Rows, classes: Rows, title: str) -> bytes:
-    """past, classes: as `render.plain` makes them of GetHistory's rows and of the property Classes."""
-    figure = _figure(past, classes)
+def png(past: Rows, classes: Rows, title: str, heat: Heat | None = None) -> bytes:
+    """past, classes: as `render.plain` makes them of GetHistory's rows and of the property Classes. heat: of
+    one process, to be drawn as well."""
+    figure = _figure(past, classes, heat)
     figure.suptitle(title, fontsize=11)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
     return file.getvalue()
 
 
-def svg(past: Rows, classes: Rows) -> str:
+def svg(past: Rows, classes: Rows, heat: Heat | None = None) -> str:
     """The same, to stand in a page."""
     file = io.StringIO()
     # without it each picture of the same values would differ
     with matplotlib.rc_context({"svg.hashsalt": "tierd"}):
-        _figure(past, classes).savefig(file, format="svg", metadata={"Date": None})
+        _figure(past, classes, heat).savefig(file, format="svg", dpi=110, metadata={"Date": None})
     text = file.getvalue()
     return text[text.index("<svg") :]
 
 
-def _figure(past: Rows, classes: Rows) -> Figure:
+def _figure(past: Rows, classes: Rows, heat: Heat | None = None) -> Figure:
     draws = [_occupancy, _movement, _placed]
     heights = [3.0, 2.4, 2.0] + ([0.6 + 0.3 * min(len(classes), MOST_BARS)] if classes else [])
+    panels = len(heights)
+    heights += [heat_picture.HEIGHT] if heat else []
     figure = Figure(figsize=(10, sum(heights) + 0.8), layout="constrained")
-    axes = figure.subplots(len(heights), 1, gridspec_kw={"height_ratios": heights}, squeeze=False)[:, 0]
+    places = figure.add_gridspec(len(heights), 1, height_ratios=heights)
+    axes = [figure.add_subplot(places[number]) for number in range(panels)]
     times = [datetime.fromtimestamp(row["time"]).astimezone() for row in past]
     if not past:
         axes[0].set_title("tierd has only just been started", loc="left", fontsize=10)
@@ -62,6 +71,9 @@ def _figure(past: Rows, classes: Rows) -> Figure:
         axis.xaxis.set_major_formatter(formatter)
     if classes:
         _classes(axes[-1], classes[:MOST_BARS])
+    if heat:
+        name, grid = heat
+        heat_picture.draw(figure, places[panels], grid, name, slow=DOWN, dram=UP)
     return figure
 
 

@@ -26,8 +26,10 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tierd.core.heat import HotPages, Movable, Nodes
+from tierd.core.address_heat import KnownRates
+from tierd.core.heat import HotPages, Movable
 from tierd.core.model import ProcessView, Topology
+from tierd.core.page_table import Nodes
 from tierd.core.remembered import Arrays, Passage
 
 NO_CPU: Final = int(np.iinfo(np.int32).max)
@@ -128,6 +130,8 @@ class Heat(Protocol):
     def hottest(
         self, now: float, least_rate: float, most: int, movable: Movable = ..., *, fresh: bool = False
     ) -> HotPages: ...
+
+    def of(self, slot: int, now: float) -> KnownRates: ...
 
     @property
     def typical(self) -> float: ...

@@ -14,8 +14,10 @@ from typing import Final, cast
 import numpy as np
 import numpy.typing as npt
 
-from tierd.core.heat import HotPages, Movable, Nodes
+from tierd.core.address_heat import KnownRates, few_of, known_rates
+from tierd.core.heat import HotPages, Movable
 from tierd.core.model import HUGE_PAGE_SIZE, PAGE_SIZE
+from tierd.core.page_table import Nodes
 from tierd.core.remembered import Arrays, Passage, dump_table, load_table
 from tierd.core.table import Keys, Places, Table
 
@@ -140,6 +142,13 @@ class RegionHeat:
         near = np.full(len(chosen), -1, dtype=np.int16)
         return HotPages(slot[chosen], page[chosen], rate[hot].repeat(BLOCK_PAGES)[chosen], near)
 
+    def of(self, slot: int, now: float) -> KnownRates:
+        """What is known of one process, wherever its memory lies: looks tell no tiers apart."""
+        mine, weight = few_of(self._blocks.keys, slot, _BLOCK_BITS)
+        place = mine[self._column("sum")[mine] > 0]
+        first = _first_pages(self._blocks.keys[place])
+        return known_rates(first, self._rate(place, now), span=BLOCK_PAGES, weight=weight)
+
     @property
     def typical(self) -> float:
         """What is idle is not reported."""
@@ -226,6 +235,9 @@ def _slots(keys: Keys) -> npt.NDArray[np.int64]:
 
 def _pages(keys: Keys) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
     """All pages of the blocks, in order, with their slots."""
-    first = (keys & ((np.uint64(1) << _BLOCK_BITS) - np.uint64(1))) * np.uint64(BLOCK_PAGES)
-    page = (first[:, None] + np.arange(BLOCK_PAGES, dtype=np.uint64)).ravel()
+    page = (_first_pages(keys)[:, None] + np.arange(BLOCK_PAGES, dtype=np.uint64)).ravel()
     return _slots(keys).repeat(BLOCK_PAGES), page
+
+
+def _first_pages(keys: Keys) -> npt.NDArray[np.uint64]:
+    return (keys & ((np.uint64(1) << _BLOCK_BITS) - np.uint64(1))) * np.uint64(BLOCK_PAGES)

@@ -1,4 +1,4 @@
-"""Which pages of a process lie on given nodes, whether or not anybody uses them."""
+"""Where pages of a process lie, whether or not anybody uses them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ from tierd.kernel.paths import Root
 from tierd.kernel.processes import same_process
 
 Pages = npt.NDArray[np.uint64]
+Nodes = npt.NDArray[np.int32]
 
 _PIECE: Final = 1 << 15
 """Pages looked at in one step: milliseconds."""
 _PRESENT: Final = np.uint64(1 << 63)
 """Documentation/admin-guide/mm/pagemap.rst"""
 _MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) ", re.MULTILINE)
+_USABLE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (?!---)\S+ (?!\S+ \S+ \S+ +\[v)", re.MULTILINE)
+"""What may be used in some way, without the pages that the kernel gives to every process."""
 _ON_NODES = re.compile(r"^([0-9a-f]+) (\S+) (.*)$", re.MULTILINE)
 _ANYWHERE = ("default", "local")
 """Memory policies of numa_maps under which nobody has said on which nodes the pages are to lie."""
@@ -75,6 +78,32 @@ def pages_on(
     except OSError as error:
         raise GoneError(f"process {process.pid}: {error.strerror}") from None
     return Resident(np.concatenate(found))
+
+
+def mapped_ranges(root: Root, pid: int) -> list[tuple[int, int]]:
+    """Page numbers [start, end) of the mappings of a process that may be used, in order: what is reserved
+    alone (PROT_NONE), often terabytes, is none. Raises GoneError, DeniedError, MalformedError."""
+    return [
+        (int(start, 16) // PAGE_SIZE, int(end, 16) // PAGE_SIZE)
+        for start, end in _USABLE.findall(read_text(root.proc / str(pid) / "maps"))
+    ]
+
+
+def nodes_of(root: Root, process: ProcessId, pages: Pages) -> Nodes:
+    """The node of each page, below 0 where there is none. Milliseconds for 10,000 pages.
+
+    Raises GoneError when the process has ended, DeniedError. Called for the heat of a process.
+    """
+    try:
+        found = query_nodes(process.pid, pages << np.uint64(PAGE_SIZE.bit_length() - 1))
+    except PermissionError as error:
+        raise DeniedError(f"process {process.pid}: {error.strerror}") from None
+    except OSError as error:
+        raise GoneError(f"process {process.pid}: {error.strerror}") from None
+    # asked after the fact: its number may be another's by now
+    if not same_process(root, process):
+        raise GoneError(f"process {process.pid} has ended")
+    return found
 
 
 def bytes_by_node(root: Root, pid: int) -> dict[int, int]:

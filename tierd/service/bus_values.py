@@ -8,8 +8,9 @@ from typing import Any
 from gi.repository import GLib
 
 from tierd import __version__
+from tierd.core.address_heat import HeatBin
 from tierd.core.memory_side_cache import MemorySideCache, cache_words
-from tierd.core.model import Tier
+from tierd.core.model import PAGE_SIZE, Tier
 from tierd.core.past import Moment
 from tierd.core.state import ClassState, Counters, PlanLine, State
 from tierd.core.text import clean
@@ -170,6 +171,22 @@ def process_values(row: ProcessRow) -> dict[str, Any]:
     for name, amount in (("DramBytes", row.dram), ("SlowBytes", row.slow)):
         if amount is not None:
             values[name] = GLib.Variant("t", amount)
+    return values
+
+
+def heat_values(found: HeatBin) -> dict[str, Any]:
+    """A row of what GetHeat answers."""
+    values = {
+        "Start": GLib.Variant("t", found.start * PAGE_SIZE),
+        "End": GLib.Variant("t", found.end * PAGE_SIZE),
+        "KnownPages": GLib.Variant("t", found.known),
+        "RememberedPages": GLib.Variant("t", found.remembered),
+    }
+    if found.rate is not None:
+        values["Rate"] = GLib.Variant("d", found.rate)
+    for name, pages in (("Pages", found.pages), ("DramPages", found.dram)):
+        if pages is not None:
+            values[name] = GLib.Variant("t", pages)
     return values
 
 

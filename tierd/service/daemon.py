@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from gi.repository import GLib
 
 from tierd import __version__
+from tierd.core.address_heat import HeatBin
 from tierd.core.past import Moment, Past
 from tierd.core.policy import Policy
 from tierd.core.state import MissingFeature, State
@@ -32,6 +33,7 @@ from tierd.service.log_control import LogControl
 from tierd.service.mailbox import Mailbox
 from tierd.service.notify import Notifier, watchdog_seconds
 from tierd.service.presence import Presence
+from tierd.service.process_heat import process_heat
 from tierd.service.process_rows import ProcessQuery, ProcessRow, list_processes
 from tierd.service.unix_signals import unix_signal_add
 from tierd.service.worker import EngineThread, Stepper, describe
@@ -55,11 +57,9 @@ class Daemon:
     stepping. address: of the bus, None for the system bus. restart_when_tiered: the kernel was left as it
     was because there was nothing to tier, so that a second tier needs a new start of the unit.
     read_notices(policy): what is to be shown of the devices; called in a thread of its own.
-    protect(state): called after each round, for what keeps guaranteed classes in DRAM. Raises nothing.
-    keep(): called when the engine has ended well, and has systemd keep what it knew for the next run;
-    returns why not, in words. Raises nothing.
-    read_missing(): what the root helper reports missing, read once more when the unit has started. Raises
-    nothing.
+    These raise nothing. protect(state): called after each round, for what keeps guaranteed classes in DRAM.
+    keep(): called when the engine has ended well, for the next run to know what it knew; returns why not, in
+    words. read_missing(): what the root helper reports missing, read again when the unit has started.
     """
 
     def __init__(
@@ -116,7 +116,10 @@ class Daemon:
         try:
             self._presence = Presence(
                 self._view(),
-                Doers(self._explain, self._list_processes, self._history, self.reload, self._pause),
+                Doers(
+                    *(self._explain, self._list_processes, self._heat),
+                    *(self._history, self.reload, self._pause),
+                ),
                 LogControl(reporter),
                 mailbox=self._mailbox,
                 on_change=self._on_bus,
@@ -195,6 +198,10 @@ class Daemon:
     def _list_processes(self, query: ProcessQuery, only_user: int | None) -> tuple[ProcessRow, ...]:
         """As `_explain`."""
         return list_processes(Root(), query, only_user, self._policy, self._state.topology)
+
+    def _heat(self, pid: int, bins: int) -> list[HeatBin]:
+        """As `_explain`; waits for the engine."""
+        return process_heat(Root(), pid, bins, self._policy, self._state.topology, self._engine.ask)
 
     def _history(self, seconds: int) -> tuple[Moment, ...]:
         return self._past.since(time.time() - seconds)

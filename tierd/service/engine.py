@@ -12,9 +12,11 @@ import numpy as np
 
 from tierd.core import planner
 from tierd.core.access import AccessSource
+from tierd.core.address_heat import KnownRates
 from tierd.core.budget import TokenBucket
 from tierd.core.heat import HeatMap
-from tierd.core.model import PAGE_SIZE, Topology
+from tierd.core.heat_kinds import heat_for
+from tierd.core.model import PAGE_SIZE, ProcessId, Topology
 from tierd.core.plan_text import plan_lines
 from tierd.core.planner import ColdStock, Observation, Plan
 from tierd.core.policy import EngineMode, EnginePolicy, Policy
@@ -33,7 +35,7 @@ from tierd.service.coldness import Coldness
 from tierd.service.demotable import Demotable
 from tierd.service.first_touches import FirstTouches
 from tierd.service.holding import Holding
-from tierd.service.keeping import Keeper, new_heat
+from tierd.service.keeping import Keeper
 from tierd.service.looking import SAMPLE_SECONDS, Looking
 from tierd.service.moving import Executor, Moved
 from tierd.service.pace import Pace
@@ -129,7 +131,7 @@ class Engine:
         self._demotable.adopt(without_own(self._root, policy.processes), self._classes.guaranteed)
         evidence = (policy.engine.heat_half_life, policy.engine.cooldown)
         if evidence != self._evidence:
-            self._heat = new_heat(policy.engine, self._source)
+            self._heat = heat_for(self._source, policy.engine)
             self._evidence = evidence
         self._bucket = TokenBucket(policy.engine.bandwidth, burst=max(1.0, policy.engine.round))
         self._pace = Pace()
@@ -137,6 +139,10 @@ class Engine:
     def pause(self, until: float, words: str) -> None:
         self._holding.pause(until, words)
         self._pace.round_now()
+
+    def heat(self, process: ProcessId) -> KnownRates | None:
+        slot = self._placed.slot_of(process)
+        return self._heat.of(slot, self._clock()) if slot else None
 
     def close(self) -> None:
         self._keeper.hand_over(self._heat, self._source.name, self._placed)
@@ -188,7 +194,7 @@ class Engine:
 
     def _take_source(self, selection: Selection) -> None:
         self._source = selection.source
-        self._heat = new_heat(self._policy.engine, self._source)
+        self._heat = heat_for(self._source, self._policy.engine)
         self._lacking = "; ".join(filter(None, (selection.lacking, self._lacking)))
         self._state = replace(
             self._state,
@@ -369,9 +375,7 @@ class Engine:
         dram, slow = ({node.number for node in nodes} for nodes in (topology.dram, topology.slow))
         held = read_held(self._root, cgroups, dram)
         self._looking.measure(held.mapped, read_mapped(self._root, slow), topology.cpus)
-        before = self._state.counters
-        moved = self._counters.promoted_pages + self._counters.demoted_pages
-        moved -= before.promoted_pages + before.demoted_pages
+        moved = self._counters.moved_pages - self._state.counters.moved_pages
         cost = read_own_cost()
         elapsed = now - self._state.monotonic if self._state.monotonic else 0.0
         self._state = replace(

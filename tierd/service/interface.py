@@ -10,14 +10,16 @@ from typing import Any
 
 from pydbus.generic import signal
 
+from tierd.core.address_heat import HeatBin
 from tierd.core.past import Moment
 from tierd.core.text import clean
-from tierd.errors import InvalidError, TierdError
+from tierd.errors import InvalidError, TimedOutError
 from tierd.service.authority import Caller
 from tierd.service.bus import authorised, for_caller, slow
 from tierd.service.bus_values import (
     View,
     explanation_values,
+    heat_values,
     moment_values,
     plan_rows,
     process_values,
@@ -38,24 +40,20 @@ RELOAD_SECONDS = 20.0
 """Less than the 25 s that D-Bus clients wait by default, so that the caller hears an answer."""
 
 
-class TimedOutError(TierdError):
-    """Asked for something that did not happen in time."""
-
-    dbus_name = "org.tierd1.Error.TimedOut"
-
-
 @dataclass(frozen=True, slots=True)
 class Doers:
     """What the methods have done by the daemon; all may be called from any thread, and raise TierdError.
 
     explain(pid, user): looks at a process. list_processes(query, user): at many. Of `user` alone where that
-    is not None. history(seconds): what the engine did so long. reload(): begins to read the policy file
-    again; the future ends when the policy is in force, or with the TierdError that says why not.
-    pause(seconds): moves nothing for so long, 0 to go on; the future ends when nothing moves.
+    is not None. heat(pid, bins): what is known of the memory of one, in so many parts. history(seconds):
+    what the engine did so long. reload(): begins to read the policy file again; the future ends when the
+    policy is in force, or with the TierdError that says why not. pause(seconds): moves nothing for so long,
+    0 to go on; the future ends when nothing moves.
     """
 
     explain: Callable[[int, int | None], Explanation]
     list_processes: Callable[[ProcessQuery, int | None], tuple[ProcessRow, ...]]
+    heat: Callable[[int, int], list[HeatBin]]
     history: Callable[[int], tuple[Moment, ...]]
     reload: Callable[[], Future[None]]
     pause: Callable[[int], Future[None]]
@@ -92,6 +90,11 @@ class Manager:
     def ListProcesses(self, caller: Caller, keys: Mapping[str, Any], limit: int) -> list[dict[str, Any]]:
         query = process_query(keys, limit)
         return [process_values(row) for row in self._doers.list_processes(query, _only_user(caller))]
+
+    @authorised("org.tierd1.read-processes")
+    @slow
+    def GetHeat(self, pid: int, bins: int) -> list[dict[str, Any]]:
+        return [heat_values(found) for found in self._doers.heat(pid, bins)]
 
     @authorised("org.tierd1.reload")
     @slow

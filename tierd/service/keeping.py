@@ -13,12 +13,8 @@ import time
 from collections.abc import Callable, MutableMapping
 from typing import Final
 
-from tierd.core.access import AccessSource, Heat
-from tierd.core.heat import HeatMap
+from tierd.core.access import Heat
 from tierd.core.heat_blob import Origin, pack, unpack
-from tierd.core.policy import EnginePolicy
-from tierd.core.region_heat import RegionHeat
-from tierd.core.sampled_heat import SampledHeat
 from tierd.core.text import plural
 from tierd.errors import MalformedError, TierdError, in_words
 from tierd.kernel.files import read_text
@@ -140,12 +136,3 @@ def take_left(
     finally:
         os.close(descriptor)
     return Keeper(root, blob, refused, clock=clock)
-
-
-def new_heat(engine: EnginePolicy, source: AccessSource) -> Heat:
-    """A heat map for what this source tells, which knows nothing yet."""
-    if looks := source.looks:
-        return RegionHeat(engine.heat_half_life, looks.interval, looks.number, engine.cooldown)
-    if source.period is None:
-        return HeatMap(engine.heat_half_life, engine.cooldown)
-    return SampledHeat(engine.heat_half_life, source.period, engine.cooldown)

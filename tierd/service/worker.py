@@ -1,4 +1,4 @@
-"""The engine's thread: steps, swaps policies between steps, and leaves a heartbeat."""
+"""The engine's thread: steps, takes policies and questions between steps, and leaves a heartbeat."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from tierd.core.address_heat import KnownRates
+from tierd.core.model import ProcessId
 from tierd.core.policy import Policy
 from tierd.core.state import State
 from tierd.errors import TierdError
 
 SHORTEST_WAIT = 0.02
 LONGEST_WAIT = 3.0
+
+Answer = TypeVar("Answer")
 
 
 class Stepper(Protocol):
@@ -31,6 +35,10 @@ class Stepper(Protocol):
 
     def pause(self, until: float, words: str) -> None:
         """Move nothing before `until`, on the monotonic clock; 0: go on. words: until when, for people."""
+
+    def heat(self, process: ProcessId) -> KnownRates | None:
+        """What is known of the pages of `process`, None when it is not placed yet, or any more. Changes
+        nothing."""
 
     def close(self) -> None:
         """Give back what it holds. Called once, after the last step."""
@@ -63,7 +71,8 @@ class EngineThread:
         self._stop = False
         self._lock = threading.Lock()
         self._policies: list[Policy] = []
-        self._pauses: list[tuple[float, str, Future[None]]] = []
+        self._questions: list[Callable[[], None]] = []
+        self._over = False
         self._beat = clock()
         # Daemonic: a thread stuck in the kernel must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -83,14 +92,34 @@ class EngineThread:
             self._policies.append(policy)
         self._wake.set()
 
+    def ask(self, question: Callable[[Stepper], Answer]) -> Future[Answer]:
+        """Have the thread call `question` between two steps. The future ends with the answer, or with what
+        `question` raised, which ends nothing else; and when the thread is over, with TierdError. One that
+        nobody waits for any more may be cancelled."""
+        future: Future[Answer] = Future()
+
+        def answer() -> None:
+            if future.set_running_or_notify_cancel():
+                if self._over:
+                    return future.set_exception(TierdError("the engine has ended"))
+                try:
+                    future.set_result(question(self._stepper))
+                except BaseException as error:  # whoever waits reports it
+                    future.set_exception(error)
+
+        with self._lock:
+            over = self._over
+            if not over:
+                self._questions.append(answer)
+        if over:
+            answer()
+        self._wake.set()
+        return future
+
     def pause(self, until: float, words: str) -> Future[None]:
         """Have it move nothing before `until`, as Stepper.pause. The future ends when the step that was at
         work is over."""
-        future: Future[None] = Future()
-        with self._lock:
-            self._pauses.append((until, words, future))
-        self._wake.set()
-        return future
+        return self.ask(lambda stepper: stepper.pause(until, words))
 
     @property
     def heartbeat_age(self) -> float:
@@ -107,12 +136,17 @@ class EngineThread:
             self._stepper.close()
         except BaseException as raised:
             error = error or raised
+        with self._lock:
+            self._over = True
+            questions, self._questions = self._questions, []
+        for answer in questions:
+            answer()
         self._on_end(error)
 
     def _steps(self) -> None:
         shown: State | None = None
         while not self._stop:
-            self._adopt_waiting()
+            self._serve_waiting()
             self._beat = self._clock()
             wait = self._stepper.step()
             self._beat = self._clock()
@@ -125,13 +159,12 @@ class EngineThread:
             if self._wake.wait(wait):
                 self._wake.clear()
 
-    def _adopt_waiting(self) -> None:
+    def _serve_waiting(self) -> None:
         with self._lock:
             policies, self._policies = self._policies, []
-            pauses, self._pauses = self._pauses, []
-        for until, words, future in pauses:
-            self._stepper.pause(until, words)
-            future.set_result(None)
+            questions, self._questions = self._questions, []
+        for answer in questions:
+            answer()
         for policy in policies:
             try:
                 self._stepper.adopt(policy)
