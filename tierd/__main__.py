@@ -105,12 +105,15 @@ def run(policy_path: Path | None) -> int:
     _check_permission(doors)
     lock = _lock()
 
+    from tierd.kernel.paths import Root
     from tierd.service.assembly import create_engine
     from tierd.service.daemon import Daemon
     from tierd.service.devices import read_notices
     from tierd.service.helper import Settings, read_missing, read_report
     from tierd.service.journal import Reporter, capture_logging, default_sink
+    from tierd.service.keeping import take_left
 
+    keeper = take_left(Root(), doors)
     report = read_report()
     missing = report.missing
     if not doors and not missing:
@@ -123,7 +126,7 @@ def run(policy_path: Path | None) -> int:
         )
     daemon = Daemon(
         policy,
-        create_engine(policy, doors, missing),
+        create_engine(policy, doors, missing, keeper),
         load=lambda: load(policy_path),
         reporter=Reporter(default_sink()),
         notifier=Notifier(),
@@ -131,6 +134,7 @@ def run(policy_path: Path | None) -> int:
         read_missing=read_missing,
         read_notices=read_notices,
         protect=ProtectionTrigger().update,
+        keep=keeper.keep,
     )
     capture_logging(daemon.report)
     try:

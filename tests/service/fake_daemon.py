@@ -134,6 +134,11 @@ class Told:
         print(json.dumps({"closed": True}), flush=True)
 
 
+def keep() -> str:
+    print(json.dumps({"kept": True}), flush=True)
+    return "no room" if "--no-room" in sys.argv else ""
+
+
 def obey_stdin(engine: Told) -> None:
     for line in sys.stdin:
         engine.orders.append(json.loads(line))
@@ -169,6 +174,7 @@ def main() -> int:
             (f"region9 is new, {policy.engine.mode}",) if "--new-region" in sys.argv else ()
         ),
         read_missing=lambda: LATE if "--late" in sys.argv else (),
+        keep=keep,
     )
     capture_logging(daemon.report)
     threading.Thread(target=obey_stdin, args=(engine,), daemon=True).start()

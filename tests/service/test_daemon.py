@@ -54,12 +54,25 @@ def test_a_stop_gives_up_the_name_and_ends_soon(daemon: DaemonProgram, number: s
         daemon.bus.owner("org.tierd1")
 
 
+def test_what_the_engine_knew_is_kept_when_it_has_ended_well(
+    start_daemon: Callable[..., DaemonProgram],
+) -> None:
+    daemon = start_daemon("--no-room").on_bus()
+    daemon.process.send_signal(signal.SIGTERM)
+    assert daemon.wait() == 0
+    assert daemon.lines.index('{"closed": true}') < daemon.lines.index('{"kept": true}')
+    assert [event["MESSAGE"] for event in daemon.events("noted")] == [
+        "what is known of heat is not kept for the next run: no room"
+    ]
+
+
 def test_an_engine_that_does_not_end_is_left_behind(daemon: DaemonProgram) -> None:
     daemon.order("hang", seconds=60)
     time.sleep(0.3)
     daemon.process.send_signal(signal.SIGTERM)
     assert daemon.wait(20) == 0
     assert "left behind" in daemon.event("engine-stalled")["MESSAGE"]
+    assert '{"kept": true}' not in daemon.lines
 
 
 @pytest.mark.parametrize(("order", "kind"), [("raise", "KeyError"), ("exit", "SystemExit")])
@@ -72,6 +85,7 @@ def test_an_engine_that_fails_ends_the_daemon_with_one_line(
     assert len(failures) == 1 and failures[0]["TIERD_ERROR"] == kind
     assert kind in failures[0]["MESSAGE"] and "(fake_daemon.py:" in failures[0]["MESSAGE"]
     assert "\n" not in failures[0]["MESSAGE"] and failures[0]["PRIORITY"] == "2"
+    assert '{"closed": true}' in daemon.lines and '{"kept": true}' not in daemon.lines
     daemon.notification("STATUS=the engine failed")
     assert daemon.errors == []
 

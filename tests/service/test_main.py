@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,8 @@ import tierd.__main__ as command
 from tests.service.conftest import ROOT
 from tierd import __version__
 from tierd.errors import ConfigError, DeniedError, TierdError, UnsupportedError
+from tierd.kernel.memory_file import write_memory_file
+from tierd.service import assembly, daemon, journal, notify
 
 BAD = "version: 1\nengine:\n  mode: fast\n  speed: 9\n"
 
@@ -125,3 +128,29 @@ def test_a_second_daemon_is_kept_out(tmp_path: Path, monkeypatch: pytest.MonkeyP
     again = command._lock()
     assert again is not None
     os.close(again)
+
+
+def test_what_a_run_has_left_is_taken_and_the_next_is_provided_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed = {"lru_gen": 999, "heat": write_memory_file("tierd-heat", [memoryview(b"left")])}
+    made: dict[str, Any] = {}
+
+    class Fake:
+        def __init__(self, *_: object, **options: Any) -> None:
+            made.update(options)
+
+        def report(self, event: object) -> None: ...
+
+        def run(self) -> int:
+            return 0
+
+    monkeypatch.setattr(notify, "stored_descriptors", lambda: handed)
+    monkeypatch.setattr(command, "LOCK_PATH", tmp_path / "none")
+    monkeypatch.setattr(assembly, "create_engine", lambda *given: made.update(given=given))
+    monkeypatch.setattr(daemon, "Daemon", Fake)
+    monkeypatch.setattr(journal, "capture_logging", lambda report: None)
+    assert command.run(policy(tmp_path, "version: 1\n")) == 0
+    keeper = made["given"][-1]
+    assert handed == {"lru_gen": 999} and keeper._blob == b"left"
+    assert made["keep"] == keeper.keep

@@ -27,8 +27,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tierd.core.address_heat import KnownRates
-from tierd.core.heat import HotPages, Movable, Nodes
+from tierd.core.heat import HotPages, Movable
 from tierd.core.model import ProcessView, Topology
+from tierd.core.page_table import Nodes
+from tierd.core.remembered import Arrays, Passage
 
 NO_CPU: Final = int(np.iinfo(np.int32).max)
 """In the place of the number of a CPU; more than any."""
@@ -143,3 +145,10 @@ class Heat(Protocol):
     def doubt(self, now: float) -> None: ...
 
     def prune(self, now: float, live_slots: npt.NDArray[np.int64]) -> None: ...
+
+    @property
+    def evidence(self) -> dict[str, float]: ...
+
+    def dump(self) -> Arrays: ...
+
+    def restore(self, arrays: Arrays, passage: Passage) -> int: ...

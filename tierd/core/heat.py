@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tierd.core.address_heat import KnownRates, few_of, known_rates
+from tierd.core.page_table import PAGE_BITS, Nodes, note_near, noted_near, page_keys, slots_of, split_keys
 from tierd.core.rates import (
     LONGEST_DELAY,
     MOST_EVENTS,
@@ -27,19 +28,17 @@ from tierd.core.rates import (
     STEPS,
     RatePrior,
 )
+from tierd.core.remembered import Arrays, Passage, dump_table, load_table
 from tierd.core.table import FULLEST, Keys, Places, Table
 
 Floats = npt.NDArray[np.float64]
-Nodes = npt.NDArray[np.int16]
 Movable = Callable[[npt.NDArray[np.int64], npt.NDArray[np.uint64]], npt.NDArray[np.bool_] | None]
 Known = Callable[[npt.NDArray[np.int64], npt.NDArray[np.uint64]], npt.NDArray[np.bool_]]
 
 REGION_PAGES_SHIFT: Final = 10
 """Regions of 4 MiB: far less than what the kernel unmaps in one go (scan_size_mb), so that one time holds
 for the whole region, and far more pages than the few whose own fault defines that time."""
-_PAGE_BITS: Final = np.uint64(45)
-"""57-bit virtual addresses (5-level paging) have 45-bit page numbers; the process's slot stands above
-them."""
+_REGION_BITS: Final = PAGE_BITS - np.uint64(REGION_PAGES_SHIFT)
 _WEIGHT: Final = 0.5
 """Of the newest delay in the running mean: a change of phase shows in two faults, one lucky fault of a cold
 page does not make it hot."""
@@ -58,8 +57,6 @@ _FORGOTTEN: Final = 1 / 4
 """Of the pages, when there are too many; and how many must be stale before the table is rebuilt for them."""
 _FEW: Final = 1 << 13
 """Pages that are soon sorted, whatever they are."""
-_FARTHEST: Final = 254
-"""The highest node number that is remembered as a page's near one; nodes of DRAM come first, and are few."""
 _NO_KEYS: Final = np.empty(0, dtype=np.uint64)
 _AWAY: Final = 1000.0
 """Added to the mean delay of a page that is being promoted, or was: far above any that can be observed."""
@@ -131,7 +128,7 @@ class HeatMap:
 
     def known(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
         """Which of these pages are remembered."""
-        return self._pages.find(_key(slot, page)) >= 0
+        return self._pages.find(page_keys(slot, page)) >= 0
 
     def observe(
         self,
@@ -145,7 +142,7 @@ class HeatMap:
         faulted."""
         if not len(page):
             return
-        keys, earliest_of = np.unique(_key(slot, page), return_index=True)
+        keys, earliest_of = np.unique(page_keys(slot, page), return_index=True)
         time, near = time[earliest_of], near[earliest_of]
         if len(self._pages) + len(keys) > self._capacity:
             self._forget_oldest(len(keys))
@@ -257,25 +254,25 @@ class HeatMap:
         keys = self._pages.keys[place]
         rate = self._rate(place, now)
         hot = np.flatnonzero(rate >= least_rate)
-        mask = movable(*_split(keys[hot]))
+        mask = movable(*split_keys(keys[hot]))
         if mask is not None:
             hot = hot[mask]
         if len(hot) > most:
             hot = hot[np.argpartition(-rate[hot], most)[:most]]
         hot = hot[np.argsort(-rate[hot], kind="stable")]
-        slots, pages = _split(keys[hot])
+        slots, pages = split_keys(keys[hot])
         return HotPages(slots, pages, rate[hot], noted_near(self._pages, place[hot]))
 
     def of(self, slot: int, now: float) -> KnownRates:
         """What is known of one process: of pages that came up, as when they were last on a slow node."""
-        mine, weight = few_of(self._pages.keys, slot, _PAGE_BITS)
+        mine, weight = few_of(self._pages.keys, slot, PAGE_BITS)
         place = mine[self._events[mine] > 0]
         seen, delay = self._events[place].astype(np.int64), self._page_column("delay")[place]
         away = _is_away(delay)
         rate = self._rate(place, now)
         # others have come up since, so that what the rest are like says nothing of these any more
         rate[away] = RatePrior(self.half_life).rate(seen[away], (delay[away] - _AWAY) * seen[away])
-        return known_rates(_split(self._pages.keys[place])[1], rate, away, weight=weight)
+        return known_rates(split_keys(self._pages.keys[place])[1], rate, away, weight=weight)
 
     def _rate(self, place: Places, now: float) -> Floats:
         """Accesses a second of the pages at `place`, which are on slow nodes."""
@@ -327,7 +324,7 @@ class HeatMap:
         self._mark(slot, page, away=False)
 
     def _mark(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64], *, away: bool) -> None:
-        place = self._pages.find(_key(slot, page))
+        place = self._pages.find(page_keys(slot, page))
         delay = self._page_column("delay")
         place = place[(place >= 0) & (_is_away(delay[place]) != away)]
         delay[place] += _AWAY if away else -_AWAY
@@ -340,12 +337,34 @@ class HeatMap:
     def prune(self, now: float, live_slots: npt.NDArray[np.int64]) -> None:
         """Drop processes no longer placed, pages not seen for eight half-lives, and regions without any."""
         place = self._pages.occupied
-        slots, _ = _split(self._pages.keys[place])
+        slots = slots_of(self._pages.keys[place])
         recent = now - self._page_column("last")[place] < max(8 * self.half_life, self.cooldown)
         live = np.isin(slots, live_slots)
         if live.all() and np.count_nonzero(recent) > (1 - _FORGOTTEN) * len(place):
             return
         self._keep(place[recent & live])
+
+    @property
+    def evidence(self) -> dict[str, float]:
+        """What makes its numbers mean what they mean, by name."""
+        return {"half-life": self.half_life}
+
+    def dump(self) -> Arrays:
+        """All that it knows, for `restore`."""
+        known = [self._doubted, self._learnt, self._quick, self._quick_uses, self._unlearnt, self._resting]
+        tables = {**dump_table("pages", self._pages), **dump_table("regions", self._regions)}
+        return {**tables, **self._prior.dump(), "known": np.array(known, dtype=np.float64)}
+
+    def restore(self, arrays: Arrays, passage: Passage) -> int:
+        """Know what another one with the same `evidence` knew, and nothing else. Returns how many pages that
+        is."""
+        load_table("pages", self._pages, arrays, passage, PAGE_BITS, ("last",))
+        load_table("regions", self._regions, arrays, passage, _REGION_BITS, ("start", "before", "origin"))
+        self._prior.restore(arrays, passage.seconds)
+        doubted, learnt, self._quick, uses, unlearnt, resting = arrays["known"].astype(np.float64).tolist()
+        self._doubted, self._learnt = doubted + passage.seconds, learnt + passage.seconds
+        self._quick_uses, self._unlearnt, self._resting = int(uses), int(unlearnt), bool(resting)
+        return len(self._pages)
 
     def _forget_oldest(self, more: int) -> None:
         place = self._pages.occupied
@@ -362,29 +381,9 @@ class HeatMap:
         self._regions.keep(region[region >= 0])
 
 
-def note_near(pages: Table, place: Places, near: Nodes) -> None:
-    """Remember `near` for the pages at `place`, where it is known. Their column "near" of a byte holds the
-    node's number + 1, and 0 for none."""
-    known = (near >= 0) & (near <= _FARTHEST)
-    cast("npt.NDArray[np.uint8]", pages.columns["near"])[place[known]] = near[known] + 1
-
-
-def noted_near(pages: Table, place: Places) -> Nodes:
-    """What `note_near` remembers of the pages at `place`; -1 for nothing."""
-    return pages.columns["near"][place].astype(np.int16) - np.int16(1)
-
-
 def _is_away(delay: Floats) -> npt.NDArray[np.bool_]:
     return delay > _AWAY / 2
 
 
-def _key(slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> Keys:
-    return (slot.astype(np.uint64) << _PAGE_BITS) | page
-
-
 def _region_key(keys: Keys) -> Keys:
     return keys >> np.uint64(REGION_PAGES_SHIFT)
-
-
-def _split(keys: Keys) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
-    return (keys >> _PAGE_BITS).astype(np.int64), keys & ((np.uint64(1) << _PAGE_BITS) - np.uint64(1))

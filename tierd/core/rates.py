@@ -9,11 +9,14 @@ nonparametric maximum likelihood estimate by expectation and maximisation, Laird
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+
+from tierd.core.remembered import Arrays
 
 Floats = npt.NDArray[np.float64]
 
@@ -60,6 +63,23 @@ class RatePrior:
         self._unmapped: deque[tuple[float, float]] = deque()
         self._updated: float | None = None
         self._shares: Floats = _OPEN.copy()
+        self._tabulate()
+
+    def dump(self) -> dict[str, npt.NDArray[np.generic]]:
+        """All that it knows, for `restore`."""
+        when, pages = np.array(self._unmapped, dtype=np.float64).reshape(-1, 2).T
+        updated = np.array([math.nan if self._updated is None else self._updated])
+        counted = {"prior_counts": self._counts, "prior_shares": self._shares, "prior_updated": updated}
+        return {**counted, "unmapped.when": when, "unmapped.pages": pages}
+
+    def restore(self, arrays: Arrays, seconds: float) -> None:
+        """Know what another one knew, and nothing else. seconds: added to all times."""
+        when, pages = (arrays[name].astype(np.float64) for name in ("unmapped.when", "unmapped.pages"))
+        updated = float(arrays["prior_updated"].astype(np.float64)[0])
+        self._counts = arrays["prior_counts"].astype(np.float64)
+        self._shares = arrays["prior_shares"].astype(np.float64)
+        self._unmapped = deque(zip((when + seconds).tolist(), pages.tolist(), strict=True))
+        self._updated = None if math.isnan(updated) else updated + seconds
         self._tabulate()
 
     def discount(self, weight: float) -> None:

@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tierd.core.address_heat import KnownRates, few_of, known_rates
-from tierd.core.heat import HotPages, Movable, Nodes
+from tierd.core.heat import HotPages, Movable
 from tierd.core.model import HUGE_PAGE_SIZE, PAGE_SIZE
+from tierd.core.page_table import Nodes
+from tierd.core.remembered import Arrays, Passage, dump_table, load_table
 from tierd.core.table import Keys, Places, Table
 
 Floats = npt.NDArray[np.float64]
@@ -181,6 +183,20 @@ class RegionHeat:
         place = self._blocks.occupied
         recent = now - self._column("last")[place] < max(8 * self.half_life, self.cooldown)
         self._blocks.keep(place[recent & np.isin(_slots(self._blocks.keys[place]), live_slots)])
+
+    @property
+    def evidence(self) -> dict[str, float]:
+        """As core.heat has it."""
+        return {"half-life": self.half_life, "interval": self._interval, "looks": self._looks}
+
+    def dump(self) -> Arrays:
+        """All that it knows, for `restore`."""
+        return dump_table("blocks", self._blocks)
+
+    def restore(self, arrays: Arrays, passage: Passage) -> int:
+        """As core.heat has it."""
+        load_table("blocks", self._blocks, arrays, passage, _BLOCK_BITS, ("first", "last", "left"))
+        return len(self._blocks) * BLOCK_PAGES
 
     def _rate(self, place: Places, now: float) -> Floats:
         """Uses a second of a page: at r, a look finds one with probability 1 - exp(-r x interval)."""

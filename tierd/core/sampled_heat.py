@@ -13,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tierd.core.address_heat import KnownRates, few_of, known_rates
-from tierd.core.heat import MOST_PAGES, HotPages, Movable, Nodes, note_near, noted_near
-from tierd.core.table import Keys, Places, Table
+from tierd.core.heat import MOST_PAGES, HotPages, Movable
+from tierd.core.page_table import PAGE_BITS, Nodes, note_near, noted_near, page_keys, slots_of, split_keys
+from tierd.core.remembered import Arrays, Passage, dump_table, load_table
+from tierd.core.table import Places, Table
 
 Floats = npt.NDArray[np.float64]
 
-_PAGE_BITS = np.uint64(45)
-"""57-bit virtual addresses (5-level paging) have 45-bit page numbers; the process's slot stands above
-them."""
 _AWAY = -np.inf
 """The sum of a page that is being promoted, or was."""
 
@@ -59,7 +58,7 @@ class SampledHeat:
         if not len(page):
             return
         keys, first, index, counts = np.unique(
-            _key(slot, page), return_index=True, return_inverse=True, return_counts=True
+            page_keys(slot, page), return_index=True, return_inverse=True, return_counts=True
         )
         latest = np.full(len(keys), -np.inf)
         np.maximum.at(latest, index, time)
@@ -93,20 +92,20 @@ class SampledHeat:
         place = self._pages.occupied
         rate = self._rate(place, now)
         hot = np.flatnonzero(rate >= least_rate)
-        mask = movable(*_split(self._pages.keys[place[hot]]))
+        mask = movable(*split_keys(self._pages.keys[place[hot]]))
         if mask is not None:
             hot = hot[mask]
         if len(hot) > most:
             hot = hot[np.argpartition(-rate[hot], most)[:most]]
         hot = hot[np.argsort(-rate[hot], kind="stable")]
         place = place[hot]
-        return HotPages(*_split(self._pages.keys[place]), rate[hot], noted_near(self._pages, place))
+        return HotPages(*split_keys(self._pages.keys[place]), rate[hot], noted_near(self._pages, place))
 
     def of(self, slot: int, now: float) -> KnownRates:
         """What is known of one process. Of pages that came up nothing is."""
-        mine, weight = few_of(self._pages.keys, slot, _PAGE_BITS)
+        mine, weight = few_of(self._pages.keys, slot, PAGE_BITS)
         place = mine[self._column("sum")[mine] > 0]
-        return known_rates(_split(self._pages.keys[place])[1], self._rate(place, now), weight=weight)
+        return known_rates(split_keys(self._pages.keys[place])[1], self._rate(place, now), weight=weight)
 
     @property
     def typical(self) -> float:
@@ -122,7 +121,7 @@ class SampledHeat:
     def forget(self, slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> None:
         """Pages that are being promoted, or were: no candidates any more until they are seen on a slow node
         again, the cooldown later."""
-        place = self._pages.find(_key(slot, page))
+        place = self._pages.find(page_keys(slot, page))
         self._column("sum")[place[place >= 0]] = _AWAY
 
     def doubt(self, now: float) -> None:
@@ -134,7 +133,21 @@ class SampledHeat:
         """Drop processes no longer placed, and pages not seen for eight half-lives."""
         place = self._pages.occupied
         recent = now - self._column("last")[place] < max(8 * self.half_life, self.cooldown)
-        self._pages.keep(place[recent & np.isin(_slots(self._pages.keys[place]), live_slots)])
+        self._pages.keep(place[recent & np.isin(slots_of(self._pages.keys[place]), live_slots)])
+
+    @property
+    def evidence(self) -> dict[str, float]:
+        """As core.heat has it."""
+        return {"half-life": self.half_life, "sampling period": self._period}
+
+    def dump(self) -> Arrays:
+        """All that it knows, for `restore`."""
+        return dump_table("pages", self._pages)
+
+    def restore(self, arrays: Arrays, passage: Passage) -> int:
+        """As core.heat has it."""
+        load_table("pages", self._pages, arrays, passage, PAGE_BITS, ("last",))
+        return len(self._pages)
 
     def _rate(self, place: Places, now: float) -> Floats:
         decayed = self._column("sum")[place] * self._decay(
@@ -149,15 +162,3 @@ class SampledHeat:
         place = self._pages.occupied
         keep = self._capacity * 3 // 4
         self._pages.keep(place[np.argpartition(-self._column("last")[place], keep)[:keep]])
-
-
-def _key(slot: npt.NDArray[np.int64], page: npt.NDArray[np.uint64]) -> Keys:
-    return (slot.astype(np.uint64) << _PAGE_BITS) | page
-
-
-def _split(keys: Keys) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
-    return _slots(keys), keys & ((np.uint64(1) << _PAGE_BITS) - np.uint64(1))
-
-
-def _slots(keys: Keys) -> npt.NDArray[np.int64]:
-    return (keys >> _PAGE_BITS).astype(np.int64)

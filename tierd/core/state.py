@@ -48,6 +48,11 @@ class Counters:
     huge_pages_rebuilt: int = 0
     move_seconds: float = 0.0
 
+    @property
+    def moved_pages(self) -> int:
+        """Either way."""
+        return self.promoted_pages + self.demoted_pages
+
 
 @dataclass(frozen=True, slots=True)
 class MissingFeature:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 Keys = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int64]
+Columns = dict[str, npt.NDArray[np.generic]]
 
 _EMPTY: Final = np.uint64(0)
 _GOLDEN_RATIO: Final = np.uint64(0x9E3779B97F4A7C15)
@@ -35,9 +36,7 @@ class Table:
         self._shift = np.uint64(64 - (capacity.bit_length() - 1))
         self._mask = np.int64(capacity - 1)
         self.keys: Keys = np.zeros(capacity, dtype=np.uint64)
-        self.columns: dict[str, npt.NDArray[np.generic]] = {
-            name: np.zeros(capacity, dtype=kind) for name, kind in self._types.items()
-        }
+        self.columns: Columns = {name: np.zeros(capacity, dtype=kind) for name, kind in self._types.items()}
         self.used = 0
 
     def __len__(self) -> int:
@@ -97,14 +96,22 @@ class Table:
 
     def keep(self, places: Places) -> None:
         """Forget every key but those at `places`; the table shrinks when it can."""
+        self.fill(self.keys[places], self._columns_at(places))
+
+    def fill(self, keys: Keys, columns: Columns) -> None:
+        """Hold `keys`, which are distinct, with these columns, in place of all that it held."""
         capacity = 1 << 12
-        while len(places) > _ROOMY * capacity:
+        while len(keys) > _ROOMY * capacity:
             capacity *= 2
-        self._rebuild(places, capacity)
+        self._fill(keys, columns, capacity)
+
+    def _columns_at(self, places: Places) -> Columns:
+        return {name: column[places] for name, column in self.columns.items()}
 
     def _rebuild(self, places: Places, capacity: int) -> None:
-        keys = self.keys[places]
-        columns = {name: column[places] for name, column in self.columns.items()}
+        self._fill(self.keys[places], self._columns_at(places), capacity)
+
+    def _fill(self, keys: Keys, columns: Columns, capacity: int) -> None:
         self._allocate(capacity)
         # in pieces, for the places that are looked for take several times the memory of their keys
         for start in range(0, len(keys), _PIECE):

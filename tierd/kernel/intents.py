@@ -66,7 +66,7 @@ class Intents:
 
     def __init__(self, path: Path, root: Root) -> None:
         self._path = path
-        self._boot = read_text(root.proc / "sys/kernel/random/boot_id").strip()
+        self._boot = read_text(root.boot_id).strip()
 
     @property
     def path(self) -> Path:

@@ -41,6 +41,10 @@ class Root:
         return self.sys / "kernel/mm/numa/demotion_enabled"
 
     @property
+    def boot_id(self) -> Path:
+        return self.proc / "sys/kernel/random/boot_id"
+
+    @property
     def numa_balancing(self) -> Path:
         return self.proc / "sys/kernel/numa_balancing"
 

@@ -12,11 +12,14 @@ from tierd.kernel.doors import SOURCE_VARIABLE
 from tierd.kernel.generations import Generations
 from tierd.kernel.paths import Root
 from tierd.service.engine import Engine
+from tierd.service.keeping import Keeper
 from tierd.service.sources import find_sources, select
 from tierd.service.splitting import Splitter
 
 
-def create_engine(policy: Policy, doors: Mapping[str, int], missing: tuple[MissingFeature, ...]) -> Engine:
+def create_engine(
+    policy: Policy, doors: Mapping[str, int], missing: tuple[MissingFeature, ...], keeper: Keeper
+) -> Engine:
     """The engine of this machine, from the descriptors that the helper opened. Called by the daemon."""
     root = Root()
     return Engine(
@@ -28,6 +31,7 @@ def create_engine(policy: Policy, doors: Mapping[str, int], missing: tuple[Missi
         missing,
         _lacking(doors),
         demotion=Demotion(doors.get("demotion_enabled")),
+        keeper=keeper,
     )
 
 

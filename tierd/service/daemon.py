@@ -57,9 +57,9 @@ class Daemon:
     stepping. address: of the bus, None for the system bus. restart_when_tiered: the kernel was left as it
     was because there was nothing to tier, so that a second tier needs a new start of the unit.
     read_notices(policy): what is to be shown of the devices; called in a thread of its own.
-    protect(state): called after each round, for what keeps guaranteed classes in DRAM. Raises nothing.
-    read_missing(): what the root helper reports missing, read once more when the unit has started. Raises
-    nothing.
+    These raise nothing. protect(state): called after each round, for what keeps guaranteed classes in DRAM.
+    keep(): called when the engine has ended well, for the next run to know what it knew; returns why not, in
+    words. read_missing(): what the root helper reports missing, read again when the unit has started.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class Daemon:
         read_missing: Callable[[], tuple[MissingFeature, ...]] = tuple,
         read_notices: Callable[[Policy], Notices] = lambda _: (),
         protect: Callable[[State], None] = lambda _: None,
+        keep: Callable[[], str] = str,
     ) -> None:
         self._policy = policy
         self._problems: tuple[str, ...] = ()
@@ -87,6 +88,7 @@ class Daemon:
         self._restart_when_tiered = restart_when_tiered
         self._read_missing = read_missing
         self._protect = protect
+        self._keep = keep
         self._missing: tuple[MissingFeature, ...] = ()
         self._notices: Notices = ()
         self._loop = GLib.MainLoop()
@@ -231,6 +233,9 @@ class Daemon:
             )
             self._notifier.failed(f"the engine failed: {text}")
             self._exit_code = EXIT_FAILED
+        elif trouble := self._keep():
+            trouble = f"what is known of heat is not kept for the next run: {trouble}"
+            self._report(Event(events.NOTED, trouble, subject=trouble))
         self._loop.quit()
 
     def _on_notices(self, notices: Notices) -> None:

@@ -35,6 +35,7 @@ from tierd.service.coldness import Coldness
 from tierd.service.demotable import Demotable
 from tierd.service.first_touches import FirstTouches
 from tierd.service.holding import Holding
+from tierd.service.keeping import Keeper
 from tierd.service.looking import SAMPLE_SECONDS, Looking
 from tierd.service.moving import Executor, Moved
 from tierd.service.pace import Pace
@@ -83,16 +84,18 @@ class Engine:
         lacking: str = "",
         clock: Callable[[], float] = time.monotonic,
         demotion: Demotion | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         """select_source: called in the first step, and takes a few seconds at most. lacking: what keeps this
         engine from placing anything, in words; empty when nothing does. demotion: None where the kernel
-        demotes without being told to."""
+        demotes without being told to. keeper: of heat, from the run before and for the next one."""
         self._root = root
         self._clock = clock
         self._select_source: Callable[[], Selection] | None = select_source
         self._source: AccessSource = NoSource()
         self._splitter = splitter
         self._demotion = demotion
+        self._keeper = keeper or Keeper(root)
         self._holding = Holding(root, demotion)
         self._looking = Looking(root)
         self._blocks = OnlineBlocks(root)
@@ -142,6 +145,7 @@ class Engine:
         return self._heat.of(slot, self._clock()) if slot else None
 
     def close(self) -> None:
+        self._keeper.hand_over(self._heat, self._source.name, self._placed)
         self._source.stop()
 
     def step(self) -> float:
@@ -158,6 +162,7 @@ class Engine:
                 self._placed.refresh(self._policy.processes, self._policy.engine.minimum_process)
                 self._touches.refresh()
                 self._source.watch(self._placed.views)
+                self._keeper.restore(self._heat, self._source.name, self._placed)
                 self._pace.processes.done(now, self._looking.resting, self._clock() - now)
             if due and not glancing:
                 self._topology = self._observe_topology(now)
@@ -370,9 +375,7 @@ class Engine:
         dram, slow = ({node.number for node in nodes} for nodes in (topology.dram, topology.slow))
         held = read_held(self._root, cgroups, dram)
         self._looking.measure(held.mapped, read_mapped(self._root, slow), topology.cpus)
-        before = self._state.counters
-        moved = self._counters.promoted_pages + self._counters.demoted_pages
-        moved -= before.promoted_pages + before.demoted_pages
+        moved = self._counters.moved_pages - self._state.counters.moved_pages
         cost = read_own_cost()
         elapsed = now - self._state.monotonic if self._state.monotonic else 0.0
         self._state = replace(
