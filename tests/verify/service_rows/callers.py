@@ -49,7 +49,7 @@ def add(guest: Guest) -> None:
         f"groupadd --force {GROUP};"
         f" id {USER} || useradd --create-home {USER};"
         f" id {ADMIN} || useradd --create-home --groups {GROUP} {ADMIN};"
-        f" install -d -m 1777 {_ANSWERS}"
+        f" install -d {_ANSWERS}"
     )
     guest.write(RULE_FILE, RULE)
     guest.run("systemctl restart polkit", timeout=120)
@@ -67,7 +67,7 @@ def remove(guest: Guest) -> None:
 def ask(guest: Guest, caller: str, calls: Sequence[tuple[str, Sequence[str]]]) -> Mapping[str, Answer]:
     """Make the calls in this order, as this caller. calls: a name for the answer, which begins with EFFECT
     for what is to be seen of the call before, and arguments of busctl, in which $own is a pid of the
-    caller's."""
+    caller's. No answers where the caller could not be had, which may be with a session of logind's."""
     lines = [
         # what came of a call is shown with the engine's next round
         f"{'sleep 3; ' if name.startswith(EFFECT) else ''}ask {shlex.quote(name)} {_arguments(words)}"
@@ -76,7 +76,8 @@ def ask(guest: Guest, caller: str, calls: Sequence[tuple[str, Sequence[str]]]) -
     guest.write(_SCRIPT, _HEAD + "\n".join(lines) + "\n")
     output = f"{_ANSWERS}{caller}"
     guest.run(f"rm -f {output}")
-    guest.run(f"{_as(caller, output)} bash {_SCRIPT} > {output}", timeout=600)
+    # a session takes logind and a screen, which a guest may lack
+    guest.run(f"{_as(caller, output)} bash {_SCRIPT} > {output}", check=caller != "active", timeout=600)
     found = {}
     for line in guest.output(f"cat {output}").splitlines():
         name, code, words = line.split("\t")
