@@ -25,8 +25,8 @@ SERVER_BYTES = 6 << 30
 @dataclass(frozen=True)
 class Ring:
     """One ring: where its tests are, and the seconds after which it is ended as hung. spread: how its tests
-    run in several processes at once ("load": each by itself, "loadscope": those of one server together), if
-    they do; those that measure time or share a bus cannot."""
+    run in several processes at once ("load": each by itself, "loadscope": those of one module or one server
+    together), if they do. waits: its tests wait more than they work, so that a processor takes several."""
 
     name: str
     paths: tuple[str, ...]
@@ -34,6 +34,7 @@ class Ring:
     says: str
     verbose: bool = False
     spread: str = ""
+    waits: bool = False
 
 
 RINGS = (
@@ -57,7 +58,14 @@ RINGS = (
         "requests carried out on simulated machines whose tools lie and die",
         spread="load",
     ),
-    Ring("service", ("tests/service",), 600, "the daemon on a private message bus", verbose=True),
+    Ring(
+        "service",
+        ("tests/service",),
+        600,
+        "the daemon on a private message bus",
+        spread="loadscope",
+        waits=True,
+    ),
     Ring(
         "vm",
         ("tests/vm",),
@@ -171,8 +179,8 @@ def _run(ring: Ring, extra: list[str]) -> tuple[Counts, int]:
 def _processes(ring: Ring) -> tuple[str, ...]:
     if not ring.spread:
         return ()
-    most = os.cpu_count() or 1
-    if ring.spread == "loadscope":
+    most = (os.cpu_count() or 1) + ring.waits
+    if ring.name == "vm":
         found = re.search(r"^MemAvailable: +([0-9]+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
         most = min(most, MOST_SERVERS, max(1, (int(found[1]) << 10) // SERVER_BYTES if found else 1))
     return ("-n", str(most), "--dist", ring.spread)

@@ -79,6 +79,13 @@ def test_each_class_has_what_its_cgroups_have(bench: Bench) -> None:
     assert bench.shares.pending
 
 
+def test_what_is_promised_is_not_a_page_less(bench: Bench) -> None:
+    bench.hold(2, "/silver", 10, total=101)
+    bench.look()
+    (silver,) = (h for h in bench.shares._holdings if h.service_class.name == "silver")
+    assert silver.least * PAGE_SIZE >= 0.30 * 101 * MIB > (silver.least - 1) * PAGE_SIZE
+
+
 def test_what_there_is_no_dram_for_is_not_owed(bench: Bench) -> None:
     bench.machine.nodes[0] = (180 * MIB, 60 * MIB)
     bench.machine.write()

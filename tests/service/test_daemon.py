@@ -24,9 +24,7 @@ def test_notifications_from_start_to_stop(start_daemon: Callable[..., DaemonProg
     for number in range(30):
         daemon.order("show", processes=10 + number)
         time.sleep(0.05)
-    began = time.monotonic()
     daemon.notification("39 processes")
-    assert time.monotonic() - began < 3
     daemon.process.send_signal(signal.SIGTERM)
     assert daemon.notification("STOPPING=1") == "STOPPING=1\nSTATUS=stopping"
     assert daemon.wait() == 0

@@ -129,12 +129,11 @@ def test_a_reload_that_waits_when_the_daemon_stops_is_answered(daemon: DaemonPro
 
 
 def test_a_slow_reload_does_not_hold_up_readers(daemon: DaemonProgram) -> None:
-    daemon.order("hang", seconds=2)
+    daemon.order("hang", seconds=4)
     time.sleep(0.2)
     thread = threading.Thread(target=daemon.call, args=("Reload",))
     thread.start()
-    began = time.monotonic()
     daemon.properties()
-    assert time.monotonic() - began < 0.5
+    assert thread.is_alive(), "the reload is not done"
     thread.join(10)
     assert daemon.events("policy-adopted")

@@ -11,7 +11,7 @@ from tests.kernel.fixtures import MIB, Machine
 from tierd.core.classes import DEFAULT_CLASS, ClassRule, DramShare, ServiceClass
 from tierd.core.policy import EnginePolicy, Policy, ProcessMatch, ProcessSelection
 from tierd.core.state import State
-from tierd.errors import GoneError
+from tierd.errors import DeniedError, GoneError
 from tierd.kernel.processes import selected_processes
 from tierd.service.explaining import explain
 
@@ -58,3 +58,11 @@ def test_in_the_root_cgroup_nothing_is_placed(machine: Machine) -> None:
 def test_no_such_process(machine: Machine) -> None:
     with pytest.raises(GoneError):
         explain(machine.root, 8, POLICY, State(), 0.0)
+
+
+def test_another_s_process_is_refused_before_what_takes_long_is_read(machine: Machine) -> None:
+    uid = explain(machine.root, 7, POLICY, STATE, 0.0).process.uid
+    assert explain(machine.root, 7, POLICY, STATE, 0.0, only_user=uid).process.id.pid == 7
+    machine.put("proc/7/numa_maps", "what no reader understands\n")
+    with pytest.raises(DeniedError, match="not permitted: process 7 is another user's"):
+        explain(machine.root, 7, POLICY, STATE, 0.0, only_user=uid + 1)

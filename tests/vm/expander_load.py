@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
+import time
 
 node, size, hot = int(sys.argv[1]), int(sys.argv[2]) << 20, int(sys.argv[3]) << 20
 libc = ctypes.CDLL(None, use_errno=True)
@@ -26,3 +27,4 @@ print("ready", flush=True)
 while True:
     for page in range(0, hot, mmap.PAGESIZE):
         memory[page] = 2
+    time.sleep(0.05)  # the rest of the guest has two CPUs alone, and emulated ones

@@ -17,6 +17,7 @@ from tierd.service.events import MEMORY_MODE
 pytestmark = [pytest.mark.one_kernel, pytest.mark.slow]
 
 MIB = 1 << 20
+DRAM = "/sys/devices/system/node/node0"
 POLICY_FILE = "/etc/tierd/tierd.yaml"
 RECORD = "/var/lib/tierd/conversions.jsonl"
 ONLINE = "/sys/devices/system/memory/auto_online_blocks"
@@ -41,11 +42,11 @@ class Server:
         found = self.guest.run("tierctl list devices --json", check=False)
         return dict(json.loads(found.stdout))
 
-    def ask(self, size: str, *serials: int) -> None:
+    def ask(self, size: str, *serials: int, mode: str = "observe") -> None:
         listed = ", ".join(f"'{serial:#x}'" for serial in serials)
         self.guest.write(
             POLICY_FILE,
-            "version: 1\nengine: {minimum_process: 16MiB}\nprovision:\n"
+            f"version: 1\nengine: {{minimum_process: 16MiB, mode: {mode}}}\nprovision:\n"
             f"  - {{name: cxl, cxl: {{serials: [{listed}]}}, size: {size}, mode: apply}}\n",
         )
 
@@ -59,6 +60,12 @@ class Server:
             "requests"
         ]
         return dict(found)
+
+    def leave_dram_free(self, mib: int) -> None:
+        """Reserve huge pages of DRAM until so much of it is free."""
+        free = int(self.guest.output(f"awk '/MemFree/ {{print int($4 / 1024)}}' {DRAM}/meminfo"))
+        pages = max(0, free - mib) // 2
+        self.guest.run(f"echo {pages} > {DRAM}/hugepages/hugepages-2048kB/nr_hugepages")
 
     def makes_regions(self) -> bool:
         """Whether the kernel makes regions of volatile CXL memory, as Linux does from 6.3 on."""
@@ -178,8 +185,8 @@ def test_cxl_memory_is_offered_made_and_drained_under_a_load(server: Server) -> 
 
     # A small load: QEMU emulates each access to CXL memory, and 300 MiB took more than two minutes.
     guest.put(Path(__file__).with_name("expander_load.py"), LOAD)
-    guest.run(f"systemd-run --unit=load -p StandardOutput=journal python3 {LOAD} {CXL_NODE} 40 4")
-    guest.wait_for("journalctl -o cat -u load | grep -q ready", timeout=120)
+    guest.run(f"systemd-run --unit=load -p StandardOutput=journal python3 {LOAD} {CXL_NODE} 20 2")
+    guest.wait_for("journalctl -o cat -u load | grep -q ready", timeout=240)
     on_node = guest.output(f"awk '/MemUsed/ {{print $4}}' /sys/devices/system/node/node{CXL_NODE}/meminfo")
     assert int(on_node) >> 10 >= 38
     # the engine takes the node for slow memory, and looks at the load
@@ -197,6 +204,31 @@ def test_cxl_memory_is_offered_made_and_drained_under_a_load(server: Server) -> 
     assert guest.output("systemctl is-active load") == "active"
     guest.run("systemctl stop load")
     assert server.plan()["verdict"] == "done"
+
+
+@pytest.mark.usefixtures("regions")
+def test_what_is_used_on_cxl_memory_comes_up_to_dram(server: Server) -> None:
+    guest = server.guest
+    server.ask("all", CXL_SERIALS[1], mode="place")
+    assert server.convert() == 0, server.said()
+    # with more than 1 GiB free, the kernel itself brings up what it sees used (pgdat_free_space_enough)
+    server.leave_dram_free(600)
+    guest.put(Path(__file__).with_name("expander_load.py"), LOAD)
+    guest.run(f"systemd-run --unit=load -p StandardOutput=journal python3 {LOAD} {CXL_NODE} 20 2")
+    guest.wait_for("journalctl -o cat -u load | grep -q ready", timeout=240)
+    total = f"for (i = 3; i <= NF; i++) if ($i ~ /^N{CXL_NODE}=/) sum += substr($i, 4)"
+    there = f"awk '{{{total}}} END {{print +sum}}' /proc/$(systemctl show -P MainPID load)/numa_maps"
+    before = int(guest.output(there))
+    assert before >= 18 * MIB // 4096
+    guest.run("systemctl start tierd", timeout=120)
+    nearly = 2 * MIB // 4096 * 9 // 10
+    guest.wait_for(f"[ $({there}) -le {before - nearly} ]", timeout=300, interval=2)
+    counters = json.loads(guest.output("tierctl status --json"))["counters"]
+    guest.run("systemctl stop tierd load", timeout=120)
+    server.leave_dram_free(1 << 20)
+    assert counters["promoted_pages"] >= nearly, "and it was tierd that moved them"
+    server.ask("none", CXL_SERIALS[1])
+    assert server.convert() == 0, server.said()
 
 
 @pytest.mark.usefixtures("regions")

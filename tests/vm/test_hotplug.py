@@ -91,7 +91,7 @@ class Plugged:
     def status(self) -> dict[str, Any]:
         return dict(json.loads(self.guest.output("tierctl status --json")))
 
-    def wait_for_status(self, condition: str, seconds: float = 60) -> None:
+    def wait_for_status(self, condition: str, seconds: float = 120) -> None:
         """`condition` is Python on `s`, the status as JSON."""
         check = f"import json, sys; s = json.load(sys.stdin); sys.exit(not ({condition}))"
         self.guest.wait_for(f'tierctl status --json | python3 -c "{check}"', timeout=seconds, interval=1)
@@ -116,8 +116,8 @@ def test_modules_that_come(server: Plugged) -> None:
     assert server.state(UNIT) == "activating", "it still waits for its device"
     assert server.state("waiter") == "inactive"
     guest.wait_for(f"systemctl is-failed {UNIT}", timeout=120)
-    guest.wait_for("systemctl is-active waiter", timeout=30)
-    guest.wait_for("systemctl is-active tierd", timeout=60)
+    guest.wait_for("systemctl is-active waiter", timeout=60)
+    guest.wait_for("systemctl is-active tierd", timeout=180)
     said = guest.output(f"journalctl -b -o cat -u {UNIT}")
     assert f"no region has iset_id {iset_of_slot(1):#x}; there is no region of persistent memory" in said
     server.wait_for_status("any('request later: no region has' in n for n in s['notices'])")

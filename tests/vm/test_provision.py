@@ -316,6 +316,7 @@ def test_all_of_it_killed_at_once(server: Server, lines: int, delay: float) -> N
     server.is_memory()
 
 
+@pytest.mark.one_kernel
 def test_after_a_reboot_the_memory_is_back_by_itself(server: Server) -> None:
     server.ask("test 1GiB apply")
     assert server.convert() == 0

@@ -128,12 +128,15 @@ def test_reading_is_open_to_all_and_changing_to_root_alone(service: Service) -> 
     assert ".StatusText" in everything and "degraded" not in everything
     plan = service.guest.run(f"runuser -u nobody -- busctl call {OBJECT} {MANAGER} GetPlan")
     assert plan.stdout.startswith("aa{sv} ")
-    for command in (
-        f"busctl call {OBJECT} {MANAGER} Reload",
-        f"busctl set-property {OBJECT} {MANAGER} State s paused",
+    for command, says in (
+        (f"busctl call {OBJECT} {MANAGER} Reload", "not permitted: "),
+        (f"busctl call {OBJECT} {MANAGER} Pause u 60", "not permitted: "),
+        (f"busctl call {OBJECT} {MANAGER} Explain u 1", "not permitted: "),
+        (f"busctl set-property {OBJECT} {MANAGER} State s paused", "denied"),
     ):
         denied = service.guest.run(f"runuser -u nobody -- {command}", check=False)
-        assert denied.returncode == 1 and "denied" in denied.stderr.lower(), denied.stderr
+        assert denied.returncode == 1 and says in denied.stderr.lower(), denied.stderr
+        assert "cannot be asked" not in denied.stderr, "polkit answers"
     bus = "org.freedesktop.DBus /org/freedesktop/DBus org.freedesktop.DBus"
     before = service.guest.output(f"busctl call {bus} GetNameOwner s org.tierd1")
     stolen = service.guest.run(

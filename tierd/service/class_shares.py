@@ -213,12 +213,15 @@ class ClassShares:
     def _holding(self, account: _Account, kept: Mapping[str, int]) -> Holding:
         name, share = account.service_class.name, account.service_class.dram
         bucket = self._buckets.get(name)
+        most = share.most(account.memory) // PAGE_SIZE
+        # 30 % is not kept by a page less
+        least = math.ceil(min(kept.get(name, 0), share.least(account.memory)) / PAGE_SIZE)
         return Holding(
             account.service_class,
             account.dram // PAGE_SIZE,
             account.slow // PAGE_SIZE,
-            min(kept.get(name, 0), share.least(account.memory)) // PAGE_SIZE,
-            share.most(account.memory) // PAGE_SIZE,
+            min(least, most),
+            most,
             max(0, int(bucket.tokens)) // PAGE_SIZE if bucket else account.memory // PAGE_SIZE,
             1 / IDLE_WITHOUT_SWAP,
         )

@@ -184,9 +184,9 @@ class Daemon:
         until = time.monotonic() + seconds if seconds else 0.0
         return self._engine.pause(until, f"until {ends:%Y-%m-%d %H:%M:%S %Z}")
 
-    def _explain(self, pid: int) -> Explanation:
+    def _explain(self, pid: int, only_user: int | None) -> Explanation:
         """From any thread: what it reads is replaced, and never changed."""
-        return explain(Root(), pid, self._policy, self._state, time.monotonic())
+        return explain(Root(), pid, self._policy, self._state, time.monotonic(), only_user)
 
     def _list_processes(self, query: ProcessQuery, only_user: int | None) -> tuple[ProcessRow, ...]:
         """As `_explain`."""

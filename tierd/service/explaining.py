@@ -12,6 +12,7 @@ from tierd.core.model import ProcessView
 from tierd.core.policy import Policy
 from tierd.core.state import State
 from tierd.core.text import clean, size
+from tierd.errors import DeniedError
 from tierd.kernel.paths import Root
 from tierd.kernel.processes import read_process
 from tierd.kernel.residence import bytes_by_node
@@ -53,12 +54,18 @@ def why_not_placed(policy: Policy, process: ProcessView) -> str:
     return ""
 
 
-def explain(root: Root, pid: int, policy: Policy, state: State, now: float) -> Explanation:
-    """For `tierctl explain`. now: on the clock of `state.monotonic`.
+def explain(
+    root: Root, pid: int, policy: Policy, state: State, now: float, only_user: int | None = None
+) -> Explanation:
+    """For `tierctl explain`. now: on the clock of `state.monotonic`. only_user: whose processes alone may be
+    explained; None for everybody's.
 
-    Raises GoneError, DeniedError and MalformedError when the process cannot be looked at.
+    Raises GoneError, DeniedError and MalformedError when the process cannot be looked at, DeniedError also
+    for one of another user, before what takes long is read of it.
     """
     process = read_process(root, pid)
+    if only_user not in (None, process.uid):
+        raise DeniedError(f"not permitted: process {pid} is another user's")
     found = class_assigner(policy).find(process.cgroup, process.uid, process.command)
     why_not = why_not_placed(policy, process)
     return Explanation(

@@ -48,13 +48,13 @@ class TimedOutError(TierdError):
 class Doers:
     """What the methods have done by the daemon; all may be called from any thread, and raise TierdError.
 
-    explain(pid): looks at a process. list_processes(query, user): at many; of `user` alone where that is
-    not None. history(seconds): what the engine did so long. reload(): begins to read the policy file again;
-    the future ends when the policy is in force, or with the TierdError that says why not. pause(seconds):
-    moves nothing for so long, 0 to go on; the future ends when nothing moves.
+    explain(pid, user): looks at a process. list_processes(query, user): at many. Of `user` alone where that
+    is not None. history(seconds): what the engine did so long. reload(): begins to read the policy file
+    again; the future ends when the policy is in force, or with the TierdError that says why not.
+    pause(seconds): moves nothing for so long, 0 to go on; the future ends when nothing moves.
     """
 
-    explain: Callable[[int], Explanation]
+    explain: Callable[[int, int | None], Explanation]
     list_processes: Callable[[ProcessQuery, int | None], tuple[ProcessRow, ...]]
     history: Callable[[int], tuple[Moment, ...]]
     reload: Callable[[], Future[None]]
@@ -85,17 +85,13 @@ class Manager:
     @for_caller("org.tierd1.read-processes")
     @slow
     def Explain(self, caller: Caller, pid: int) -> dict[str, Any]:
-        found = self._doers.explain(pid)
-        if caller.refusal is not None and caller.user != found.process.uid:
-            raise caller.refusal
-        return explanation_values(found)
+        return explanation_values(self._doers.explain(pid, _only_user(caller)))
 
     @for_caller("org.tierd1.read-processes")
     @slow
     def ListProcesses(self, caller: Caller, keys: Mapping[str, Any], limit: int) -> list[dict[str, Any]]:
         query = process_query(keys, limit)
-        only_user = None if caller.refusal is None else caller.user
-        return [process_values(row) for row in self._doers.list_processes(query, only_user)]
+        return [process_values(row) for row in self._doers.list_processes(query, _only_user(caller))]
 
     @authorised("org.tierd1.reload")
     @slow
@@ -129,6 +125,11 @@ class Manager:
         changed = self._shown.changes(now)
         if changed:
             self.PropertiesChanged(INTERFACE, changed, [])
+
+
+def _only_user(caller: Caller) -> int | None:
+    """Whose processes alone may be shown to the caller; None for everybody's."""
+    return None if caller.refusal is None else caller.user
 
 
 def _wait(future: Future[None], what: str) -> None:
