@@ -17,6 +17,8 @@ POLKIT = ("password", "password", "password", "yes", "yes")
 """The rule lets the admin do it; the others would have to type a password, and there is nobody to ask."""
 OWN = ("own", "own", "own", "all", "all")
 ROOT = ("bus", "bus", "bus", "bus", "yes")
+HEAT = ("password", "password", "password", "unplaced", "unplaced")
+"""As POLKIT, and then of a process that tierd does not place, which it says."""
 NONE = ("bus", "bus", "bus", "bus", "refused")
 """The bus lets nobody but root near it, and tierd has nothing there to be set."""
 
@@ -43,6 +45,7 @@ EXPECTED: Mapping[str, tuple[str, ...]] = {
     f"{_MANAGER}.Explain, a process of the caller": ALL,
     f"{_MANAGER}.Explain, of another user": POLKIT,
     f"{_MANAGER}.ListProcesses": OWN,
+    f"{_MANAGER}.GetHeat": HEAT,
     f"{_MANAGER}.Pause": POLKIT,
     f"{_MANAGER}.Resume": POLKIT,
     f"{_MANAGER}.Reload": POLKIT,
@@ -79,6 +82,8 @@ def outcome(name: str, answer: Answer) -> str:
             return "yes"
         users = {row["Uid"]["data"] for row in json.loads(words)["data"][0]}
         return "own" if len(users) == 1 else "all" if users else "nothing"
+    if "tierd does not place process" in words:
+        return "unplaced"
     if "it takes a password" in words:
         return "password"
     if "Rejected send message" in words or "Sender is not authorized" in words or "Access denied" in words:
@@ -103,6 +108,7 @@ def calls(tier: str, other: str) -> Iterator[tuple[str, tuple[str, ...]]]:
         "GetHistory": ("u", "60"),
         "Explain, a process of the caller": ("u", "$own"),
         "Explain, of another user": ("u", other),
+        "GetHeat": ("uu", other, "16"),
         "ListProcesses": ("a{sv}u", "0", "200"),
         "Pause": ("u", "600"),
         "Reload": (),
