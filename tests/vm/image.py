@@ -116,6 +116,16 @@ EARLIER = (Kernel("6.1", "bookworm"),)
 that runs the tests minutes."""
 
 
+BOOKWORM = replace(
+    RECIPE,
+    release="bookworm",
+    kernels=EARLIER,
+    packages=tuple(package for package in RECIPE.packages if package != "cxl"),
+)
+"""A server of the earlier release, which has no package of that name, with its own kernel alone: tierd's
+package is for both releases."""
+
+
 def kernel_names(*, earlier: bool = False) -> tuple[str, ...]:
     """The short names of the kernels in the image, oldest first; with the earlier ones too."""
     return tuple(kernel.name for kernel in ((*EARLIER, *RECIPE.kernels) if earlier else RECIPE.kernels))
@@ -123,7 +133,7 @@ def kernel_names(*, earlier: bool = False) -> tuple[str, ...]:
 
 def having(recipe: Recipe, kernel: str) -> Recipe:
     """The recipe when this kernel is in it, or the same with its release's own kernel and this one."""
-    if kernel not in kernel_names(earlier=True) or kernel in kernel_names():
+    if kernel not in kernel_names(earlier=True) or kernel in (known.name for known in recipe.kernels):
         return recipe
     own = tuple(known for known in recipe.kernels if known.suite == recipe.release)
     return replace(recipe, kernels=(*own, *(known for known in EARLIER if known.name == kernel)))
