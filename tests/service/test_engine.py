@@ -111,6 +111,24 @@ def test_a_pause_moves_nothing_and_ends_by_itself(fake: SimulatedKernel) -> None
     assert bench.state.engine is not EngineState.PAUSED
 
 
+@pytest.mark.parametrize(
+    ("mode", "resident", "otherwise"),
+    [(EngineMode.OBSERVE, 1, EngineState.OBSERVING), (EngineMode.PLACE, 1 << 40, EngineState.IDLE)],
+)
+def test_a_pause_shows_whatever_else_would_be(
+    fake: SimulatedKernel, mode: EngineMode, resident: int, otherwise: EngineState
+) -> None:
+    bench = Bench(fake, with_engine(mode=mode, minimum_process=resident))
+    bench.run(3)
+    assert bench.state.engine is otherwise
+    bench.engine.pause(fake.now + 10, "until noon")
+    bench.run(5)
+    assert bench.state.engine is EngineState.PAUSED
+    assert bench.state.reason == "an operator has paused it until noon"
+    bench.run(10)
+    assert bench.state.engine is otherwise
+
+
 @pytest.mark.parametrize("text", [None, "", "some\n"])
 def test_pressure_that_cannot_be_read_counts_as_pressure(fake: SimulatedKernel, text: str | None) -> None:
     """A kernel without PSI, or started with psi=0."""

@@ -16,7 +16,7 @@ SET_MEMPOLICY, PREFERRED, DEFAULT = 238, 1, 0  # x86-64; linux/mempolicy.h
 mask = ctypes.c_ulong(1 << node)
 if libc.syscall(SET_MEMPOLICY, PREFERRED, ctypes.byref(mask), 64):
     sys.exit(f"set_mempolicy: errno {ctypes.get_errno()}")
-memory = mmap.mmap(-1, size)
+memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 memory.madvise(mmap.MADV_NOHUGEPAGE)
 for page in range(0, size, mmap.PAGESIZE):
     memory[page] = 1

@@ -4,7 +4,7 @@ those that have to leave it."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,20 +29,30 @@ Pages = npt.NDArray[np.uint64]
 Movable = Callable[[npt.NDArray[np.int64], Pages], npt.NDArray[np.bool_]]
 
 
+class _Search(NamedTuple):
+    """Whether pages were looked for, and whether any were found that may be moved."""
+
+    wanted: bool = False
+    found: bool = False
+
+
 class ClassPages:
     """Used by the engine only, in its thread. Goes on in each process where it stopped, so that all of its
-    pages have their turn.
-
-    hopeless: whether the last round looked for pages and found none that may be moved, as where all that are
-    left are locked or mapped by several: no reason for the next round to come soon."""
+    pages have their turn."""
 
     def __init__(self, root: Root, placed: PlacedProcesses, clock: Callable[[], float]) -> None:
         self._root = root
         self._placed = placed
         self._clock = clock
         self._next: dict[tuple[int, int], int] = {}
-        self._looked = self._found = False
-        self.hopeless = False
+        self._owed = self._spare = _Search()
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the last searches of either kind found none that may be moved, as where all that are left
+        are locked or mapped by several: no reason for the next round to come soon."""
+        both = self._owed, self._spare
+        return any(search.wanted for search in both) and not any(search.found for search in both)
 
     def with_owed(self, sharing: Sharing, hot: HotPages, slow: Iterable[int], movable: Movable) -> HotPages:
         """`hot`, and behind it pages on the nodes `slow` that classes are owed though nobody was seen to use
@@ -57,7 +67,7 @@ class ClassPages:
             owed[place] -= len(pages)
             left -= len(pages)
             found.append(_unused(slot, pages))
-        self._looked, self._found = bool(owed), any(map(len, found[1:]))
+        self._owed = _Search(bool(owed), any(map(len, found[1:])))
         return _joined(found) if len(found) > 1 else hot
 
     def spare(self, sharing: Sharing, topology: Topology, floor: int, movable: Movable) -> Spare:
@@ -79,7 +89,7 @@ class ClassPages:
                 wanted[place] -= len(pages)
                 left -= len(pages)
                 parts.append(_spare(slot, pages, node.number, to.number))
-        self.hopeless = (self._looked or bool(wanted)) and not (self._found or any(map(len, parts)))
+        self._spare = _Search(bool(wanted), any(map(len, parts)))
         names = ("slot", "page", "dram", "slow")
         return Spare(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 

@@ -278,7 +278,7 @@ class Engine:
             return self._publish(topology, EngineState.OBSERVING, "the policy says observe", plan)
         held = pressed or self._holding.unproven(plan, cold, topology, silent=self._looking.silent)
         if held:
-            return self._publish(topology, self._holding.state, held, plan)
+            return self._publish(topology, EngineState.HOLDING, held, plan)
         seconds = self._moving_seconds(self._clock() - now)
         moved = self._executor.execute(plan, hot, self._heat, topology, engine.dram_floor, seconds)
         self._steer_sampling(topology, plan, moved)
@@ -371,6 +371,7 @@ class Engine:
     ) -> None:
         self._count(rounds=1)
         now = self._clock()
+        engine, reason = self._holding.shown(engine, reason, now)
         cgroups = {view.cgroup for view in self._placed.views}
         dram, slow = ({node.number for node in nodes} for nodes in (topology.dram, topology.slow))
         held = read_held(self._root, cgroups, dram)

@@ -21,26 +21,33 @@ IN_GENERATIONS = ("anon", "shmem")
 
 
 class Holding:
-    """Used by the engine only. state: of an engine that holds, as of the last look."""
+    """Used by the engine only."""
 
     def __init__(self, root: Root, demotion: Demotion | None) -> None:
         """demotion: None where the kernel demotes without being told to."""
         self._root = root
         self._demotion = demotion
         self._paused = 0.0, ""
-        self.state = EngineState.HOLDING
 
     def pause(self, until: float, words: str) -> None:
         """Nothing moves before `until`, on the engine's clock. words: until when, for people."""
         self._paused = until, words
 
+    def shown(self, state: EngineState, reason: str, now: float) -> tuple[EngineState, str]:
+        """What to show of an engine that is so for this reason: that it is paused, whatever it would be
+        besides, but for what an operator has to mend."""
+        paused = "" if state is EngineState.DEGRADED else self._pause_words(now)
+        return (EngineState.PAUSED, paused) if paused else (state, reason)
+
+    def _pause_words(self, now: float) -> str:
+        until, words = self._paused
+        return f"an operator has paused it {words}" if now < until else ""
+
     def pressed(self, limit: float, now: float) -> str:
         """Why nothing may be moved or split now, empty when it may. limit: the policy's, of PSI; unknown
         pressure is too much."""
-        until, words = self._paused
-        self.state = EngineState.PAUSED if now < until else EngineState.HOLDING
-        if self.state is EngineState.PAUSED:
-            return f"an operator has paused it {words}"
+        if paused := self._pause_words(now):
+            return paused
         if self._demotion is not None and not self._demotion.on:
             return DEMOTION_OFF
         try:

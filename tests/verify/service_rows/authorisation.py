@@ -17,6 +17,8 @@ POLKIT = ("password", "password", "password", "yes", "yes")
 """The rule lets the admin do it; the others would have to type a password, and there is nobody to ask."""
 OWN = ("own", "own", "own", "all", "all")
 ROOT = ("bus", "bus", "bus", "bus", "yes")
+OTHERS = ("refused", "refused", "refused", "yes", "yes")
+"""Whom polkit does not let see other users' processes hears whose it is."""
 HEAT = ("password", "password", "password", "unplaced", "unplaced")
 """As POLKIT, and then of a process that tierd does not place, which it says."""
 NONE = ("bus", "bus", "bus", "bus", "refused")
@@ -43,7 +45,7 @@ EXPECTED: Mapping[str, tuple[str, ...]] = {
     f"{_MANAGER}.GetPlan": ALL,
     f"{_MANAGER}.GetHistory": ALL,
     f"{_MANAGER}.Explain, a process of the caller": ALL,
-    f"{_MANAGER}.Explain, of another user": POLKIT,
+    f"{_MANAGER}.Explain, of another user": OTHERS,
     f"{_MANAGER}.ListProcesses": OWN,
     f"{_MANAGER}.GetHeat": HEAT,
     f"{_MANAGER}.Pause": POLKIT,
@@ -88,6 +90,8 @@ def outcome(name: str, answer: Answer) -> str:
         return "password"
     if "Rejected send message" in words or "Sender is not authorized" in words or "Access denied" in words:
         return "bus"
+    if "is another user's" in words:
+        return "refused"
     return "refused" if "read-only" in words or "not writable" in words.lower() else words[:100]
 
 
