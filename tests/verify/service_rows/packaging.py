@@ -24,6 +24,8 @@ maintainer scripts alone."""
 RELEASES: Mapping[str, tuple[Recipe, str]] = {"12": (image.BOOKWORM, "6.1"), "13": (image.RECIPE, "7.3")}
 """By Debian's release, its image, and the kernel that is booted."""
 
+_TARGET = "tierd-memory.target"
+"""Stays after a removal: the memory is there, and what requires the target would be stopped with it."""
 _CONFFILE = "/etc/tierd/tierd.yaml"
 # Whatever changes by itself, by dpkg or by Python, which keeps what it has compiled.
 _BESIDE = (
@@ -69,7 +71,7 @@ class _Course:
         shown = self.guest.output(
             "systemctl list-units --all --plain --no-legend 'tierd*' | awk '$3 == \"active\" {print $1}'"
         )
-        return shown.split()
+        return [unit for unit in shown.split() if unit != _TARGET]
 
 
 def _files(guest: Guest) -> set[str]:
