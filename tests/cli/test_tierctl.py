@@ -152,9 +152,9 @@ def test_classes(serve: Serve) -> None:
     shown = tierctl("list", "classes")
     assert shown.returncode == 1, "one promise is broken"
     assert shown.stdout == (
-        "CLASS    PROMISE     PRIORITY  PROCESSES     DRAM     SLOW  DRAM%  AT LEAST  AT MOST\n"
-        "gold     guaranteed         0          2  512 MiB  512 MiB    50%   1.0 GiB  1.0 GiB\n"
-        "default  -                  0          2  512 MiB  512 MiB    50%       0 B  1.0 GiB\n"
+        "CLASS    PROMISE     PRIORITY  PROCESSES     DRAM     SLOW  DRAM%    LEAST     MOST\n"
+        "gold     guaranteed         0          2  512 MiB  512 MiB    50%  1.0 GiB  1.0 GiB\n"
+        "default  -                  0          2  512 MiB  512 MiB    50%      0 B  1.0 GiB\n"
         "\n"
         "Not kept:\n"
         "  - class gold (guaranteed) lacks 512 MiB\\x1b[2J\n"

@@ -39,7 +39,7 @@ def test_a_live_view(serve: Serve) -> None:
         assert not modes[3] & (termios.ECHO | termios.ICANON) and modes[3] & termios.ISIG
         shown = terminal.frame()
         assert len(shown) == 30 and shown[0].startswith("● tierd 0.1.0: converging")
-        assert "gold     guaranteed  no    512 MiB  512 MiB    50%   1.0 GiB  1.0 GiB" in shown
+        assert "gold     guaranteed  no    512 MiB  512 MiB    50%  1.0 GiB  1.0 GiB" in shown
         assert any(line.startswith("memory_tier4   dram  [███") for line in shown)
         assert shown[-1] == "q quits  space pauses  +/- every 0.1 s"
         terminal.type("q")

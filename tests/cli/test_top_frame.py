@@ -61,7 +61,7 @@ def test_80_columns_and_20_lines() -> None:
     plain = replace(NOW, facts={**FACTS, "classes": CLASSES[:2]})
     assert frame(plain, BEFORE, Size(80, 20), UNICODE, KEYS) == [
         "● tierd 0.1.0: converging                                               14:03:12",
-        "   Source: hint-faults (page-exact)",
+        "   Source: hint-faults",
         "  Placing: 3 processes in 2 cgroups: 1.0 GiB in DRAM, 1.0 GiB in slow memory ...",
         "   Moving: 11 MiB/s; since the last look up 8.0 MiB/s, down 1.0 MiB/s",
         "    Moved: 412 MiB promoted, 2.0 MiB demoted, 4.0 KiB refused",
@@ -70,9 +70,9 @@ def test_80_columns_and_20_lines() -> None:
         "memory_tier4   dram  [██████████████████      ]   75%  1.5 GiB  512 MiB  2.0 GiB",
         "memory_tier56  slow  [██████                  ]   25%  1.0 GiB  3.0 GiB  4.0 GiB",
         "",
-        "CLASS   PROMISE     KEPT     DRAM     SLOW  DRAM%  AT LEAST  AT MOST",
-        "gold    guaranteed  no    1.0 GiB  8.0 KiB   100%   2.0 GiB  2.0 GiB",
-        "silver  min 10%     yes   1.0 GiB      0 B   100%   1.0 GiB  1.0 GiB",
+        "CLASS   PROMISE     KEPT     DRAM     SLOW  DRAM%    LEAST     MOST",
+        "gold    guaranteed  no    1.0 GiB  8.0 KiB   100%  2.0 GiB  2.0 GiB",
+        "silver  min 10%     yes   1.0 GiB      0 B   100%  1.0 GiB  1.0 GiB",
         "",
         "Plan: 6 steps: promote 24 MiB",
         "promote 4.0 MiB, node 1 to node 0, /system.slice/db.service",
@@ -90,7 +90,7 @@ def test_200_columns_have_room_for_reasons_and_whole_sentences() -> None:
     assert lines[7] == (f"memory_tier4   dram  [{'█' * 73}▌{' ' * 24}]   75%  1.5 GiB  512 MiB  2.0 GiB")
     step = "promote 4.0 MiB, node 1 to node 0, /system.slice/db.service  because hot: 12 accesses a second"
     assert lines.count(step) == 6
-    assert "default  -           -     1.0 GiB  1.0 GiB    50%       0 B  1.0 GiB" in lines
+    assert "default  -           -     1.0 GiB  1.0 GiB    50%      0 B  1.0 GiB" in lines
     assert not any("more" in line for line in lines)
 
 

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from pathlib import Path
+from typing import NoReturn
 
+from tierd.cli.terminal import folded
 from tierd.core.units import parse_duration
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose errors fit the terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        """As argparse's."""
+        self.print_usage(sys.stderr)
+        self.exit(2, folded(f"{self.prog}: error: {message}\n", sys.stderr))
 
 
 def add_json(parser: argparse.ArgumentParser, unit: str = "sizes are bytes") -> None:

@@ -16,6 +16,7 @@ from tierd.cli import Exit
 from tierd.cli.arguments import add_json
 from tierd.cli.provision import NoRequestError, require_root
 from tierd.cli.requests import CARRY_OUT_DEADLINE, agreed, start, unit_of
+from tierd.cli.terminal import folded
 from tierd.config import load
 from tierd.core.drain import DrainPlan, find_region, hindrances, plan_drain, regions_of
 from tierd.core.evidence import regions_asked
@@ -162,7 +163,8 @@ class _Command:
         inventory = picture.inventory
         plans = [plan_drain(inventory, find_region(inventory, n)) for n in sorted(iset_ids)]
         shown = "\n".join(line for plan in plans for line in self._plan_lines(inventory, plan))
-        print(shown, file=sys.stderr if as_json else sys.stdout)
+        stream = sys.stderr if as_json else sys.stdout
+        print(folded(shown, stream), file=stream)
         if any(plan.verdict is Verdict.REFUSED for plan in plans):
             words = [reason.words for plan in plans for reason in plan.refusals]
             raise TierdError(f"refused: {'; '.join(words)}", hint="nothing was changed")

@@ -13,9 +13,9 @@ from typing import Any
 
 from tierd import __version__
 from tierd.cli import Exit, cat_config, history, listing, manage, render, report, show, top
-from tierd.cli.arguments import add_draft, add_json, process_number
+from tierd.cli.arguments import Parser, add_draft, add_json, process_number
 from tierd.cli.output import replace
-from tierd.cli.terminal import style_for
+from tierd.cli.terminal import folded, style_for
 from tierd.core.text import clean
 from tierd.errors import ConfigError, TierdError, in_words
 
@@ -49,7 +49,7 @@ def parser(*, light: bool = False) -> argparse.ArgumentParser:
 
     light: without the commands that read the machine themselves, whose imports make each start slower.
     """
-    found = argparse.ArgumentParser(
+    found: argparse.ArgumentParser = Parser(
         prog="tierctl",
         usage="tierctl [-h] [--version] [COMMAND ...]",
         description="Show what tierd does with this machine's memory tiers, and why.",
@@ -135,10 +135,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.INVALID_POLICY
     except TierdError as error:
         hint = f" ({error.hint})" if error.hint else ""
-        print(clean(f"tierctl: {error}{hint}", None), file=sys.stderr)
+        print(folded(clean(f"tierctl: {error}{hint}", None), sys.stderr), file=sys.stderr)
         return getattr(error, "status", Exit.FAILED)
     except OSError as error:
-        print(clean(f"tierctl: {in_words(error)}", None), file=sys.stderr)
+        print(folded(clean(f"tierctl: {in_words(error)}", None), sys.stderr), file=sys.stderr)
         return Exit.FAILED
     except ImportError as error:
         print(f"tierctl: {error}; install the packages that tierd depends on", file=sys.stderr)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from functools import partial
 
 from tierd.cli import Exit
 from tierd.cli.arguments import add_draft, add_json
+from tierd.cli.terminal import folded
 from tierd.config import DEFAULT_PATH as POLICY_PATH
 from tierd.config import load_chosen
 from tierd.config.allow import allowance
@@ -112,7 +114,7 @@ def _plan(arguments: argparse.Namespace) -> int:
         documents = [any_plan_document(plan, str(root.sys)) for plan in plans]
         print(json.dumps({"requests": documents}, indent=2))
     else:
-        print("\n\n".join(plan_text(plan, root) for plan in plans))
+        print(folded("\n\n".join(plan_text(plan, root) for plan in plans), sys.stdout))
     return Exit.FAILED if any(plan.verdict is Verdict.REFUSED for plan in plans) else Exit.OK
 
 
@@ -147,7 +149,8 @@ def _list(arguments: argparse.Namespace) -> int:
     elif not inventory.regions:
         print("no region of persistent memory")
     else:
-        print("\n".join(line for region in inventory.regions for line in _region_lines(inventory, region)))
+        lines = [line for region in inventory.regions for line in _region_lines(inventory, region)]
+        print(folded("\n".join(lines), sys.stdout))
     return Exit.OK
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from tierd.cli import Exit
 from tierd.cli.provision import plan_text, request_named, require_root
 from tierd.cli.requests import agreed, carry_out, plan_of
+from tierd.cli.terminal import folded
 from tierd.config import load
 from tierd.core.policy import ProvisionMode
 from tierd.core.provision import Verdict
@@ -36,7 +38,7 @@ def apply(arguments: argparse.Namespace) -> int:
     root, tools = Root(), Tools()
     request = request_named(load(None), arguments.name)
     plan = plan_of(root, request)
-    print(plan_text(plan, root))
+    print(folded(plan_text(plan, root), sys.stdout))
     if plan.verdict is Verdict.DONE:
         return Exit.OK
     if plan.verdict is Verdict.REFUSED or request.mode is ProvisionMode.PLAN:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import sys
 from pathlib import Path
 
 from tierd.cli import Exit
 from tierd.cli.provision import NoRequestError, plan_text, require_root
 from tierd.cli.requests import agreed, carry_out, plan_of
+from tierd.cli.terminal import folded
 from tierd.config import load_in_force, source
 from tierd.config.edit import with_size
 from tierd.core.policy import ProvisionMode
@@ -66,7 +68,7 @@ def set_size(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise SizeError(f"SIZE {error}", hint="the policy is unchanged") from None
     plan = plan_of(root, request)
-    print(plan_text(plan, root))
+    print(folded(plan_text(plan, root), sys.stdout))
     if plan.verdict is Verdict.REFUSED:
         return Exit.FAILED
     if not agreed(f"write this into {path}, and carry it out?", yes=arguments.yes):

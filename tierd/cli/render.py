@@ -122,7 +122,7 @@ def classes(found: Sequence[Mapping[str, Any]], style: Style) -> str:
     """`tierctl list classes`. found: as `plain` makes them of the property Classes."""
     if not found:
         return "The policy has no classes."
-    rows = [("CLASS", "PROMISE", "PRIORITY", "PROCESSES", "DRAM", "SLOW", "DRAM%", "AT LEAST", "AT MOST")]
+    rows = [("CLASS", "PROMISE", "PRIORITY", "PROCESSES", "DRAM", "SLOW", "DRAM%", "LEAST", "MOST")]
     for one in found:
         dram, slow = int(one["dram_bytes"]), int(one["slow_bytes"])
         rows.append(
@@ -190,7 +190,7 @@ def explanation(found: Mapping[str, Any], style: Style) -> str:
 def plan(rows: Sequence[Mapping[str, Any]], style: Style) -> str:
     """`tierctl plan`: what the daemon does next, and why. rows: as `plain` makes them of GetPlan's."""
     if not rows:
-        return "Nothing to do: the last round planned no step. tierctl status says how things are."
+        return "Nothing to do: the last round planned no step."
     lines = []
     for row in rows:
         action, rest = step(row)

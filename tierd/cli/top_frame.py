@@ -126,7 +126,8 @@ def _head(now: Sight, before: Sight | None, style: Style, *, brief: bool) -> lis
         lines += _field("Reason", str(facts["reason"]), style)
     if not facts:
         return lines
-    words = render.in_words({**facts, "bytes_per_second": 0})
+    # tierctl status has why the others are not used; here each line counts
+    words = render.in_words({**facts, "bytes_per_second": 0, "source_reason": ""})
     if not now.state:
         words["Moving"] = _moving(now, before)
     for name in ("Source", "Placing", "Moving", "Moved"):
@@ -180,7 +181,7 @@ def _classes(found: Sequence[Mapping[str, Any]], style: Style) -> list[Group]:
     if not found:
         return []
     name_limit = max(style.width // 4, 12)
-    rows = [("CLASS", "PROMISE", "KEPT", "DRAM", "SLOW", "DRAM%", "AT LEAST", "AT MOST")]
+    rows = [("CLASS", "PROMISE", "KEPT", "DRAM", "SLOW", "DRAM%", "LEAST", "MOST")]
     for one in found:
         dram, slow = int(one.get("dram_bytes", 0)), int(one.get("slow_bytes", 0))
         promise = clean(str(one.get("promise", "")), name_limit)

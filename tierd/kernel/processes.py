@@ -98,7 +98,10 @@ def read_resident(root: Root, pid: int) -> int:
 
 def read_process(root: Root, pid: int) -> ProcessView:
     """One process, whether or not it is placed. Raises GoneError, DeniedError, MalformedError."""
-    command, start = _stat(root, pid)
+    try:
+        command, start = _stat(root, pid)
+    except GoneError:
+        raise GoneError(f"there is no process {pid}") from None
     cgroup, resident = read_cgroup(root, pid), read_resident(root, pid)
     return ProcessView(ProcessId(pid, start), command, read_owner(root, pid), cgroup, resident)
 
