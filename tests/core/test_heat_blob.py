@@ -156,8 +156,8 @@ def test_what_is_of_something_else_is_refused_with_the_reason(monkeypatch: pytes
     assert refusal(blob, now=1004.0) == "it is -1 seconds old"
     monkeypatch.setattr(heat_blob, "PAGE_SIZE", 65536)
     assert refusal(blob) == "it is of pages of another size"
-    monkeypatch.setattr(heat_blob, "VERSION", 2)
-    assert refusal(blob) == "it is of version 1, and this tierd takes version 2"
+    monkeypatch.setattr(heat_blob, "VERSION", 3)
+    assert refusal(blob) == "it is of version 2, and this tierd takes version 3"
 
 
 @pytest.mark.parametrize(

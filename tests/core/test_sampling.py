@@ -257,6 +257,8 @@ def test_what_a_trickle_comes_by_stands_for_all_that_it_does_not(found: int, cha
         governor.glance(0, 20_000)
         assert governor.resting
     governor.update(found, found, found, LARGE[0], 20_000, LARGE[1], fresh=True)
+    assert governor.resting, "once is not enough"
+    governor.update(found, found, found, LARGE[0], 20_000, LARGE[1], fresh=True)
     assert governor.changed is changed and governor.resting is not changed
 
 

@@ -48,7 +48,7 @@ and the shorter that time, the larger is the part of hot pages used in it beside
 _QUICK_STEP: Final = 1.1
 """By which what counts as quick follows the workload in each round of a rest, which lasts two seconds."""
 _BEFORE_REST: Final = 1 / 32
-"""Of what was counted before a rest: as much as a trickle counts in the same time."""
+"""Of what was unmapped before a rest: as much as a trickle counts in the same time."""
 _LEARN_SECONDS: Final = 4.0
 """Between two estimates of how often pages are used, during a rest, when that hardly changes."""
 MOST_PAGES: Final = int(0.9 * FULLEST * (1 << 21))
@@ -102,6 +102,7 @@ class HeatMap:
         self._quick_uses = 0
         self._learnt = -math.inf
         self._resting = False
+        self._rest_began = -math.inf
         self._unlearnt = 0
         self._fresh: deque[Keys] = deque()
         self._fresh_keys = 0
@@ -188,8 +189,10 @@ class HeatMap:
         outdated = np.where(defines, last_used, since) < self._doubted
         observed = np.where(defines, (time - last_used) / 2, time - since)
         observed = np.minimum(np.maximum(observed, SHORTEST_DELAY), LONGEST_DELAY)
-        telling = observed[~(away | defines | outdated)]
-        self._prior.observe(telling)
+        tells = ~(away | defines | outdated)
+        telling = observed[tells]
+        # most of what was unmapped at full rate is used when the rest has begun, and would drown the trickle
+        self._prior.observe(telling, np.where(since[tells] < self._rest_began, _BEFORE_REST, 1.0))
         self._quick_uses += int(np.count_nonzero(telling <= self._quick))
 
         first = new | back | (last_used < self._doubted) | (seen == 0)
@@ -209,6 +212,7 @@ class HeatMap:
         if resting and not self._resting:
             # the hot pages that were counted are in DRAM now, and a rest counts few
             self._prior.discount(_BEFORE_REST)
+            self._rest_began = now
         self._resting = resting
         if resting and unmapped:
             # a workload left in peace gets faster, and all its uses quicker; a change does so in no time
@@ -351,7 +355,8 @@ class HeatMap:
 
     def dump(self) -> Arrays:
         """All that it knows, for `restore`."""
-        known = [self._doubted, self._learnt, self._quick, self._quick_uses, self._unlearnt, self._resting]
+        known = [self._doubted, self._learnt, self._rest_began]
+        known += [self._quick, self._quick_uses, self._unlearnt, self._resting]
         tables = {**dump_table("pages", self._pages), **dump_table("regions", self._regions)}
         return {**tables, **self._prior.dump(), "known": np.array(known, dtype=np.float64)}
 
@@ -361,8 +366,9 @@ class HeatMap:
         load_table("pages", self._pages, arrays, passage, PAGE_BITS, ("last",))
         load_table("regions", self._regions, arrays, passage, _REGION_BITS, ("start", "before", "origin"))
         self._prior.restore(arrays, passage.seconds)
-        doubted, learnt, self._quick, uses, unlearnt, resting = arrays["known"].astype(np.float64).tolist()
-        self._doubted, self._learnt = doubted + passage.seconds, learnt + passage.seconds
+        known = arrays["known"].astype(np.float64)
+        self._doubted, self._learnt, self._rest_began = (known[:3] + passage.seconds).tolist()
+        self._quick, uses, unlearnt, resting = known[3:].tolist()
         self._quick_uses, self._unlearnt, self._resting = int(uses), int(unlearnt), bool(resting)
         return len(self._pages)
 

@@ -22,7 +22,7 @@ from tierd.core.remembered import Arrays, Passage
 from tierd.core.text import clean
 from tierd.errors import MalformedError
 
-VERSION: Final = 1
+VERSION: Final = 2
 """To be raised with every change of what a heat map dumps, and of what its numbers mean."""
 MOST_HALF_LIVES: Final = 8
 """Age at which all is refused: a page not seen for so long is forgotten, too."""

@@ -39,7 +39,7 @@ _OPEN_WEIGHT: Final = 20.0
 STEPS: Final = 20
 """Steps of expectation and maximisation a round, each from where the last round ended: the estimate moves
 slowly enough to stay smooth, and reaches what the data say within seconds."""
-SETTLED_STEPS: Final = 3
+SETTLED_STEPS: Final = 8
 """The same while there is little to learn."""
 _SUMS: Final = np.geomspace(SHORTEST_DELAY, MOST_EVENTS * LONGEST_DELAY * 2, 120)
 """Seconds of waiting at which expected rates are tabulated."""
@@ -87,11 +87,11 @@ class RatePrior:
         self._counts *= weight
         self._unmapped = deque((when, pages * weight) for when, pages in self._unmapped)
 
-    def observe(self, delays: Floats) -> None:
-        """Seconds from unmapping to use, of pages all alike: whatever is known of each does not matter."""
-        self._counts += np.bincount(
-            np.searchsorted(_EDGES[1:-1], delays, "right"), minlength=len(_EDGES) - 1
-        )
+    def observe(self, delays: Floats, weights: Floats | None = None) -> None:
+        """Seconds from unmapping to use, of pages all alike: whatever is known of each does not matter.
+        weights: what each counts for, 1 without them."""
+        classes = np.searchsorted(_EDGES[1:-1], delays, "right")
+        self._counts += np.bincount(classes, weights, minlength=len(_EDGES) - 1)
 
     def update(self, now: float, unmapped: int, steps: int = STEPS) -> None:
         """Estimate anew, once a round. unmapped: pages since the last call."""

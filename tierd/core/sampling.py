@@ -88,7 +88,7 @@ class _Pass:
 @dataclass(slots=True)
 class ScanGovernor:
     """The scan size for the next round. Owned by the engine; `size` in MiB. changed: whether the last round
-    says that other pages are hot than were.
+    says that other pages are hot than were, and why: what says so.
 
     A round that finds little proves little: the kernel may not have come by. It rests only after everything
     on the slow nodes has been unmapped once, and little was found in the last half of that; or, where more
@@ -97,11 +97,13 @@ class ScanGovernor:
 
     size: int = FULL_SIZE
     changed: bool = False
+    why: str = ""
     _pass: _Pass = field(default_factory=_Pass)
     _futile: int = 0
     _accepted: float = 0.0
     _gave_up: bool = False
     _trickled: int = 0
+    _stood: bool = False
     _last_full: int = 0
     _looked_at: int = 0
     _part: tuple[int, int] = (0, 0)
@@ -133,8 +135,13 @@ class ScanGovernor:
         surprised = self._surprised(quick, unmapped)
         if self.resting:
             self._trickled += unmapped
-            much = fresh and not self._gave_up and self._stands_for(urgent, wrong, slow_pages)
-            self.changed = surprised or much or urgent > max(wrong, WORSE * self._accepted)
+            stands = fresh and not self._gave_up and self._stands_for(urgent, wrong, slow_pages)
+            # once it may be that a workload is faster than what is known of it
+            much = (stands and self._stood) or urgent > max(wrong, WORSE * self._accepted)
+            self._stood = stands
+            if much and not surprised:
+                self.why = f"{urgent} pages are far hotter than what DRAM holds"
+            self.changed = surprised or much
             self._trickled = 0
         else:
             self.changed = surprised and math.isfinite(self._pass.before)
@@ -204,7 +211,7 @@ class ScanGovernor:
         """accepted: pages that stay where they are, though they are hot. gave_up: because it is futile to
         promote more."""
         self.size, self._accepted = TRICKLE_SIZE, accepted
-        self._gave_up, self._trickled = gave_up, 0
+        self._gave_up, self._trickled, self._stood = gave_up, 0, False
         # what was usual at full rate is not for a trickle
         self._last_full = self._seen[-1][1] if self._seen else 0
         self._seen.clear()
@@ -230,4 +237,7 @@ class ScanGovernor:
         expected = max(usual, QUICK_SHARE) * looked_at
         uses = sum(uses for uses, _ in now)
         factor = SURPRISE if self.resting else ALARM
-        return uses > factor * expected and uses > expected + LUCK * math.sqrt(max(1.0, expected))
+        surprised = uses > factor * expected and uses > expected + LUCK * math.sqrt(max(1.0, expected))
+        if surprised:
+            self.why = f"{uses} of {looked_at} pages were used soon, {expected:.0f} is usual"
+        return surprised

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 from tierd.core import planner
@@ -14,6 +15,8 @@ from tierd.core.silence import Silence
 from tierd.kernel.counters import read_hinting
 from tierd.kernel.paths import Root
 from tierd.service.moving import Moved
+
+log = logging.getLogger(__name__)
 
 SAMPLE_SECONDS: Final = 0.1
 """Between two readings of the rings: a ring holds 13,000 faults."""
@@ -102,7 +105,7 @@ class Looking:
         changed. Raises TierdError."""
         self.learn(now, heat)
         self._governor.glance(self._quick, self._unmapped)
-        return self._governor.changed
+        return self._changed()
 
     def take_passes(self) -> float:
         """How often the kernel has unmapped the slow tier since the last call."""
@@ -125,4 +128,9 @@ class Looking:
             more=plan.more,
             fresh=self._fresh,
         )
+        return self._changed()
+
+    def _changed(self) -> bool:
+        if self._governor.changed:
+            log.debug("looking hard again: %s", self._governor.why)
         return self._governor.changed
