@@ -6,6 +6,7 @@ import errno
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.kernel.fixtures.simulated import SimulatedKernel
@@ -14,7 +15,7 @@ from tests.service.engine_bench import HOT, Bench
 from tierd.core.access import Accesses
 from tierd.core.state import EngineState, State
 from tierd.errors import MalformedError
-from tierd.kernel import generations
+from tierd.kernel import generations, own_cost
 from tierd.service.engine import FAILED_ROUNDS
 from tierd.service.events import DEGRADED, HOLDING, Event, events_between
 
@@ -30,6 +31,24 @@ def garbled(*path: str) -> Spoil:
         text = file.read_text()
         file.write_text("Node, zone what\nhigh\n")
         return lambda: file.write_text(text) and None
+
+    return spoil
+
+
+def unreadable(*path: str) -> Spoil:
+    """A file whose reading fails, by an errno that says neither that it is gone nor that it is forbidden."""
+
+    def spoil(fake: SimulatedKernel) -> Callable[[], None]:
+        file = fake.machine.root.path.joinpath(*path)
+        text = file.read_text()
+        file.unlink()
+        file.mkdir()
+
+        def mend() -> None:
+            file.rmdir()
+            file.write_text(text)
+
+        return mend
 
     return spoil
 
@@ -56,6 +75,10 @@ SPOILS = {
     "meminfo": (
         garbled("sys", "devices", "system", "node", "node0", "meminfo"),
         "meminfo: no MemTotal line",
+    ),
+    "meminfo of the slow node": (
+        unreadable("sys", "devices", "system", "node", "node1", "meminfo"),
+        "node1/meminfo: Is a directory",
     ),
     "nodelist": (
         garbled("sys", "devices", "virtual", "memory_tiering", "memory_tier22", "nodelist"),
@@ -157,6 +180,24 @@ def test_what_was_moved_before_a_reading_failed_is_counted(
     assert fake.promoted > 0
     assert bench.state.counters.promoted_pages == fake.promoted
     assert any("vmstat: not a counter" in state.reason for state in bench.states)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), psutil.AccessDenied()])
+def test_what_tierd_costs_may_be_unreadable(
+    fake: SimulatedKernel, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    bench = Watched(fake)
+    bench.run(2)
+    known = bench.state.own_cpu_seconds, bench.state.own_resident_bytes
+
+    def fail() -> object:
+        raise error
+
+    monkeypatch.setattr(own_cost, "_own", fail)
+    bench.run(30)
+    assert (bench.state.own_cpu_seconds, bench.state.own_resident_bytes) == known
+    assert known[1] > 0
+    assert bench.on_dram > 0.9 * HOT
 
 
 def test_a_defect_still_ends_the_engine(fake: SimulatedKernel) -> None:

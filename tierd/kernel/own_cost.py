@@ -23,11 +23,14 @@ class OwnCost:
     resident_bytes: int = 0
 
 
-def read_own_cost() -> OwnCost:
-    """The cost of the calling process."""
-    process = _own()
-    times = process.cpu_times()
-    return OwnCost(times.user + times.system, process.memory_info().rss)
+def read_own_cost() -> OwnCost | None:
+    """The cost of the calling process; None when it cannot be read, as where no file can be opened."""
+    try:
+        process = _own()
+        times = process.cpu_times()
+        return OwnCost(times.user + times.system, process.memory_info().rss)
+    except (psutil.Error, OSError):
+        return None
 
 
 def read_own_room(root: Root) -> int | None:

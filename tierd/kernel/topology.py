@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from tierd.core.model import PAGE_SIZE, Node, Tier, TierKind, Topology
-from tierd.errors import DeniedError, GoneError, MalformedError
+from tierd.errors import GoneError, MalformedError, TierdError
 from tierd.kernel.files import OpenFile, parse_list, read_int, read_text
 from tierd.kernel.memory_side_caches import read_memory_side_caches
 from tierd.kernel.paths import Root
@@ -45,7 +45,7 @@ def read_mapped(root: Root, nodes: Iterable[int]) -> int | None:
         try:
             found = dict(_MAPPED.findall(read_text(root.nodes / f"node{node}/meminfo")))
             total += (int(found["AnonPages"]) + int(found["Mapped"])) * 1024
-        except (GoneError, DeniedError, KeyError):
+        except (TierdError, KeyError):
             return None
     return total
 

@@ -26,7 +26,7 @@ from tierd.kernel.demotion import Demotion
 from tierd.kernel.generations import Generations
 from tierd.kernel.occupancy import read_held
 from tierd.kernel.online_blocks import OnlineBlocks
-from tierd.kernel.own_cost import read_own_cost
+from tierd.kernel.own_cost import OwnCost, read_own_cost
 from tierd.kernel.paths import Root
 from tierd.kernel.topology import read_mapped, read_topology, refresh_free
 from tierd.service.class_pages import ClassPages
@@ -377,7 +377,7 @@ class Engine:
         held = read_held(self._root, cgroups, dram)
         self._looking.measure(held.mapped, read_mapped(self._root, slow), topology.cpus)
         moved = self._counters.moved_pages - self._state.counters.moved_pages
-        cost = read_own_cost()
+        cost = read_own_cost() or OwnCost(self._state.own_cpu_seconds, self._state.own_resident_bytes)
         elapsed = now - self._state.monotonic if self._state.monotonic else 0.0
         self._state = replace(
             self._state,
