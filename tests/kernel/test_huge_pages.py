@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.kernel.fixtures import Machine, fail_reading
-from tierd.core.model import HUGE_PAGE_SIZE
+from tierd.core.model import HUGE_PAGE_SIZE, ProcessId
 from tierd.errors import DeniedError, GoneError, UnsupportedError
 from tierd.kernel import huge_pages
 from tierd.kernel.huge_pages import (
@@ -181,7 +181,7 @@ def test_making_a_huge_page_in_this_very_process() -> None:
         assert [area[offset + page * 4096] for page in range(512)] == [page % 251 for page in range(512)]
         try:
             pages = np.array([address >> 12, (address >> 12) + 511, (address >> 12) + 512], dtype=np.uint64)
-            found = HugePageFinder(Root()).among(os.getpid(), pages)
+            found = HugePageFinder(Root()).among(ProcessId(os.getpid(), 1), pages)
             assert found.tolist() == [True, True, False]
         except UnsupportedError as missing:
             pytest.skip(str(missing))
@@ -264,11 +264,12 @@ def test_where_the_kernel_does_not_say_a_mapping_that_holds_some_counts_whole(ma
     addresses = [0x55D0C9000000, 0x7EFFFFFFF000, 0x7F0000000000, 0x7F00003FF000, 0x7F0000400000]
     pages = np.array([*addresses, 0x7F00007FF000, 0x7F0000800000], dtype=np.uint64) >> np.uint64(12)
     expected = [False, False, True, True, True, True, False]
-    assert finder.among(100, pages).tolist() == expected
+    assert finder.among(ProcessId(100, 1), pages).tolist() == expected
     (machine.root.proc / "100/smaps").unlink()
-    assert finder.among(100, pages).tolist() == expected
-    with pytest.raises(GoneError):
-        finder.among(101, pages)
+    assert finder.among(ProcessId(100, 1), pages).tolist() == expected
+    for other in (ProcessId(101, 1), ProcessId(100, 2)):
+        with pytest.raises(GoneError):
+            finder.among(other, pages)
 
 
 def test_pages_of_huge_pages_are_found(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,7 +281,7 @@ def test_pages_of_huge_pages_are_found(machine: Machine, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(huge_pages, "huge_ranges", scan)
     pages = np.array([0x7F0000FFF, 0x7F00001FF, 0x7F0000200, 0x7F00007FF, 0x7F0000800], dtype=np.uint64)
-    found = HugePageFinder(machine.root).among(100, pages)
+    found = HugePageFinder(machine.root).among(ProcessId(100, 1), pages)
     assert found.tolist() == [False, False, True, True, False]
     assert asked == [
         Range(0x7F0000000000, 0x7F0000400000),

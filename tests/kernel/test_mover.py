@@ -353,7 +353,7 @@ def test_every_planned_page_has_one_fate(
 ) -> None:
     fake = install(Kernel(machine), monkeypatch)
     monkeypatch.setattr(
-        module.HugePageFinder, "among", lambda self, pid, pages: np.arange(len(pages)) % 3 == 0
+        module.HugePageFinder, "among", lambda self, process, pages: np.arange(len(pages)) % 3 == 0
     )
     machine.write_free(DRAM, FLOOR + room * PAGE_SIZE)
     pages = fake.place(len(fates))

@@ -48,7 +48,7 @@ class HugeKernel(Kernel):
         self.least_free = min(self.least_free, free)
         return result, status
 
-    def among(self, pid: int, pages: np.ndarray) -> np.ndarray:
+    def among(self, pages: np.ndarray) -> np.ndarray:
         self.looked += 1
         return np.isin(pages >> np.uint64(9), np.array(sorted(self.huge), dtype=np.uint64))
 
@@ -56,7 +56,7 @@ class HugeKernel(Kernel):
 @pytest.fixture
 def big(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> HugeKernel:
     made = HugeKernel(machine)
-    monkeypatch.setattr(module.HugePageFinder, "among", lambda self, pid, pages: made.among(pid, pages))
+    monkeypatch.setattr(module.HugePageFinder, "among", lambda self, process, pages: made.among(pages))
     install(made, monkeypatch)
     return made
 
@@ -110,7 +110,7 @@ def test_a_range_taken_for_a_huge_page_that_is_none(
     pages = big.place_huge(2)
     big.huge.clear()
     monkeypatch.setattr(
-        module.HugePageFinder, "among", lambda self, pid, pages: np.ones(len(pages), dtype=bool)
+        module.HugePageFinder, "among", lambda self, process, pages: np.ones(len(pages), dtype=bool)
     )
     outcome, there = promote(big, pages[:1000], huge=True)
     assert (outcome.moved, outcome.along, outcome.refused, outcome.deferred) == (2, 0, 0, 998)
@@ -127,7 +127,7 @@ def test_a_huge_page_that_is_there_already(big: HugeKernel) -> None:
 def test_what_is_not_known_may_be_huge(
     big: HugeKernel, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def fail(self: object, pid: int, pages: np.ndarray) -> np.ndarray:
+    def fail(self: object, process: object, pages: np.ndarray) -> np.ndarray:
         raise error
 
     monkeypatch.setattr(module.HugePageFinder, "among", fail)

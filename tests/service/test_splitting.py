@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.kernel.fixtures import MIB, Machine, numa_stat
+from tests.kernel.fixtures.moving import Watch
 from tierd.core.model import HUGE_PAGE_SIZE, ProcessId, ProcessView
 from tierd.errors import DeniedError, GoneError, MalformedError, UnsupportedError
 from tierd.kernel import huge_pages
@@ -79,6 +80,7 @@ def pages(monkeypatch: pytest.MonkeyPatch) -> Pages:
     fake = Pages()
     for name in ("huge_ranges", "huge_bytes", "split"):
         monkeypatch.setattr(huge_pages, name, getattr(fake, name))
+    monkeypatch.setattr(splitting, "ProcessWatch", Watch)
     for pid in (100, 101):
         fake.ranges[pid] = {0x7F0000000000 + n * HUGE_PAGE_SIZE for n in range(50)}
     return fake
@@ -87,6 +89,8 @@ def pages(monkeypatch: pytest.MonkeyPatch) -> Pages:
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     made = Machine(tmp_path)
+    for pid in (100, 101):
+        made.add_process(pid, CONTENDED, start=1)
     contended = numa_stat({0: 200 * MIB, 1: 300 * MIB}, huge={0: 100 * MIB, 1: 0})
     made.put(made.root.cgroup / "contended/memory.numa_stat", contended)
     fitting = numa_stat({0: 200 * MIB}, huge={0: 100 * MIB})
@@ -204,6 +208,49 @@ def test_a_cgroup_that_cannot_be_read_is_left_alone(
     machine.put(machine.root.cgroup / "contended/memory.numa_stat", text)
     views = (view(100, CONTENDED), view(101, "/gone"))
     assert Splitter(machine.root, door).split(views, DRAM, SLOW, 60.0, memory) == 0
+
+
+def test_a_process_that_got_the_number_of_another_is_left_alone(
+    machine: Machine, pages: Pages, door: int, memory: Memory
+) -> None:
+    """Views are seconds old, and its pages may be those of a process that the policy excludes."""
+    machine.add_process(100, "/excluded", start=2)
+    assert Splitter(machine.root, door).split((view(100, CONTENDED),), DRAM, SLOW, 60.0, memory) == 0
+    assert not pages.commands and not memory.heard
+
+
+def test_what_was_found_is_not_split_in_a_process_that_got_its_number_since(
+    machine: Machine, pages: Pages, door: int, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranges that there was no time for in one round are split in the next."""
+    now = [100.0]
+    monkeypatch.setattr(splitting.time, "monotonic", lambda: now[0])
+    look = pages.huge_ranges
+
+    def slow_look(*arguments: object) -> tuple[Range, ...]:
+        now[0] += 1.0
+        return look(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(huge_pages, "huge_ranges", slow_look)
+    splitter = Splitter(machine.root, door)
+    assert splitter.split((view(100, CONTENDED),), DRAM, SLOW, 0.5, memory) == 0
+    machine.add_process(100, "/excluded", start=2)
+    assert splitter.split((view(100, CONTENDED),), DRAM, SLOW, 60.0, memory) == 0
+    assert not pages.commands
+
+
+def test_a_number_that_changes_hands_between_two_writes(
+    machine: Machine, pages: Pages, door: int, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = pages.split
+
+    def last_split(descriptor: int, pid: int, target: Range) -> None:
+        split(descriptor, pid, target)
+        machine.add_process(100, "/excluded", start=2)
+
+    monkeypatch.setattr(huge_pages, "split", last_split)
+    Splitter(machine.root, door).split((view(100, CONTENDED),), DRAM, SLOW, 60.0, memory)
+    assert len(pages.commands) == 1
 
 
 def test_what_was_rebuilt_is_left_whole(machine: Machine, pages: Pages, door: int, memory: Memory) -> None:

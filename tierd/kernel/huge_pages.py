@@ -28,7 +28,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from tierd.core.model import HUGE_PAGE_SIZE, PAGES_PER_HUGE_PAGE
+from tierd.core.model import HUGE_PAGE_SIZE, PAGES_PER_HUGE_PAGE, ProcessId
 from tierd.errors import DeniedError, GoneError, UnsupportedError
 from tierd.kernel.files import read_text
 from tierd.kernel.paths import Root
@@ -128,9 +128,9 @@ class HugePageFinder:
 
     def __init__(self, root: Root) -> None:
         self._root = root
-        self._perhaps: dict[int, tuple[float, npt.NDArray[np.uint64]]] = {}
+        self._perhaps: dict[ProcessId, tuple[float, npt.NDArray[np.uint64]]] = {}
 
-    def among(self, pid: int, pages: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    def among(self, process: ProcessId, pages: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
         """Which of `pages` (virtual page numbers) are mapped by a huge page. Linux 6.1 does not say: there
         all pages of a mapping that holds some are taken for such. Raises GoneError, DeniedError."""
         ranges = np.unique(pages >> _PAGE_TO_RANGE)
@@ -141,21 +141,21 @@ class HugePageFinder:
             if len(run)
         ]
         try:
-            huge = huge_ranges(self._root, pid, runs)
+            huge = huge_ranges(self._root, process.pid, runs)
         except UnsupportedError:
-            bounds = self._mappings(pid)
+            bounds = self._mappings(process)
         else:
             bounds = _bounds(huge)
         # an odd number of bounds at or below an address: it is within a range
         before = np.searchsorted(bounds, pages << np.uint64(12), side="right")
         return (before & 1).astype(np.bool_)
 
-    def _mappings(self, pid: int) -> npt.NDArray[np.uint64]:
+    def _mappings(self, process: ProcessId) -> npt.NDArray[np.uint64]:
         now = time.monotonic()
         self._perhaps = {p: seen for p, seen in self._perhaps.items() if seen[0] + _PERHAPS_SECONDS > now}
-        if pid not in self._perhaps:
-            self._perhaps[pid] = (now, _bounds(perhaps_huge(self._root, pid)))
-        return self._perhaps[pid][1]
+        if process not in self._perhaps:
+            self._perhaps[process] = (now, _bounds(perhaps_huge(self._root, process.pid)))
+        return self._perhaps[process][1]
 
 
 def _bounds(ranges: Iterable[Range]) -> npt.NDArray[np.uint64]:

@@ -83,7 +83,7 @@ class _Run:
 class _Task:
     """One call of `promote`. fate: of each page its node, a negative errno, or _LEFT; filled as it goes."""
 
-    pid: int
+    process: ProcessId
     pages: Pages
     node: int
     floor: int
@@ -137,7 +137,7 @@ class Mover:
         with contextlib.suppress(TierdError), contextlib.ExitStack() as opened:
             watch = opened.enter_context(ProcessWatch(self._root, process))
             free = opened.enter_context(free_memory(self._root, node))
-            task = _Task(process.pid, pages, node, floor, elsewhere, announce, fate, watch, free)
+            task = _Task(process, pages, node, floor, elsewhere, announce, fate, watch, free)
             total, stopped = self._promote(task, huge)
         there, left = fate == node, fate == _LEFT
         refused = ~there & ~left
@@ -170,7 +170,7 @@ class Mover:
 
     def _huge(self, task: _Task) -> Mask:
         try:
-            return self._finder.among(task.pid, task.pages)
+            return self._finder.among(task.process, task.pages)
         except TierdError:
             return np.ones(len(task.pages), dtype=np.bool_)  # what is not known may be 2 MiB
 
@@ -181,7 +181,7 @@ class Mover:
         already_there = 0
         if not task.elsewhere:
             try:
-                before = query_nodes(task.pid, addresses)
+                before = query_nodes(task.process.pid, addresses)
             except OSError as error:
                 code = error.errno or errno.EIO
                 if code in _GONE:
@@ -193,13 +193,13 @@ class Mover:
             task.fate[group] = before
             already_there = int((before == task.node).sum())
             group, addresses = group[away], addresses[away]
-        call = MoveCall(task.pid, addresses, task.node)
+        call = MoveCall(task.process.pid, addresses, task.node)
         task.announce(task.pages[group])
         run = self._move_in_batches(task, call, len(group))
         status = call.status[: run.tried]
         if run.unsure and run.stopped not in _GONE:
             try:
-                status = _explained(status, query_nodes(task.pid, addresses[: run.tried]), task.node)
+                status = _explained(status, query_nodes(task.process.pid, addresses[: run.tried]), task.node)
             except OSError as error:
                 # what happened is not known, and what is not known is not counted
                 status = np.full(run.tried, -(error.errno or errno.EIO), dtype=np.int32)
@@ -253,7 +253,7 @@ class Mover:
             watched = ((ranges[batch, None] << _RANGE_SHIFT) + _IN_RANGE).ravel()
             leaders = np.searchsorted(watched, task.pages[chosen[first[batch]]])
             task.announce(watched[leaders])
-            call = _move(task.pid, watched, leaders, task.node)
+            call = _move(task.process.pid, watched, leaders, task.node)
             if call.stopped == errno.ESRCH:
                 return total, call.stopped
             planned = np.flatnonzero(np.isin(range_of, batch))

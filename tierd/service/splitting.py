@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tierd.core.model import HUGE_PAGE_SIZE, ProcessId, ProcessView
-from tierd.errors import TierdError, UnsupportedError
+from tierd.errors import GoneError, TierdError, UnsupportedError
 from tierd.kernel import huge_pages
 from tierd.kernel.huge_pages import Range
 from tierd.kernel.occupancy import read_occupancy
 from tierd.kernel.paths import Root
+from tierd.kernel.processes import ProcessWatch
 
 log = logging.getLogger(__name__)
 
@@ -117,22 +118,24 @@ class Splitter:
         found = self._found.pop(process, None)
         done = 0
         try:
-            if found is None:
-                found = self._look(process, kept, keeper)
-            huge = np.setdiff1d(found.huge, kept)
-            before = 0 if found.sure else huge_pages.huge_bytes(self._root, pid)
-            written = self._write(pid, huge, deadline)
-            if written < len(huge):
-                self._found[process] = replace(found, huge=huge[written:])
-            if found.sure:
-                split = huge[:written]
-                if written:
-                    left = _numbers(huge_pages.huge_ranges(self._root, pid, _runs(split)))
-                    split = np.setdiff1d(split, left)
-                done = len(split)
-            else:
-                split = np.empty(0, dtype=np.uint64)
-                done = max(0, before - huge_pages.huge_bytes(self._root, pid)) // HUGE_PAGE_SIZE
+            # views are seconds old, and splitting knows numbers only: another may have this one by now
+            with ProcessWatch(self._root, process) as watch:
+                if found is None:
+                    found = self._look(process, kept, keeper)
+                huge = np.setdiff1d(found.huge, kept)
+                before = 0 if found.sure else huge_pages.huge_bytes(self._root, pid)
+                written = self._write(watch, pid, huge, deadline)
+                if written < len(huge):
+                    self._found[process] = replace(found, huge=huge[written:])
+                if found.sure:
+                    split = huge[:written]
+                    if written:
+                        left = _numbers(huge_pages.huge_ranges(self._root, pid, _runs(split)))
+                        split = np.setdiff1d(split, left)
+                    done = len(split)
+                else:
+                    split = np.empty(0, dtype=np.uint64)
+                    done = max(0, before - huge_pages.huge_bytes(self._root, pid)) // HUGE_PAGE_SIZE
         except (TierdError, OSError) as error:
             log.debug("splitting huge pages of process %d: %s", pid, error)
             return done
@@ -149,14 +152,17 @@ class Splitter:
             return _Found(_numbers(huge_pages.private_mappings(self._root, process.pid)), sure=False)
         return _Found(np.setdiff1d(huge, keeper.adopt(process, huge)), sure=True)
 
-    def _write(self, pid: int, numbers: Numbers, deadline: float) -> int:
-        """Returns how many of `numbers`, from the first on, there was time for."""
+    def _write(self, watch: ProcessWatch, pid: int, numbers: Numbers, deadline: float) -> int:
+        """Returns how many of `numbers`, from the first on, there was time for. Raises OSError, and
+        GoneError when the process has ended."""
         assert self._descriptor is not None
         written = 0
         for run in _runs(numbers):
             for start in range(run.start, run.end, _SLICE * HUGE_PAGE_SIZE):
                 if time.monotonic() > deadline:
                     return written
+                if not watch.alive:
+                    raise GoneError(f"process {pid} exited")
                 end = min(start + _SLICE * HUGE_PAGE_SIZE, run.end)
                 huge_pages.split(self._descriptor, pid, Range(start, end))
                 written += (end - start) // HUGE_PAGE_SIZE
