@@ -142,6 +142,7 @@ def test_bytes_that_are_not_utf_8(tmp_path: Path) -> None:
     (line,) = Generations(descriptor).read()
     os.close(descriptor)
     assert line.memcg == 24 and line.generations[0].anon == 60
+    assert line.cgroup == os.fsdecode(b"/user/\xff\xfe"), "as os.scandir spells it"
 
 
 @pytest.mark.parametrize("descriptor", [-1, 999_999])

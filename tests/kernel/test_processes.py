@@ -211,6 +211,8 @@ def test_a_number_that_another_process_has_now(machine: Machine) -> None:
 def test_the_cgroup_of_a_process(machine: Machine) -> None:
     machine.put("proc/100/cgroup", "12:cpuset:/old\n1:name=systemd:/x\n0::/a/b c\x0bd\n")
     assert read_cgroup(machine.root, 100) == "/a/b c\x0bd"
+    machine.put("proc/100/cgroup", b"0::/odd\xff\n")
+    assert read_cgroup(machine.root, 100) == os.fsdecode(b"/odd\xff"), "as os.scandir spells it"
     machine.put("proc/100/cgroup", "12:cpuset:/old\n")
     with pytest.raises(MalformedError, match="unified"):
         read_cgroup(machine.root, 100)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.kernel.fixtures import MIB, Machine
 from tierd.core.policy import ProcessMatch, ProcessSelection
+from tierd.kernel.generations import Generations
 from tierd.service.demotable import ANSWER_SECONDS, Demotable
 from tierd.service.placed import PlacedProcesses
 
@@ -83,6 +85,29 @@ def test_a_cpuset_without_slow_memory_keeps_it_in_dram(asked: Asked, nodes: str,
     asked.machine.put("sys/fs/cgroup/cpuset.mems.effective", "0-2\n")
     asked.machine.put("sys/fs/cgroup/db/cpuset.mems.effective", f"{nodes}\n")
     assert asked("/db") is may
+
+
+def named_by_lru_gen(machine: Machine, name: bytes) -> str:
+    where = machine.put("lru_gen", b"memcg 24 " + name + b"\n node 0\n 41 9120 60 0 \n")
+    descriptor = os.open(where, os.O_RDONLY)
+    (line,) = Generations(descriptor).read()
+    os.close(descriptor)
+    return line.cgroup
+
+
+@pytest.mark.parametrize("name", [b"/even", b"/odd\xff"])
+def test_a_name_that_is_not_utf_8_is_no_way_around_any_rule(asked: Asked, name: bytes) -> None:
+    """Whoever was given a subtree may make a cgroup of any name."""
+    below = asked.machine.root.cgroup / os.fsdecode(name).lstrip("/")
+    asked.machine.put(below / "cgroup.procs", "900\n")
+    cgroup = named_by_lru_gen(asked.machine, name)
+    assert not asked(cgroup), "its one process is too small to be placed"
+    (below / "cgroup.procs").write_text("")
+    asked.now += ANSWER_SECONDS
+    assert asked(cgroup)
+    asked.machine.put(below / "cpuset.mems.effective", "0\n")
+    asked.now += ANSWER_SECONDS
+    assert not asked(cgroup) and not asked.demotable.caches(cgroup)
 
 
 def test_an_answer_holds_for_some_seconds_and_a_new_policy_at_once(asked: Asked) -> None:

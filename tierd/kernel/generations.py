@@ -100,7 +100,8 @@ class Generations:
                 chunks.append(chunk)
         except OSError as error:
             raise OSError(error.errno, error.strerror, "lru_gen") from None
-        return parse(b"".join(chunks).decode("utf-8", errors="replace"), wanted)
+        # as a walk of directories spells them: what is known of a cgroup is found by its path
+        return parse(os.fsdecode(b"".join(chunks)), wanted)
 
     def age(self, lineage: Lineage) -> None:
         """Walk the page tables, take the accessed bits, and begin a new generation.

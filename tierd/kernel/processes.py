@@ -10,7 +10,7 @@ from tierd.core.model import ProcessId, ProcessView
 from tierd.core.policy import ProcessSelection
 from tierd.core.text import clean
 from tierd.errors import DeniedError, GoneError, MalformedError
-from tierd.kernel.files import read_int, read_text
+from tierd.kernel.files import read_bytes, read_int, read_text
 from tierd.kernel.paths import Root
 
 _MAXIMUM_COMMAND = 64
@@ -147,7 +147,8 @@ class ProcessWatch:
 def read_cgroup(root: Root, pid: int) -> str:
     """The process's path in the unified hierarchy, ``/a/b``. Raises GoneError, MalformedError."""
     path = root.proc / str(pid) / "cgroup"
-    for line in read_text(path).split("\n"):
+    # as a walk of directories spells it
+    for line in os.fsdecode(read_bytes(path)).split("\n"):
         if line.startswith("0::"):
             return line[3:]
     raise MalformedError(f"{path}: no cgroup v2 line (tierd needs the unified hierarchy)")
