@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
-from tests.kernel.fixtures import Machine
+from tests.kernel.fixtures import Machine, fail_reading
 from tierd.kernel.cpusets import read_allowed_nodes
 
 
@@ -36,12 +37,18 @@ def test_the_nearest_cpuset_says_it(machine: Machine, cgroup: str, nodes: set[in
     assert read_allowed_nodes(machine.root, cgroup) == nodes
 
 
-@pytest.mark.parametrize("text", [None, "0-x\n"])
-def test_without_the_controller_nothing_is_known(tmp_path: Path, text: str | None) -> None:
-    machine = Machine(tmp_path)
-    if text:
-        machine.put("sys/fs/cgroup/cpuset.mems.effective", text)
-    assert read_allowed_nodes(machine.root, "/a/b") is None
+def test_without_the_controller_nothing_is_known(tmp_path: Path) -> None:
+    assert read_allowed_nodes(Machine(tmp_path).root, "/a/b") is None
+
+
+@pytest.mark.parametrize("code", [0, errno.EMFILE, errno.EACCES])
+def test_what_cannot_be_read_allows_no_node(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    cpuset = machine.put("sys/fs/cgroup/vm.slice/cpuset.mems.effective", "0-x\n")
+    if code:
+        fail_reading(monkeypatch, cpuset, code)
+    assert read_allowed_nodes(machine.root, "/vm.slice/a.scope") == set()
 
 
 def test_many_questions_cost_one_look_each(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +57,7 @@ def test_many_questions_cost_one_look_each(machine: Machine, monkeypatch: pytest
     read, looks = cpusets.read_text, []
     monkeypatch.setattr(cpusets, "read_text", lambda path: (looks.append(path), read(path))[1])
     known: dict = {}
-    deep = "/vm.slice/a.scope/vcpu0" + "/x" * 2000
+    deep = "/vm.slice/a.scope/vcpu0" + "/x" * 1500
     for cgroup in ("/vm.slice/a.scope/vcpu0", "/vm.slice/a.scope/vcpu1", "/vm.slice/a.scope", deep):
         assert read_allowed_nodes(machine.root, cgroup, known) == {0, 2}
-    assert len(looks) == len(set(looks)) == 4 + 2000
+    assert len(looks) == len(set(looks)) == 4 + 1500

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel.fixtures import fail_reading
 from tests.kernel.fixtures.provisioned import ISET, Machine
 from tierd.core.inventory import Inventory, MemoryBlock, Span
 from tierd.errors import GoneError, MalformedError
@@ -105,6 +107,19 @@ def test_what_is_wrong_is_seen(tmp_path: Path, name: str, content: str, field: s
     machine = Machine(tmp_path)
     machine.write(f"sys/bus/nd/devices/{name}", content)
     assert getattr(look(machine).regions[0], field) == value
+
+
+def test_bad_blocks_that_cannot_be_read_are_not_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(tmp_path)
+    listed = machine.root.nd_devices / "region0/badblocks"
+    with monkeypatch.context() as context:
+        fail_reading(context, listed, errno.ENXIO)
+        assert look(machine).regions[0].bad_blocks == 0, "of a region without a driver"
+    fail_reading(monkeypatch, listed, errno.EIO)
+    with pytest.raises(MalformedError, match="region0/badblocks: Input/output error"):
+        look(machine)
 
 
 def test_garbage_in_sysfs_is_malformed(tmp_path: Path) -> None:

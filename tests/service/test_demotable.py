@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from tests.kernel.fixtures import MIB, Machine
+from tests.kernel.fixtures import MIB, Machine, fail_reading
 from tierd.core.policy import ProcessMatch, ProcessSelection
 from tierd.kernel.generations import Generations
 from tierd.service.demotable import ANSWER_SECONDS, Demotable
@@ -108,6 +109,26 @@ def test_a_name_that_is_not_utf_8_is_no_way_around_any_rule(asked: Asked, name: 
     asked.machine.put(below / "cpuset.mems.effective", "0\n")
     asked.now += ANSWER_SECONDS
     assert not asked(cgroup) and not asked.demotable.caches(cgroup)
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENOMEM, errno.EIO, errno.EACCES])
+@pytest.mark.parametrize(
+    ("cgroup", "file"),
+    [
+        ("/pool", "cgroup.procs"),
+        ("/db", "cpuset.mems.effective"),
+        ("/tmpfs", "cpuset.mems.effective"),
+        ("/db", "memory.numa_stat"),
+    ],
+)
+def test_what_cannot_be_read_speaks_against_asking(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch, cgroup: str, file: str, code: int
+) -> None:
+    asked.placed.refresh(EXCLUDING, 64 * MIB)
+    monkeypatch.setattr(asked.placed, "refresh", lambda *arguments: None)
+    asked.sharing = {"/db"}
+    fail_reading(monkeypatch, asked.machine.root.cgroup / cgroup.lstrip("/") / file, code)
+    assert not asked(cgroup)
 
 
 def test_an_answer_holds_for_some_seconds_and_a_new_policy_at_once(asked: Asked) -> None:

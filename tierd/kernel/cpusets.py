@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tierd.errors import TierdError
+from tierd.errors import GoneError, TierdError
 from tierd.kernel.files import parse_list, read_text
 from tierd.kernel.paths import Root
 
@@ -11,7 +11,7 @@ Nodes = frozenset[int] | None
 
 def read_allowed_nodes(root: Root, cgroup: str, known: dict[str, Nodes] | None = None) -> Nodes:
     """The nodes of `cgroup` (``/a/b``): what its own cpuset says, or that of the nearest cgroup above it
-    where the controller is on. None when none says anything, or what it says cannot be read.
+    where the controller is on. None when none says anything; no node when what it says cannot be read.
 
     known: answers by cgroup, for many questions at about the same time; they are added to it.
     """
@@ -23,11 +23,13 @@ def read_allowed_nodes(root: Root, cgroup: str, known: dict[str, Nodes] | None =
         try:
             text = read_text(root.cgroup / cgroup.strip("/") / "cpuset.mems.effective")
             known[cgroup] = frozenset(parse_list(text))
-        except (TierdError, ValueError):
+        except GoneError:
             if cgroup in ("", "/"):
                 known[cgroup] = None
             else:
                 cgroup = cgroup.rpartition("/")[0]
+        except (TierdError, ValueError):
+            known[cgroup] = frozenset()
     found = known[cgroup]
     known.update(dict.fromkeys(asked, found))
     return found

@@ -221,8 +221,13 @@ def _read_span(root: Root, name: str, denied: list[Path] | None) -> Span | None:
 def _count_bad_blocks(root: Root, name: str) -> int:
     try:
         return len(read_text(root.nd_devices / name / "badblocks").split("\n")) - 1
-    except (GoneError, MalformedError):
+    except GoneError:
         return 0
+    except MalformedError as error:
+        # a region without a driver has no list (region_badblocks_show in drivers/nvdimm/region_devs.c)
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENXIO:
+            return 0
+        raise
 
 
 def _dimm_flags(root: Root, dimm: str) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from tierd.core.model import ProcessId, ProcessView
 from tierd.core.policy import ProcessSelection
 from tierd.core.text import clean
-from tierd.errors import DeniedError, GoneError, MalformedError
+from tierd.errors import DeniedError, GoneError, MalformedError, TierdError
 from tierd.kernel.files import read_bytes, read_int, read_text
 from tierd.kernel.paths import Root
 
@@ -27,7 +27,11 @@ def selected_processes(root: Root, selection: ProcessSelection, minimum: int) ->
     for cgroup in cgroups(root, minimum):
         if not selection.selects(cgroup):
             continue
-        for pid in read_members(root, cgroup):
+        try:
+            members = read_members(root, cgroup)
+        except TierdError:
+            continue  # removed, or threaded (EOPNOTSUPP): its processes are listed at the domain above
+        for pid in members:
             if pid == os.getpid():
                 continue
             try:
@@ -71,11 +75,8 @@ def _holds(directory: str, minimum: int) -> bool:
 
 
 def read_members(root: Root, cgroup: str) -> tuple[int, ...]:
-    """The numbers of the processes of `cgroup`; none when it cannot be read."""
-    try:
-        text = read_text(root.cgroup / cgroup.lstrip("/") / "cgroup.procs")
-    except (GoneError, DeniedError, MalformedError):
-        return ()  # removed, or threaded (EOPNOTSUPP): its processes are listed at the domain above
+    """The numbers of the processes of `cgroup`. Raises GoneError, DeniedError, MalformedError."""
+    text = read_text(root.cgroup / cgroup.lstrip("/") / "cgroup.procs")
     return tuple(int(line) for line in text.split() if line.isdecimal())
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Collection
 
 from tierd.core.policy import ProcessSelection
-from tierd.errors import TierdError
+from tierd.errors import GoneError, TierdError
 from tierd.kernel.cpusets import Nodes, read_allowed_nodes
 from tierd.kernel.occupancy import read_occupancy
 from tierd.kernel.paths import Root
@@ -24,7 +24,8 @@ class Demotable:
     cpuset keeps in DRAM, and later ones would swap it out, where there is swap. And what goes down comes up
     again only where its process is placed, and nobody else's maps it. So a cgroup is asked if the policy
     selects it, its cpuset allows a slow node, it has a process that is placed, or none at all, and it is not
-    one of processes that share most of what they have, as those of PostgreSQL do.
+    one of processes that share most of what they have, as those of PostgreSQL do. What cannot be read of a
+    cgroup that is there counts against asking it.
     """
 
     def __init__(self, root: Root, placed: PlacedProcesses) -> None:
@@ -73,8 +74,16 @@ class Demotable:
         if cgroup in self._with_placed:
             return True
         if cgroup not in self._empty:
-            self._empty[cgroup] = not read_members(self._root, cgroup)
+            self._empty[cgroup] = self._is_empty(cgroup)
         return self._empty[cgroup]
+
+    def _is_empty(self, cgroup: str) -> bool:
+        try:
+            return not read_members(self._root, cgroup)
+        except GoneError:
+            return True  # the cgroup is gone while its memory is not
+        except TierdError:
+            return False
 
     def _may_go_down(self, cgroup: str) -> bool:
         allowed = read_allowed_nodes(self._root, cgroup, self._allowed)
@@ -87,7 +96,9 @@ class Demotable:
                 shared, own = (
                     sum(read_occupancy(self._root, cgroup, (kind,)).values()) for kind in ("shmem", "anon")
                 )
+                self._lent[cgroup] = shared > own
+            except GoneError:
+                self._lent[cgroup] = False
             except TierdError:
-                shared, own = 0, 0
-            self._lent[cgroup] = shared > own
+                self._lent[cgroup] = True
         return self._lent[cgroup]
