@@ -23,6 +23,7 @@ from tests.kernel.fixtures.simulated import (
     SimulatedKernel,
     simulate,
 )
+from tierd.core.budget import LARGEST_BATCH
 from tierd.core.heat import HeatMap, HotPages
 from tierd.core.model import PAGE_SIZE
 from tierd.core.planner import ColdStock, Demotion, Plan, Promotion, floor_bytes
@@ -403,6 +404,47 @@ def test_a_full_node_is_nobody_s_fault(fake: SimulatedKernel) -> None:
     this.rounds(2)
     fake.forbids = 0
     this.rounds(1)
+    assert all(node == DRAM for node in fake.where.values())
+
+
+@pytest.mark.parametrize("pages", [SLICE, 9 * SLICE])
+def test_after_enomem_a_node_is_asked_no_more_in_that_round(
+    fake: SimulatedKernel, monkeypatch: pytest.MonkeyPatch, pages: int
+) -> None:
+    """The call that finds no memory is the one that stalls the machine."""
+    fake.machine.add_process(PID + 1, CGROUP)
+    fake.place(pages)
+    calls: list[int] = []
+
+    def move(pid: int, addresses: np.ndarray, node: int) -> tuple[int, np.ndarray]:
+        calls.append(pid)
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    def query(pid: int, addresses: np.ndarray) -> np.ndarray:
+        return np.full(len(addresses), SLOW, dtype=np.int32)
+
+    install_moves(monkeypatch, move)
+    monkeypatch.setattr(mover, "query_nodes", query)
+    this = Round(fake)
+    hot = this.hot()
+    hot.slot[::2] = 2
+    for count in (1, 2, 3):
+        moved = this.run(pages, hot=hot)
+        assert len(calls) == count
+    assert moved.promoted.refused <= LARGEST_BATCH
+
+
+def test_a_huge_page_without_room_in_one_piece_waits_longer_each_time(fake: SimulatedKernel) -> None:
+    """2 MiB in one piece may be lacking for hours, and looking for it compacts memory."""
+    fake.place(4 * 512)
+    fake.make_huge()
+    fake.stays = dict.fromkeys(fake.hot, errno.ENOMEM)
+    this = Round(fake)
+    this.rounds(60)
+    tries = len(fake.tried)
+    assert 4 <= tries <= 4 * 5, "after 4, 8, 16, 32 seconds"
+    fake.stays.clear()
+    this.rounds(60)
     assert all(node == DRAM for node in fake.where.values())
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.kernel.fixtures.simulated import DRAM, SLOW, SimulatedKernel, simulate
 from tests.service.test_moving import Round
+from tierd.core.budget import BatchSize
 from tierd.core.model import PAGE_SIZE
 from tierd.core.plan_text import plan_lines
 from tierd.core.planner import SLOW_RESERVE, Plan, Promotion, Push
@@ -80,6 +81,12 @@ def test_what_is_refused_stays_and_is_left_alone_for_a_while(fake: SimulatedKern
     tried = len(fake.tried)
     assert carry_out(this, Plan(pushes=(push(fake, 0, 512),))).down == 0
     assert len(fake.tried) == tried
+
+
+def test_after_enomem_nothing_more_goes_to_that_node_in_that_round(fake: SimulatedKernel) -> None:
+    fake.forbids = errno.ENOMEM
+    carry_out(Round(fake), Plan(pushes=(push(fake, 0, SLICE), push(fake, SLICE))))
+    assert len(fake.tried) == BatchSize().pages, "one call"
 
 
 def test_a_huge_page_goes_down_whole(fake: SimulatedKernel) -> None:

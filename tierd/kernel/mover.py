@@ -42,13 +42,15 @@ _LEFT: Final = np.int32(-(1 << 16))
 @dataclass(frozen=True, slots=True)
 class Promotion:
     """What became of each page, in the order given. there: now on the node. refused: tried, and the kernel
-    did not move it. absent: those of the refused that were freed. stopped: the errno that ended the whole
+    did not move it. absent: those of the refused that were freed. cramped: those of the refused that are
+    part of a huge page for which the node has no 2 MiB in one piece. stopped: the errno that ended the whole
     call (the same would end the next), 0 if none did."""
 
     outcome: Outcome
     there: Mask
     refused: Mask
     absent: Mask
+    cramped: Mask
     stopped: int = 0
 
 
@@ -81,7 +83,8 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One call of `promote`. fate: of each page its node, a negative errno, or _LEFT; filled as it goes."""
+    """One call of `promote`. fate: of each page its node, a negative errno, or _LEFT; whole: which pages are
+    part of huge pages. Both are filled as it goes."""
 
     process: ProcessId
     pages: Pages
@@ -90,6 +93,7 @@ class _Task:
     elsewhere: bool
     announce: Callable[[Pages], object]
     fate: npt.NDArray[np.int32]
+    whole: Mask
     watch: ProcessWatch
     free: OpenFile
 
@@ -133,22 +137,25 @@ class Mover:
         what the kernel refuses is in the outcome.
         """
         fate = np.full(len(pages), _LEFT, dtype=np.int32)
+        whole = np.zeros(len(pages), dtype=np.bool_)
         total, stopped = Outcome(), 0
         with contextlib.suppress(TierdError), contextlib.ExitStack() as opened:
             watch = opened.enter_context(ProcessWatch(self._root, process))
             free = opened.enter_context(free_memory(self._root, node))
-            task = _Task(process, pages, node, floor, elsewhere, announce, fate, watch, free)
+            task = _Task(process, pages, node, floor, elsewhere, announce, fate, whole, watch, free)
             total, stopped = self._promote(task, huge)
         there, left = fate == node, fate == _LEFT
         refused = ~there & ~left
         codes, counts = np.unique(np.maximum(-fate[refused], 0), return_counts=True)
         errors = {int(code): int(count) for code, count in zip(codes, counts, strict=True)}
         total += Outcome(refused=int(refused.sum()), deferred=int(left.sum()), errors=errors)
-        return Promotion(total, there, refused, fate == -errno.ENOENT, stopped)
+        cramped = whole & (fate == -errno.ENOMEM)
+        return Promotion(total, there, refused, fate == -errno.ENOENT, cramped, stopped)
 
     def _promote(self, task: _Task, huge: bool) -> tuple[Outcome, int]:
-        whole = self._huge(task) if huge else np.zeros(len(task.pages), dtype=np.bool_)
-        small = np.flatnonzero(~whole)
+        if huge:
+            task.whole[:] = self._huge(task)
+        small = np.flatnonzero(~task.whole)
         total, done = Outcome(), 0
         while done < len(small):
             # the hottest first, where not all of them fit
@@ -163,8 +170,8 @@ class Mover:
             if stopped or not complete:
                 return total, stopped
         stopped = 0
-        if whole.any():
-            more, stopped = self._promote_huge(task, np.flatnonzero(whole))
+        if task.whole.any():
+            more, stopped = self._promote_huge(task, np.flatnonzero(task.whole))
             total += more
         return total, stopped
 

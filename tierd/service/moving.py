@@ -118,6 +118,7 @@ class Executor:
         self._down: dict[str, tuple[float, str]] = {}
         self._next_prune = 0.0
         self._huge: dict[tuple[str, int], bool] = {}  # in this round, by cgroup and target
+        self._full: set[int] = set()  # nodes that had no room in this round: asking again is what stalls
         self._checked = 0  # pages at the beginning of the round's list that were seen to be on a slow node
 
     def movable(self, slots: npt.NDArray[np.int64], pages: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
@@ -185,6 +186,7 @@ class Executor:
         demoted_before = read_demoted(self._root)
         parts = _parts(plan, hot, topology, floor)
         self._huge.clear()
+        self._full.clear()
         for step in plan.demotions:
             words = f"{step.pages} pages of its cgroup were asked to go down: {step.reason}"
             self._down[step.stock.cgroup] = self._clock(), words
@@ -198,7 +200,7 @@ class Executor:
             waiting = deque(parts)
             while waiting and time.monotonic() < begun + seconds:
                 part = waiting.popleft()
-                count = min(SLICE, len(part.which) - part.done)
+                count = 0 if part.node in self._full else min(SLICE, len(part.which) - part.done)
                 if part.pushes:
                     part.pushes = self._push_slice(part.pushes, pushed)
                 elif part.enforced:
@@ -245,6 +247,9 @@ class Executor:
             chosen = chosen[ready]
             if view is None or not len(chosen):
                 continue
+            if part.node in self._full:
+                total += Outcome(deferred=len(chosen))
+                continue
             same = np.full(len(chosen), slot)
 
             def leaving(moving: npt.NDArray[np.uint64], slot: int = slot) -> None:
@@ -258,7 +263,7 @@ class Executor:
             heat.recall(same[~result.there], chosen[~result.there])
             total += result.outcome
             arrived.setdefault((slot, part.node), []).append(chosen[result.there])
-            self._learn(slot, view, chosen, result)
+            self._learn(slot, view, part.node, chosen, result)
             if words := fate(result.outcome, float(rates.min()), float(rates.max())):
                 self._fates[slot] = self._clock(), words
         return total
@@ -304,22 +309,26 @@ class Executor:
         pages, left = push.pages[:SLICE], push.pages[SLICE:]
         pages = pages[self._ready(np.full(len(pages), push.slot), pages)]
         view = self._placed.by_slot(push.slot)
-        if view is None:
+        if view is None or push.slow in self._full:
             return rest
         if len(pages):
             huge = self._holds_huge(view.cgroup, push.slow)
             result = self._mover.promote(view.id, pages, push.slow, planner.SLOW_RESERVE, huge=huge)
-            self._learn(push.slot, view, pages, result)
+            self._learn(push.slot, view, push.slow, pages, result)
             if moved := result.outcome.carried:
                 pushed[push.slot] += moved
                 words = f"{moved} pages went down whatever their use: {push.reason}"
                 self._fates[push.slot] = self._clock(), words
         return [replace(push, pages=left), *rest] if len(left) else rest
 
-    def _learn(self, slot: int, view: ProcessView, pages: npt.NDArray[np.uint64], result: Promotion) -> None:
-        """Remember what was refused, and name each reason once for each process."""
+    def _learn(self, slot: int, view: ProcessView, node: int, pages: Pages, result: Promotion) -> None:
+        """Remember what `node` or the kernel refused, and name each reason once for each process."""
         now = self._clock()
         slots = np.full(len(pages), slot, dtype=np.int64)
+        if result.stopped == errno.ENOMEM:
+            self._full.add(node)
+        if result.cramped.any():
+            self._refusals.refuse(range_keys(slots, pages)[result.cramped], now)
         if result.stopped in _OF_THE_PROCESS:
             self._refusals.refuse(process_keys(slots[:1]), now)
         elif not result.stopped:
