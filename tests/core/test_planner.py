@@ -51,7 +51,9 @@ def dram(room: int, number: int = 0, high: int = 3 << 20, extra: int = 0) -> Nod
 
 
 def slow(room: int, number: int = 1) -> Node:
-    return Node(number, 256 << 30, max(0, SLOW_RESERVE + room * PAGE_SIZE), 9 << 20, False, True)
+    """A node with room for `room` pages above its reserve, whose watermark is that of 128 GiB."""
+    high = 260 << 20
+    return Node(number, 256 << 30, max(0, high + SLOW_RESERVE + room * PAGE_SIZE), high, False, True)
 
 
 def stock(pages: int, idle: float, name: str = "/a", node: int = 0) -> ColdStock:
@@ -73,7 +75,8 @@ def balance(seen: Observation) -> int:
 
 
 def slow_room(seen: Observation) -> int:
-    return sum(max(0, n.free - SLOW_RESERVE) // PAGE_SIZE for n in seen.slow)
+    """Pages that fit above where kswapd of the slow nodes would begin to drop or swap out what is there."""
+    return sum(max(0, n.free - n.high_watermark - (32 << 20)) // PAGE_SIZE for n in seen.slow)
 
 
 STOCKS = st.lists(

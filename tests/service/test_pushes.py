@@ -13,7 +13,7 @@ from tests.service.test_moving import Round
 from tierd.core.budget import BatchSize
 from tierd.core.model import PAGE_SIZE
 from tierd.core.plan_text import plan_lines
-from tierd.core.planner import SLOW_RESERVE, Plan, Promotion, Push
+from tierd.core.planner import Plan, Promotion, Push, slow_floor_bytes
 from tierd.core.state import PlanLine
 from tierd.kernel.topology import read_topology
 from tierd.service.moving import SLICE, Moved
@@ -67,10 +67,12 @@ def test_room_is_made_so_before_anything_comes_up(fake: SimulatedKernel) -> None
 
 
 def test_the_slow_node_keeps_its_reserve(fake: SimulatedKernel) -> None:
-    fake.machine.write_free(SLOW, SLOW_RESERVE + 300 * PAGE_SIZE)
+    least = slow_floor_bytes(read_topology(fake.machine.root).slow[0])
+    assert least == 9000 * PAGE_SIZE + (32 << 20), "its watermark, at which kswapd rests, and a reserve"
+    fake.machine.write_free(SLOW, least + 300 * PAGE_SIZE)
     moved = carry_out(Round(fake), Plan(pushes=(push(fake),)))
     assert 0 < moved.down <= 300
-    assert fake.machine.nodes[SLOW][1] >= SLOW_RESERVE
+    assert fake.machine.nodes[SLOW][1] >= least
 
 
 def test_what_is_refused_stays_and_is_left_alone_for_a_while(fake: SimulatedKernel) -> None:

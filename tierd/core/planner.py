@@ -32,7 +32,8 @@ FLOOR_EXTRA: Final = 32 << 20
 """Bytes. Promotion into a node nearer to its watermarks than 2 x high + 32 MiB stalls the machine for
 seconds (measured on 6.12: calls of 4 MiB took up to 20 s below, 0.06 s at worst above)."""
 SLOW_RESERVE: Final = 32 << 20
-"""Bytes of the slow node that demotion leaves free."""
+"""Bytes above a slow node's high watermark that demotion leaves free. At the watermark kswapd comes to rest;
+below, it would drop or swap out what lies there while more goes down."""
 IDLE_WITHOUT_SWAP: Final = 60.0
 """Seconds. With room in DRAM a page is worth the trip when it is used at least once in this time."""
 FAR: Final = " near other DRAM, which can take no more; this is farther, and still faster than a slow node"
@@ -194,9 +195,14 @@ def room_pages(nodes: tuple[Node, ...], extra: int) -> int:
     return sum(max(0, balance_pages(node, extra)) for node in nodes)
 
 
+def slow_floor_bytes(node: Node) -> int:
+    """Free bytes below which nothing goes down to the slow `node`."""
+    return node.high_watermark + SLOW_RESERVE
+
+
 def slow_room_pages(nodes: tuple[Node, ...]) -> int:
     """Base pages that may go down to the slow `nodes`."""
-    return sum(max(0, node.free - SLOW_RESERVE) // PAGE_SIZE for node in nodes)
+    return sum(max(0, node.free - slow_floor_bytes(node)) // PAGE_SIZE for node in nodes)
 
 
 def short_of_room(nodes: tuple[Node, ...], extra: int) -> frozenset[int]:

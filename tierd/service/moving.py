@@ -118,6 +118,7 @@ class Executor:
         self._down: dict[str, tuple[float, str]] = {}
         self._next_prune = 0.0
         self._huge: dict[tuple[str, int], bool] = {}  # in this round, by cgroup and target
+        self._slow_floors: dict[int, int] = {}  # in this round, bytes by node
         self._full: set[int] = set()  # nodes that had no room in this round: asking again is what stalls
         self._checked = 0  # pages at the beginning of the round's list that were seen to be on a slow node
 
@@ -187,6 +188,7 @@ class Executor:
         parts = _parts(plan, hot, topology, floor)
         self._huge.clear()
         self._full.clear()
+        self._slow_floors = {node.number: planner.slow_floor_bytes(node) for node in topology.slow}
         for step in plan.demotions:
             words = f"{step.pages} pages of its cgroup were asked to go down: {step.reason}"
             self._down[step.stock.cgroup] = self._clock(), words
@@ -313,7 +315,8 @@ class Executor:
             return rest
         if len(pages):
             huge = self._holds_huge(view.cgroup, push.slow)
-            result = self._mover.promote(view.id, pages, push.slow, planner.SLOW_RESERVE, huge=huge)
+            floor = self._slow_floors[push.slow]
+            result = self._mover.promote(view.id, pages, push.slow, floor, huge=huge)
             self._learn(push.slot, view, push.slow, pages, result)
             if moved := result.outcome.carried:
                 pushed[push.slot] += moved

@@ -188,7 +188,7 @@ class Rebuilder:
             return Rebuilt()
         choice = self._book.choose(self._look(keys, topology), now, self._passes)
         dram = {node.number: planner.floor_bytes(node, allowed.floor) for node in topology.dram}
-        slow = {node.number: planner.SLOW_RESERVE for node in topology.slow}
+        slow = {node.number: planner.slow_floor_bytes(node) for node in topology.slow}
         deadline = begun + allowed.seconds
         demoted = 0
         hot, cold_ranges = choice.hot[:most], choice.cold[:most]
