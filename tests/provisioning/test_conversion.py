@@ -420,6 +420,31 @@ def test_the_lock_is_one_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def test_a_step_of_the_clock_makes_nobody_give_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first answer of a time server comes while persistent memory is taken up at boot."""
+    monkeypatch.setattr(one_shot, "LOCK_DEADLINE", 0.3)
+    path, now = tmp_path / "run/convert.lock", time.time
+    with one_shot.lock(path) as first:
+        assert first is not None
+        one_shot.busy_for(first, 0.7)
+        monkeypatch.setattr(one_shot.time, "time", lambda: now() + 3600)
+        begun = time.monotonic()
+        with one_shot.lock(path) as second:
+            assert second is None and 0.9 < time.monotonic() - begun < 5.0
+
+
+def test_who_holds_the_lock_and_says_nothing_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """flock(1) on a new file, whose time is that of the day."""
+    monkeypatch.setattr(one_shot, "LOCK_DEADLINE", 0.3)
+    path = tmp_path / "convert.lock"
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with one_shot.lock(path) as second:
+            assert second is None
+
+
 def test_message_ids_are_128_bits_and_unlike() -> None:
     ids = [kind.message_id for kind in convert.EVENT_TYPES]
     assert len(set(ids)) == len(ids)

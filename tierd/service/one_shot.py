@@ -22,8 +22,8 @@ from tierd.service.journal import default_sink, to_stderr
 LOCK = Path("/run/tierd/convert.lock")
 LOCK_DEADLINE = 120.0
 """Seconds after which one that holds the lock and shows no progress is not waited for any longer."""
-_LONGEST = 7200.0
-"""Seconds that anything may take at most, so that a clock which jumps does not make others wait for ever."""
+_LONGEST = 86400.0
+"""Seconds that anything may take at most. A time farther off is no word of `busy_for`."""
 
 
 class Exit(IntEnum):
@@ -50,14 +50,15 @@ def lock(path: Path) -> Iterator[int | None]:
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        begun = time.time()
+        begun = time.monotonic()
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                now = time.time()
-                expected = min(os.fstat(descriptor).st_mtime, now + _LONGEST)
+                now, expected = time.monotonic(), os.fstat(descriptor).st_mtime
+                if expected > now + _LONGEST:
+                    expected = begun  # the time of day: the file is new, or somebody else's
                 if now > max(begun, expected) + LOCK_DEADLINE:
                     yield None
                     return
@@ -69,8 +70,9 @@ def lock(path: Path) -> Iterator[int | None]:
 
 
 def busy_for(descriptor: int, seconds: float) -> None:
-    """Tell those who wait for the lock that what is being done may take so long from now."""
-    until = time.time() + seconds
+    """Tell those who wait for the lock that what is being done may take so long from now. The time of the
+    file is on the monotonic clock: the other one is put right while conversions run at boot."""
+    until = time.monotonic() + seconds
     os.utime(descriptor, (until, until))
 
 
