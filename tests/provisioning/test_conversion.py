@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -16,7 +17,8 @@ import tierd.config
 from tests.kernel.fixtures.provisioned import ISET, Machine
 from tierd.core.policy import ProvisionMode, ProvisionRequest
 from tierd.core.provision import Verdict
-from tierd.errors import ConfigError, TierdError
+from tierd.errors import ConfigError, DeniedError, TierdError
+from tierd.kernel import intents
 from tierd.kernel.intents import Intents
 from tierd.kernel.paths import Root
 from tierd.service import convert, one_shot, recovery
@@ -189,7 +191,49 @@ def test_memory_outside_the_movable_zone_is_rolled_back(bench: Bench) -> None:
     assert bench.machine.policy() == "online"
     assert bench.converter.look().regions[0].namespaces[0].dax is not None
     outcomes = [(r["action"], r["outcome"]) for r in bench.records() if r["record"] == "result"]
-    assert outcomes == [("create-namespace", "done"), ("roll-back", "done"), ("system-ram", "failed")]
+    assert outcomes == [("create-namespace", "done"), ("system-ram", "failed")]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_what_went_wrong_is_rolled_back_and_told_on_a_full_disk(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """From the intent on nothing can be written."""
+    bench.machine.stub("daxctl", wrong_zone(bench))
+    whole = 3
+
+    def write(descriptor: int, content: bytes) -> None:
+        if bench.record.read_bytes().count(b"\n") >= whole:
+            raise OSError(code, os.strerror(code))
+        os.write(descriptor, content)
+
+    with monkeypatch.context() as full:
+        full.setattr(intents, "write_all", write)
+        with pytest.raises(DeniedError) as caught:
+            bench.converter.run(REQUEST)
+    said = str(caught.value)
+    assert os.strerror(code) in said and "nothing is done" not in said
+    assert "8 of 8 blocks came online outside ZONE_MOVABLE" in said and "rolled back" in said
+    assert bench.machine.acts() == [CREATE, CONVERT, BACK]
+    assert bench.machine.policy() == "online"
+    assert len(bench.records()) == whole, "the intent stays open"
+    bench.machine.stub("daxctl", 'exec "$SWITCH" system-ram')
+    bench.converter.recover()
+    assert bench.converter.run(REQUEST).verdict is Verdict.DONE
+
+
+def test_a_step_that_succeeded_and_cannot_be_recorded_is_told_so(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(descriptor: int, content: bytes) -> None:
+        if bench.record.read_bytes():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.write(descriptor, content)
+
+    monkeypatch.setattr(intents, "write_all", write)
+    with pytest.raises(DeniedError, match="not recorded: create-namespace done"):
+        bench.converter.run(REQUEST)
+    assert bench.machine.acts() == [CREATE]
 
 
 def test_memory_that_comes_into_the_tier_of_dram_is_rolled_back(bench: Bench) -> None:

@@ -247,10 +247,10 @@ def test_a_run_that_is_killed_between_any_two_records_is_finished_by_the_next(
 ) -> None:
     append, count = Intents._append, iter(range(100))
 
-    def die(self: Intents, record: dict[str, object]) -> None:
+    def die(self: Intents, record: dict[str, object], otherwise: str) -> None:
         if next(count) == at:
             raise Killed
-        append(self, record)
+        append(self, record, otherwise)
 
     monkeypatch.setattr(Intents, "_append", die)
     with pytest.raises(Killed):

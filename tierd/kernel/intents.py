@@ -98,12 +98,14 @@ class Intents:
                 "facts": dict(facts),
                 "saved": dict(saved),
                 "boot": self._boot,
-            }
+            },
+            "nothing is done that cannot be recorded",
         )
         return intent
 
     def conclude(self, intent: Intent, outcome: str, words: str, facts: Mapping[str, Value]) -> None:
-        """Write how it ended: `outcome` is ``done``, ``failed`` or ``interrupted``. Raises DeniedError."""
+        """Write how it ended: `outcome` is ``done``, ``failed`` or ``interrupted``. Raises DeniedError that
+        says how it ended; the intent then stays open."""
         self._append(
             {
                 "record": "result",
@@ -113,7 +115,8 @@ class Intents:
                 "outcome": outcome,
                 "words": words,
                 "facts": dict(facts),
-            }
+            },
+            f"not recorded: {intent.action} {outcome}: {words}",
         )
 
     def open_intents(self) -> tuple[Intent, ...]:
@@ -252,7 +255,8 @@ class Intents:
             records.append(record)
         return records
 
-    def _append(self, record: dict[str, object]) -> None:
+    def _append(self, record: dict[str, object], otherwise: str) -> None:
+        """otherwise: what it means, in words, when this fails. Raises DeniedError."""
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         line = json.dumps({"at": at, **record}, ensure_ascii=True).encode() + b"\n"
         try:
@@ -275,9 +279,7 @@ class Intents:
                 finally:
                     os.close(directory)
         except OSError as error:
-            raise DeniedError(
-                f"{self._path}: {error.strerror}: nothing is done that cannot be recorded"
-            ) from error
+            raise DeniedError(f"{self._path}: {error.strerror}: {otherwise}") from error
 
 
 def _intent(record: Mapping[str, object]) -> Intent:

@@ -111,7 +111,7 @@ class Converter(Recovery):
             # the intent stays open: what the kernel does under the tool is put right when that has ended
             raise ConversionError(f"{request.name}: {error}", hint=error.hint) from error
         except TierdError as error:
-            undone = self._undo(plan, step, device)
+            undone = self._undo(intent, step, device)
             words = "; ".join((str(error), *undone))
             self.intents.conclude(intent, "failed", words, {})
             raise ConversionError(f"{request.name}: {words}", hint=error.hint) from error
@@ -249,11 +249,11 @@ class Converter(Recovery):
             )
         return ""
 
-    def _undo(self, plan: ProvisionPlan, step: Step, device: DaxDevice | None) -> list[str]:
+    def _undo(self, intent: Intent, step: Step, device: DaxDevice | None) -> list[str]:
         """After a step that failed: memory that is not as it must be goes again."""
         try:
             if device is not None and step.action is Action.SYSTEM_RAM:
-                return self._roll_back(plan.request.name, device.name)
+                return self._roll_back(intent, device.name)
             if device is not None and step.action is Action.ONLINE_BLOCKS:
                 return self._take_back(device)
         except TierdError as error:

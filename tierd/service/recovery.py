@@ -23,7 +23,6 @@ from tierd.kernel.memory_blocks import (
 from tierd.kernel.paths import Root
 from tierd.kernel.tools import AbandonedError, ToolError, Tools
 
-ROLL_BACK = "roll-back"
 COMMAND_DEADLINE = 120.0
 """Seconds for one call of ndctl or daxctl: a terabyte takes the kernel tens of seconds to take up."""
 OFFLINE_DEADLINE = 60.0
@@ -76,26 +75,26 @@ class Recovery:
         if found is None or found.label_uuid != intent.facts.get("label_uuid"):
             # names are given anew
             return [f"{device} is not of the same namespace any more, and left alone"]
-        return self._roll_back_if_fixed(intent.request, device) + self._start_threads(device)
+        return self._roll_back_if_fixed(intent, device) + self._start_threads(device)
 
-    def _roll_back_if_fixed(self, request: str, device: str) -> list[str]:
+    def _roll_back_if_fixed(self, intent: Intent, device: str) -> list[str]:
         try:
             now = read_device(self.root, device, read_block_size(self.root))
         except GoneError:
             return []
         if now.system_ram and any(block.online and not block.movable for block in now.blocks):
-            return self._roll_back(request, device)
+            return self._roll_back(intent, device)
         return []
 
-    def _roll_back(self, request: str, name: str) -> list[str]:
-        """Take the device's memory offline and make it devdax again; what was done, in words."""
+    def _roll_back(self, intent: Intent, name: str) -> list[str]:
+        """Take the device's memory offline and make it devdax again; what was done, in words. It is part of
+        what `intent` began, and needs no record of its own: it has to be done on a full disk as well."""
         block_size = read_block_size(self.root)
         now = read_device(self.root, name, block_size)
         if not now.system_ram:
             return []
         command = Command(("daxctl", "reconfigure-device", "-m", "devdax", "-f", name))
         acts = (*(f"take memory{b.number} offline" for b in now.blocks if b.online), self._act_text(command))
-        intent = self.intents.begin(request, ROLL_BACK, acts, {"device": name}, {})
         stayed, still = take_offline(self.root, now.blocks, OFFLINE_DEADLINE), False
         if stayed:
             words = f"{len(stayed)} blocks of {name} are in use and stay online until a reboot"
@@ -110,10 +109,8 @@ class Recovery:
             words = f"{name} was rolled back: its memory is offline" + (
                 ", daxctl left the mode" if still else ""
             )
-        self.intents.conclude(intent, "failed" if stayed or still else "done", words, {})
-        self.report(
-            "restored", f"{request}: {words}", {"TIERD_INTENT": intent.id, "TIERD_ARGV": "\n".join(acts)}
-        )
+        fields = {"TIERD_INTENT": intent.id, "TIERD_ARGV": "\n".join(acts)}
+        self.report("restored", f"{intent.request}: {words}", fields)
         return [words]
 
     def _take_back(self, before: DaxDevice) -> list[str]:
