@@ -6,18 +6,21 @@ import errno
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
+from tests.kernel.fixtures.moving import install_moves
 from tests.kernel.fixtures.simulated import SimulatedKernel
 from tests.service import engine_bench
 from tests.service.engine_bench import HOT, Bench
 from tierd.core.access import Accesses
 from tierd.core.state import EngineState, State
-from tierd.errors import MalformedError
+from tierd.errors import MalformedError, in_words
 from tierd.kernel import generations, own_cost
 from tierd.service.engine import FAILED_ROUNDS
 from tierd.service.events import DEGRADED, HOLDING, Event, events_between
+from tierd.service.looking import SAMPLE_SECONDS
 
 fake = engine_bench.fake
 Spoil = Callable[[SimulatedKernel], Callable[[], None]]
@@ -182,6 +185,36 @@ def test_what_was_moved_before_a_reading_failed_is_counted(
     assert any("vmstat: not a counter" in state.reason for state in bench.states)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EBUSY, "Device or resource busy", "DAMON"), MalformedError("memory blocks: changing")],
+)
+def test_what_was_moved_when_the_source_failed_is_counted(
+    fake: SimulatedKernel, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The source is read between two calls that move pages, too."""
+    bench = Watched(fake)
+    read, moves = bench.source.read, 0
+
+    def fail_after_a_move() -> Accesses:
+        nonlocal moves
+        if moves != len(fake.moves):
+            moves = len(fake.moves)
+            raise error
+        return read()
+
+    def move(pid: int, addresses: np.ndarray, node: int) -> tuple[int, np.ndarray]:
+        fake.now += SAMPLE_SECONDS
+        return fake.move_pages(pid, addresses, node)
+
+    bench.source.read = fail_after_a_move
+    install_moves(monkeypatch, move)
+    bench.run(30)
+    assert bench.on_dram > 0.9 * HOT
+    assert bench.state.counters.promoted_pages == fake.promoted
+    assert any(in_words(error) in state.reason for state in bench.states)
+
+
 @pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), psutil.AccessDenied()])
 def test_what_tierd_costs_may_be_unreadable(
     fake: SimulatedKernel, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -213,7 +246,6 @@ def test_a_defect_still_ends_the_engine(fake: SimulatedKernel) -> None:
 
 
 def test_descriptors_say_which_file_they_are(tmp_path: Path) -> None:
-    from tierd.errors import in_words
     from tierd.kernel.scanning import ScanRate
 
     with pytest.raises(OSError) as caught:

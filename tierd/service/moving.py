@@ -56,7 +56,7 @@ class Moved:
     count. seconds: wall time. arrived: pages now in DRAM, by the slot of their process and their node.
     asked: base pages that each cgroup was told to demote, without page cache. pushed: base pages that went
     down one by one, by the slot of their process. trouble: the reading that failed and ended it early; what
-    was moved until then counts."""
+    was moved counts all the same."""
 
     promoted: Outcome = Outcome()
     demoted: int = 0
@@ -64,7 +64,7 @@ class Moved:
     arrived: Mapping[tuple[int, int], Pages] = field(default_factory=dict)
     asked: Mapping[str, int] = field(default_factory=dict)
     pushed: Mapping[int, int] = field(default_factory=dict)
-    trouble: TierdError | None = None
+    trouble: TierdError | OSError | None = None
 
     @property
     def down(self) -> int:
@@ -110,7 +110,8 @@ class Executor:
         self._placed = placed
         self._between = between
         self._clock = clock
-        self._mover = Mover(root, between=between)
+        self._trouble: TierdError | OSError | None = None
+        self._mover = Mover(root, between=self._keep_up)
         self._refusals = BackOff()
         self._named: set[tuple[int, int]] = set()
         self._shared: dict[str, float] = {}
@@ -121,6 +122,13 @@ class Executor:
         self._slow_floors: dict[int, int] = {}  # in this round, bytes by node
         self._full: set[int] = set()  # nodes that had no room in this round: asking again is what stalls
         self._checked = 0  # pages at the beginning of the round's list that were seen to be on a slow node
+
+    def _keep_up(self) -> None:
+        """What the caller does between two calls may fail; what has been moved is accounted for first."""
+        try:
+            self._between()
+        except (TierdError, OSError) as error:
+            self._trouble = self._trouble or error
 
     def movable(self, slots: npt.NDArray[np.int64], pages: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
         """Which pages may be planned: those of processes still placed that were not refused lately. A plan
@@ -196,11 +204,11 @@ class Executor:
         arrived: dict[tuple[int, int], list[Pages]] = {}
         asked: dict[str, int] = {}
         pushed: Counter[int] = Counter()
-        trouble: TierdError | None = None
+        self._trouble = None
         try:
             # a slice for each node in turn, so that no node waits for all of another
             waiting = deque(parts)
-            while waiting and time.monotonic() < begun + seconds:
+            while waiting and not self._trouble and time.monotonic() < begun + seconds:
                 part = waiting.popleft()
                 count = 0 if part.node in self._full else min(SLICE, len(part.which) - part.done)
                 if part.pushes:
@@ -216,9 +224,12 @@ class Executor:
                 else:
                     continue
                 waiting.append(part)
+        except TierdError as error:
+            self._trouble = error
+        try:
             demoted = max(0, read_demoted(self._root) - demoted_before)
         except TierdError as error:
-            trouble = error
+            self._trouble = error
         return Moved(
             promoted + Outcome(deferred=plan.promote - sum(part.done for part in parts)),
             demoted,
@@ -226,7 +237,7 @@ class Executor:
             {place: np.concatenate(pages) for place, pages in arrived.items()},
             asked,
             pushed,
-            trouble,
+            self._trouble,
         )
 
     def _promote(
@@ -302,7 +313,7 @@ class Executor:
             # the cgroup is gone, or has fewer generations by now: the next round sees it as it is
             log.debug("demoting from %s: %s", stock.cgroup, error)
             left = pages
-        self._between()
+        self._keep_up()
         return [(stock, left - pages), *stocks[1:]] if left > pages else stocks[1:]
 
     def _push_slice(self, pushes: list[Push], pushed: Counter[int]) -> list[Push]:
