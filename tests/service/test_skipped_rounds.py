@@ -18,8 +18,8 @@ from tierd.core.access import Accesses
 from tierd.core.state import EngineState, State
 from tierd.errors import MalformedError, in_words
 from tierd.kernel import generations, own_cost
-from tierd.service.engine import FAILED_ROUNDS
 from tierd.service.events import DEGRADED, HOLDING, Event, events_between
+from tierd.service.failed_rounds import FAILED_ROUNDS
 from tierd.service.looking import SAMPLE_SECONDS
 
 fake = engine_bench.fake

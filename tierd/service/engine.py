@@ -33,6 +33,7 @@ from tierd.service.class_pages import ClassPages
 from tierd.service.class_shares import ClassShares
 from tierd.service.coldness import Coldness
 from tierd.service.demotable import Demotable
+from tierd.service.failed_rounds import FailedRounds
 from tierd.service.first_touches import FirstTouches
 from tierd.service.holding import Holding
 from tierd.service.keeping import Keeper
@@ -64,9 +65,6 @@ MOST_PLANNED = 2 * MOST_HOT
 considered, and as many that make room for them. More than a second of moving does."""
 MOST_CHECKED = 1 << 15
 """Pages of which it is made sure that they lie on a slow node; a query of so many lasts milliseconds."""
-FAILED_ROUNDS = 10
-"""Rounds that fail in a row before the engine counts as degraded. What was read in the middle of a change (a
-node or a cgroup that comes or goes) reads right a round or two later; ten in a row are no such race."""
 
 
 class Engine:
@@ -109,7 +107,7 @@ class Engine:
         self._executor = Executor(root, generations, self._placed, between=self._keep_up, clock=clock)
         self._rebuilder = Rebuilder(root, self._placed, self._executor, clock)
         self._counters = Counters()
-        self._failed_rounds = 0
+        self._failures = FailedRounds()
         self._sampled = -math.inf
         self._lacking = lacking
         self._evidence: tuple[float, float] | None = None
@@ -172,25 +170,14 @@ class Engine:
                     self._glance(now)
                 else:
                     self._round(now, self._topology)
-                self._failed_rounds = 0
+                self._failures.succeeded()
         except (TierdError, OSError) as error:
             if due:
-                self._skip_round(in_words(error))
+                state, words = self._failures.failed(in_words(error), self._state.reason)
+                self._publish(self._state.topology, state, words)
         if due:
             self._pace.round(now, self._policy.engine.round, self._looking.resting)
         return self._looking.seconds
-
-    def _skip_round(self, reason: str) -> None:
-        """Say that this round came to nothing: the kernel's files could not be read as they should be."""
-        self._failed_rounds += 1
-        if self._failed_rounds >= FAILED_ROUNDS:
-            state = EngineState.DEGRADED
-            words = f"{FAILED_ROUNDS} rounds in a row have failed, and each goes on to try: {reason}"
-        else:
-            # The first reason stands for the series: another one in each round would be news in each round.
-            state = EngineState.HOLDING
-            words = self._state.reason if self._failed_rounds > 1 else f"a round was skipped: {reason}"
-        self._publish(self._state.topology, state, words)
 
     def _take_source(self, selection: Selection) -> None:
         self._source = selection.source
