@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,17 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
+
+
+def test_a_reload_is_no_new_burst(bench: Bench) -> None:
+    arrived = np.arange(8 * MIB // PAGE_SIZE, dtype=np.uint64)
+    bench.shares.account(Moved(arrived={(bench.slot(2), 0): arrived}))
+    for reloaded, budget in ((SILVER, 0), (replace(SILVER, bandwidth=4 * MIB), 1024)):
+        bench.shares.adopt([reloaded, DEFAULT_CLASS])
+        bench.look()
+        (silver,) = (h for h in bench.shares._holdings if h.service_class.name == "silver")
+        assert silver.budget == budget
+        bench.now += 1.0
 
 
 def test_each_class_has_what_its_cgroups_have(bench: Bench) -> None:

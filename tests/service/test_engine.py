@@ -223,12 +223,16 @@ def test_the_floor_of_the_policy(fake: SimulatedKernel) -> None:
     assert bench.on_dram > 0.9 * HOT and fake.least_free >= bench.floor
 
 
-def test_bandwidth_is_kept(fake: SimulatedKernel) -> None:
+@pytest.mark.parametrize("reloads", [False, True])
+def test_bandwidth_is_kept(fake: SimulatedKernel, reloads: bool) -> None:
     rate = 2 * MIB
-    bench = Bench(fake, with_engine(bandwidth=rate, round=0.2))
+    policy = with_engine(bandwidth=rate, round=0.2)
+    bench = Bench(fake, policy)
     begun = fake.now
     while fake.now < begun + 20:
-        bench.run(1)
+        bench.run(0.2 if reloads else 1)
+        if reloads:
+            bench.engine.adopt(policy)
         moved = (fake.promoted + fake.demoted) * PAGE_SIZE
         assert moved <= rate * (fake.now - begun + 2), "what was saved up, and one round ahead"
     assert fake.promoted > 0

@@ -60,6 +60,7 @@ class ClassShares:
         self._root = root
         self._placed = placed
         self._clock = clock
+        self._buckets: dict[str, TokenBucket] = {}
         self.adopt(())
 
     def adopt(self, classes: Sequence[ServiceClass], file: str = "") -> None:
@@ -74,7 +75,11 @@ class ClassShares:
         self._users: dict[str, int] = {}
         self._assigner = ClassAssigner(classes)
         self._next_users = -math.inf
-        self._buckets = {c.name: TokenBucket(c.bandwidth) for c in classes if c.bandwidth}
+        # a reload is no new burst for a class that was there before
+        known, new = self._buckets, TokenBucket(0.0)
+        self._buckets = {
+            c.name: replace(known.get(c.name, new), rate=c.bandwidth) for c in classes if c.bandwidth
+        }
         self._accounts: list[_Account] = []
         self._admission = Admission((), 0, 0)
         self._of_slot: dict[int, int] = {}

@@ -107,6 +107,7 @@ class Engine:
         self._executor = Executor(root, generations, self._placed, between=self._keep_up, clock=clock)
         self._rebuilder = Rebuilder(root, self._placed, self._executor, clock)
         self._counters = Counters()
+        self._bucket = TokenBucket(policy.engine.bandwidth)
         self._failures = FailedRounds()
         self._sampled = -math.inf
         self._lacking = lacking
@@ -131,7 +132,7 @@ class Engine:
         if evidence != self._evidence:
             self._heat = heat_for(self._source, policy.engine)
             self._evidence = evidence
-        self._bucket = TokenBucket(policy.engine.bandwidth, burst=max(1.0, policy.engine.round))
+        self._bucket.rate, self._bucket.burst = policy.engine.bandwidth, max(1.0, policy.engine.round)
         self._pace = Pace()
 
     def pause(self, until: float, words: str) -> None:
