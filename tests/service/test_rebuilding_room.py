@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from tests.kernel.fixtures import MIB
-from tests.kernel.fixtures.simulated import CGROUP, DRAM, FIRST_PAGE, SimulatedKernel
+from tests.kernel.fixtures.simulated import CGROUP, DRAM, FIRST_PAGE, SLOW, SimulatedKernel
 from tests.service import rebuilding_bench
 from tests.service.rebuilding_bench import Bench
 from tierd.core.model import HUGE_PAGE_SIZE, PAGE_SIZE, TierKind, Topology
-from tierd.core.planner import Plan
+from tierd.core.planner import Plan, slow_floor_bytes
 from tierd.core.rebuild import FIRST_LOOK, RangeBook
 from tierd.core.table import Keys
 from tierd.service.moving import Moved
@@ -56,6 +56,32 @@ def test_room_is_made_first_and_the_floor_is_kept(fake: SimulatedKernel) -> None
     done = bench.later()
     assert (done.huge_pages, done.demoted) == (10, 1024)
     assert fake.least_free >= bench.floor
+
+
+@pytest.mark.parametrize(
+    ("below", "most", "dram", "demoted"),
+    [
+        (0, 1 << 30, 0, 0),
+        (300, 1 << 30, 0, 300),
+        (1 << 16, 2 * MIB, 0, 512),
+        (1 << 16, 1 << 30, 100 * MIB, 1024),
+    ],
+    ids=["the slow node is full", "almost full", "bandwidth", "others take DRAM"],
+)
+def test_room_is_made_only_of_what_fits_below_and_may_move(
+    fake: SimulatedKernel, below: int, most: int, dram: int, demoted: int
+) -> None:
+    """What finds no room on the slow node would be swapped out. below: pages of room there. dram: bytes that
+    its node is below its floor."""
+    bench = Bench(fake)
+    fake.stock(CGROUP, 200_000)
+    bench.split(*range(10))
+    bench.bring_up(*range(10))
+    fake.machine.write_free(SLOW, slow_floor_bytes(bench.topology.slow[0]) + below * PAGE_SIZE)
+    fake.machine.write_free(DRAM, max(0, bench.floor - dram))
+    fake.now += FIRST_LOOK + 1
+    assert bench.round(most=most).demoted == demoted
+    assert bool(fake.demotions) is bool(demoted)
 
 
 def test_without_room_nothing_is_rebuilt(fake: SimulatedKernel) -> None:

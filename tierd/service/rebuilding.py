@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tierd.core import planner
 from tierd.core.backoff import key_pages, key_slots, range_keys
-from tierd.core.model import HUGE_PAGE_SIZE, PAGE_SIZE, PAGES_PER_HUGE_PAGE, Node, ProcessId, Topology
+from tierd.core.model import HUGE_PAGE_SIZE, PAGE_SIZE, PAGES_PER_HUGE_PAGE, ProcessId, Topology
 from tierd.core.planner import ColdStock, Plan
 from tierd.core.rebuild import RangeBook, Residence
 from tierd.core.sampling import WRONG
@@ -26,7 +26,7 @@ from tierd.kernel.huge_pages import Range
 from tierd.kernel.occupancy import read_occupancy
 from tierd.kernel.paths import Root
 from tierd.kernel.processes import same_process
-from tierd.kernel.topology import read_free
+from tierd.kernel.topology import read_free, refresh_free
 from tierd.service.moving import Executor, Moved
 from tierd.service.placed import PlacedProcesses
 
@@ -193,7 +193,7 @@ class Rebuilder:
         demoted = 0
         hot, cold_ranges = choice.hot[:most], choice.cold[:most]
         if len(hot):
-            demoted = self._make_room(topology.dram, dram, cold)
+            demoted = self._make_room(topology, dram, cold, allowed.most)
         done = self._rebuild(hot, dram, deadline)
         done += self._rebuild(cold_ranges[: most - done], slow, deadline, slow=True)
         return Rebuilt(done, demoted)
@@ -247,15 +247,23 @@ class Rebuilder:
                 log.debug("asking where pages of process %d are: %s", view.id.pid, error)
         return Residence(keys, np.isin(nodes, dram), np.isin(nodes, slow), share, given_up)
 
-    def _make_room(self, nodes: tuple[Node, ...], least: dict[int, int], cold: tuple[ColdStock, ...]) -> int:
-        """Demote the coldest pages of DRAM nodes that are at their floor. Returns base pages."""
+    def _make_room(
+        self, topology: Topology, least: dict[int, int], cold: tuple[ColdStock, ...], most: int
+    ) -> int:
+        """Demote the coldest pages of DRAM nodes that are at their floor: ROOM of each at most, however far
+        below its floor others keep it, `most` bytes, and what fits below. Returns base pages. Raises
+        TierdError."""
         demoted = 0
-        for node in nodes:
+        left = min(most // PAGE_SIZE, planner.slow_room_pages(refresh_free(self._root, topology).slow))
+        for node in topology.dram:
             lacking = least[node.number] + ROOM - read_free(self._root, node.number)
             stocks = [stock for stock in cold if stock.node == node.number]
-            if lacking > 0 and stocks:
+            pages = min(left, -(-min(lacking, ROOM) // PAGE_SIZE))
+            if pages > 0 and stocks:
                 coldest = max(stocks, key=lambda stock: stock.idle)
-                demoted += self._executor.make_room(coldest, -(-lacking // PAGE_SIZE))
+                gone = self._executor.make_room(coldest, pages)
+                demoted += gone
+                left -= gone
         return demoted
 
     def _rebuild(self, keys: Keys, least: dict[int, int], deadline: float, *, slow: bool = False) -> int:
