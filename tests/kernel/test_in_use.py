@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tierd.errors import DeniedError, MalformedError
-from tierd.kernel import in_use
+from tierd.kernel import in_use, kernel_openers
 from tierd.kernel.in_use import block_devices, uses_of
 from tierd.kernel.paths import Root
 from tierd.kernel.syscalls import device_number
@@ -75,11 +77,66 @@ def test_the_block_devices_of_a_namespace(tree: Tree) -> None:
     assert block_devices(tree.root, "namespace1.0") == ("pmem1s",)
 
 
-def test_a_loop_device_over_it(tree: Tree) -> None:
+def test_a_loop_device_over_it(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     tree.write("sys/class/block/loop0/loop/backing_file", "/dev/pmem0p1\n")
     tree.write("sys/class/block/loop1/loop/backing_file", "/srv/pmem0.img\n")
+    monkeypatch.setattr(kernel_openers, "_loop_backing", lambda device: "0:0")
     tree.write("sys/class/block/loop2/size", "0\n")
     assert tree.found() == [("pmem0p1", "holder", "loop0 is made of it")]
+
+
+@pytest.mark.parametrize("path", ["/run/x", "/dev/pmem0p1 (deleted)"])
+def test_a_loop_device_over_it_by_another_name(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """A node of a container, or one that is gone: what a loop device is made of is known by its number."""
+
+    def status(descriptor: int, request: int, information: bytearray) -> int:
+        assert (request, len(information)) == (0x4C05, 232)
+        information[16:24] = os.makedev(259, 1).to_bytes(8, "little")
+        return 0
+
+    tree.write("sys/class/block/loop0/loop/backing_file", f"{path}\n")
+    tree.write("dev/loop0", "")
+    monkeypatch.setattr(fcntl, "ioctl", status)
+    assert tree.found() == [("pmem0p1", "holder", "loop0 is made of it")]
+
+
+def test_a_loop_device_that_does_not_say(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    def status(descriptor: int, request: int, information: bytearray) -> int:
+        raise OSError(code, os.strerror(code))
+
+    tree.write("sys/class/block/loop0/loop/backing_file", "/run/x\n")
+    with pytest.raises(MalformedError, match="loop0: No such file"):
+        tree.found()
+    tree.write("dev/loop0", "")
+    monkeypatch.setattr(fcntl, "ioctl", status)
+    code = errno.ENXIO
+    assert tree.found() == [], "it was let go meanwhile"
+    code = errno.EIO
+    with pytest.raises(MalformedError, match="loop0: Input/output error"):
+        tree.found()
+
+
+def test_what_the_kernel_serves_to_other_machines(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has them open, and claims nothing, so that O_EXCL does not see it."""
+    config = "sys/kernel/config"
+    tree.write(f"{config}/nvmet/subsystems/nqn.t/namespaces/1/device_path", "/dev/pmem0\n")
+    tree.write(f"{config}/nvmet/subsystems/nqn.t/namespaces/2/device_path", "(null)\n")
+    tree.write(f"{config}/nvmet/subsystems/nqn.u/namespaces/1/device_path", "/srv/elsewhere\n")
+    monkeypatch.setattr(
+        kernel_openers, "device_number", lambda path: "259:1" if path == "/srv/elsewhere" else ""
+    )
+    tree.write(
+        f"{config}/target/core/fileio_0/disk/info",
+        "Status: ACTIVATED  Max Queue Depth: 0  SectorSize: 512  HwMaxSectors: 16384\n"
+        "        TCM FILEIO ID: 0        File: /dev/pmem0  Size: 4294967296  Mode: O_DSYNC Async: 0\n",
+    )
+    assert tree.found() == [
+        ("pmem0", "holder", "NVMe target nqn.t serves it"),
+        ("pmem0", "holder", "SCSI target disk serves it"),
+        ("pmem0p1", "holder", "NVMe target nqn.u serves it"),
+    ]
 
 
 def test_nobody(tree: Tree) -> None:

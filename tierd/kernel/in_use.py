@@ -18,6 +18,7 @@ from tierd.core.inventory import Namespace, Use, Users
 from tierd.core.text import clean
 from tierd.errors import GoneError, MalformedError, TierdError
 from tierd.kernel.files import named_errors, read_text
+from tierd.kernel.kernel_openers import kernel_openers
 from tierd.kernel.paths import Root
 from tierd.kernel.syscalls import device_number
 
@@ -107,7 +108,7 @@ def uses_of(root: Root, names: Iterable[str]) -> dict[str, tuple[Use, ...]]:
             found[name][Use("holder", f"{holder} is made of it")] = None
     for name, words in _swaps(root, set(found)):
         found[name][Use("swap", words)] = None
-    for name, words in _loops(root, set(found)):
+    for name, words in kernel_openers(root, set(found), numbers):
         found[name][Use("holder", words)] = None
     seen: set[str] = set()
     sought = _Sought(numbers, frozenset(found), private=not _all_dax(root, found))
@@ -141,16 +142,6 @@ def _swaps(root: Root, names: set[str]) -> Iterator[tuple[str, str]]:
             path = _unescaped(line.split()[0])
             if (name := os.path.basename(path)) in names:
                 yield name, f"{path} is swap"
-
-
-def _loops(root: Root, names: set[str]) -> Iterator[tuple[str, str]]:
-    """Loop devices over one of the devices: the kernel has it open, and no process has."""
-    for loop in _entries(root.block_devices):
-        if loop.startswith("loop"):
-            with contextlib.suppress(GoneError):
-                backing = read_text(root.block_devices / loop / "loop/backing_file").strip()
-                if (name := os.path.basename(backing)) in names:
-                    yield name, f"{loop} is made of it"
 
 
 def _mounts(

@@ -101,6 +101,10 @@ class Root:
         return self.sys / "kernel/mm/damon/admin/kdamonds"
 
     @property
+    def config(self) -> Path:
+        return self.sys / "kernel/config"
+
+    @property
     def modules(self) -> Path:
         return self.sys / "module"
 
