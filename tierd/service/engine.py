@@ -37,6 +37,7 @@ from tierd.service.failed_rounds import FailedRounds
 from tierd.service.first_touches import FirstTouches
 from tierd.service.holding import Holding
 from tierd.service.keeping import Keeper
+from tierd.service.kernel_settings import KernelSettings
 from tierd.service.looking import SAMPLE_SECONDS, Looking
 from tierd.service.moving import Executor, Moved
 from tierd.service.pace import Pace
@@ -111,6 +112,8 @@ class Engine:
         self._failures = FailedRounds()
         self._sampled = -math.inf
         self._lacking = lacking
+        self._missing = missing
+        self._settings = KernelSettings(root)
         self._evidence: tuple[float, float] | None = None
         self._topology = Topology(())
         self._state = State(missing=missing)
@@ -184,11 +187,12 @@ class Engine:
         self._source = selection.source
         self._heat = heat_for(self._source, self._policy.engine)
         self._lacking = "; ".join(filter(None, (selection.lacking, self._lacking)))
+        self._missing = (*self._missing, *selection.missing)
         self._state = replace(
             self._state,
             source=self._source.name,
             source_reason=selection.reason,
-            missing=(*self._state.missing, *selection.missing),
+            missing=self._missing,
         )
 
     def _keep_up(self) -> None:
@@ -307,6 +311,8 @@ class Engine:
             except GoneError:
                 log.info("a node is gone: reading the topology again")
         topology = read_topology(self._root)
+        if topology.tiered and not self._lacking:
+            self._settings.look(self._source.name)
         self._pace.topology.done(now, self._looking.resting)
         return topology
 
@@ -371,6 +377,7 @@ class Engine:
             self._state,
             engine=engine,
             reason=reason,
+            missing=(*self._missing, *self._settings.missing),
             topology=topology,
             blocks=self._blocks.follow(topology),
             counters=self._counters,
