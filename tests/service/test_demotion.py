@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel.fixtures import Machine
 from tests.kernel.fixtures.simulated import SimulatedKernel
 from tests.service import engine_bench
 from tests.service.engine_bench import HOT, PLACE, Bench, with_engine
@@ -59,7 +60,31 @@ def test_nothing_moves_while_it_is_off(fake: SimulatedKernel, setting: Path, dem
     assert bench.on_dram > 0.9 * HOT, "a reload switches it on again"
 
 
-def test_a_door_that_is_not_there_is_named() -> None:
-    doors = {"perf.0": 3, "lru_gen": 4, "scan_size_mb": 5}
-    assert assembly._lacking({**doors, "demotion_enabled": 6}) == ""
-    assert "demotion" in assembly._lacking(doors)
+DOORS = {"perf.0": 3, "lru_gen": 4, "scan_size_mb": 5, "demotion_enabled": 6}
+
+
+def test_a_door_that_is_not_there_is_named(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.put("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory pids\n")
+    assert assembly._lacking(machine.root, DOORS) == ""
+    doors = {name: number for name, number in DOORS.items() if name != "demotion_enabled"}
+    assert "demotion" in assembly._lacking(machine.root, doors)
+
+
+@pytest.mark.parametrize(
+    ("controllers", "reason"),
+    [
+        (None, "not the unified hierarchy"),
+        ("cpuset cpu io pids\n", "cgroup_disable=memory"),
+        ("", "of version 1"),
+    ],
+    ids=["version 1, or both", "disabled", "version 1 has it"],
+)
+def test_a_machine_that_does_not_tell_memory_by_cgroup_is_left_alone(
+    tmp_path: Path, controllers: str | None, reason: str
+) -> None:
+    machine = Machine(tmp_path)
+    machine.put("sys/fs/cgroup/memory/system.slice/memory.usage_in_bytes", "1\n")
+    if controllers is not None:
+        machine.put("sys/fs/cgroup/cgroup.controllers", controllers)
+    assert reason in assembly._lacking(machine.root, DOORS)

@@ -145,6 +145,21 @@ class ProcessWatch:
         return not self._poll.poll(0)
 
 
+def hierarchy_trouble(root: Root) -> str:
+    """Why memory cannot be told by cgroup, in words; empty when it can. Where version 1 has the memory
+    controller, what lru_gen calls a cgroup is found nowhere, and every rule for it would be passed over."""
+    controllers = root.cgroup / "cgroup.controllers"
+    try:
+        found = read_text(controllers).split()
+    except GoneError:
+        return f"{root.cgroup} is not the unified hierarchy (cgroup v2), by which memory is told"
+    except TierdError as error:
+        return str(error)
+    if "memory" not in found:
+        return f"{controllers} lacks memory: it is switched off (cgroup_disable=memory), or of version 1"
+    return ""
+
+
 def read_cgroup(root: Root, pid: int) -> str:
     """The process's path in the unified hierarchy, ``/a/b``. Raises GoneError, MalformedError."""
     path = root.proc / str(pid) / "cgroup"

@@ -11,6 +11,7 @@ from tierd.kernel.demotion import Demotion
 from tierd.kernel.doors import SOURCE_VARIABLE
 from tierd.kernel.generations import Generations
 from tierd.kernel.paths import Root
+from tierd.kernel.processes import hierarchy_trouble
 from tierd.service.engine import Engine
 from tierd.service.keeping import Keeper
 from tierd.service.sources import find_sources, select
@@ -29,16 +30,17 @@ def create_engine(
         Splitter(root, doors.get("split_huge_pages")),
         root,
         missing,
-        _lacking(doors),
+        _lacking(root, doors),
         demotion=Demotion(doors.get("demotion_enabled")),
         keeper=keeper,
     )
 
 
-def _lacking(doors: Mapping[str, int]) -> str:
+def _lacking(root: Root, doors: Mapping[str, int]) -> str:
     """Why nothing can be placed with these doors, apart from what the sources of accesses lack."""
     needs = {
         "lru_gen": "cold pages cannot be found",
         "demotion_enabled": "the kernel's demotion is not ours to switch on",
     }
-    return "; ".join(loss for need, loss in needs.items() if need not in doors)
+    losses = [loss for need, loss in needs.items() if need not in doors]
+    return "; ".join(filter(None, (hierarchy_trouble(root), *losses)))
