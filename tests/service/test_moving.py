@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.kernel.fixtures import MIB
+from tests.kernel.fixtures import MIB, fail_reading
 from tests.kernel.fixtures.moving import install_moves
 from tests.kernel.fixtures.simulated import (
     CGROUP,
@@ -445,6 +445,41 @@ def test_a_huge_page_without_room_in_one_piece_waits_longer_each_time(fake: Simu
     assert 4 <= tries <= 4 * 5, "after 4, 8, 16, 32 seconds"
     fake.stays.clear()
     this.rounds(60)
+    assert all(node == DRAM for node in fake.where.values())
+
+
+SMAPS = """\
+{first:x}-{last:x} rw-p 00000000 00:00 0
+Size:               2048 kB
+Locked:             2048 kB
+VmFlags: rd wr mr mw me lo ac sd
+"""
+
+
+def test_what_its_owner_has_locked_is_not_planned(fake: SimulatedKernel) -> None:
+    fake.place(1024)
+    smaps = SMAPS.format(first=fake.hot[512] << 12, last=(fake.hot[1023] + 1) << 12)
+    fake.machine.put(f"proc/{PID}/smaps", smaps)
+    status = fake.machine.put(f"proc/{PID}/status", "VmLck:\t    2048 kB\n")
+    this = Round(fake)
+    this.rounds(30)
+    assert {page for page, node in fake.where.items() if node == SLOW} == set(fake.hot[512:])
+    status.write_text("VmLck:\t       0 kB\n")
+    this.rounds(30)
+    assert all(node == DRAM for node in fake.where.values())
+
+
+def test_a_process_that_does_not_say_what_is_locked_is_left_alone(
+    fake: SimulatedKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.place(1024)
+    status = fake.machine.put(f"proc/{PID}/status", "VmLck:\t       0 kB\n")
+    this = Round(fake)
+    with monkeypatch.context() as context:
+        fail_reading(context, status, errno.EACCES)
+        this.rounds(30)
+    assert not fake.tried
+    this.rounds(30)
     assert all(node == DRAM for node in fake.where.values())
 
 

@@ -35,7 +35,7 @@ _ANYWHERE = ("default", "local")
 """Memory policies of numa_maps under which nobody has said on which nodes the pages are to lie."""
 _LOCKED = re.compile(r"^VmLck:\s+(\d+) kB$", re.MULTILINE)
 _LOCKED_MAPPING = re.compile(
-    r"^([0-9a-f]+)-[0-9a-f]+ [^\n]*\n(?:[A-Z][^\n]*\n)*?VmFlags:[^\n]* lo\b", re.MULTILINE
+    r"^([0-9a-f]+)-([0-9a-f]+) [^\n]*\n(?:[A-Z][^\n]*\n)*?VmFlags:[^\n]* lo\b", re.MULTILINE
 )
 _NODE = re.compile(r"\bN(\d+)=")
 _PAGES_ON = re.compile(r"\bN(\d+)=(\d+)")
@@ -89,6 +89,18 @@ def mapped_ranges(root: Root, pid: int) -> list[tuple[int, int]]:
     ]
 
 
+def locked_ranges(root: Root, pid: int) -> list[tuple[int, int]]:
+    """Page numbers [start, end) of the mappings of a process that are locked into memory, in order; smaps is
+    long to read, and few processes lock. Raises GoneError, DeniedError, MalformedError."""
+    locked = _LOCKED.search(read_text(root.proc / str(pid) / "status"))
+    if locked is None or not int(locked[1]):
+        return []
+    return [
+        (int(start, 16) // PAGE_SIZE, int(end, 16) // PAGE_SIZE)
+        for start, end in _LOCKED_MAPPING.findall(read_text(root.proc / str(pid) / "smaps"))
+    ]
+
+
 def nodes_of(root: Root, process: ProcessId, pages: Pages) -> Nodes:
     """The node of each page, below 0 where there is none. Milliseconds for 10,000 pages.
 
@@ -128,20 +140,12 @@ def _pieces(root: Root, pid: int, nodes: Collection[int], first: int) -> Iterato
         and " huge " not in f" {rest} "
         and any(int(node) in nodes for node in _NODE.findall(rest))
     }
-    holding -= _locked(root, pid)
+    holding -= {start * PAGE_SIZE for start, _ in locked_ranges(root, pid)}
     for start, end in _MAPPING.findall(read_text(root.proc / str(pid) / "maps")):
         if int(start, 16) in holding:
             last = int(end, 16) // PAGE_SIZE
             for page in range(max(first, int(start, 16) // PAGE_SIZE), last, _PIECE):
                 yield page, min(page + _PIECE, last)
-
-
-def _locked(root: Root, pid: int) -> set[int]:
-    """Where mappings start that are locked into memory; smaps is long to read, and few processes lock."""
-    locked = _LOCKED.search(read_text(root.proc / str(pid) / "status"))
-    if locked is None or not int(locked[1]):
-        return set()
-    return {int(start, 16) for start in _LOCKED_MAPPING.findall(read_text(root.proc / str(pid) / "smaps"))}
 
 
 def _present(pagemap: int, start: int, end: int) -> Pages:

@@ -27,6 +27,7 @@ from tierd.kernel.mover import Mover, Promotion
 from tierd.kernel.occupancy import read_occupancy
 from tierd.kernel.paths import Root
 from tierd.kernel.topology import read_free
+from tierd.service.locked_pages import LockedPages
 from tierd.service.placed import PlacedProcesses
 
 log = logging.getLogger(__name__)
@@ -113,6 +114,7 @@ class Executor:
         self._trouble: TierdError | OSError | None = None
         self._mover = Mover(root, between=self._keep_up)
         self._refusals = BackOff()
+        self._locked = LockedPages(root, placed, clock)
         self._named: set[tuple[int, int]] = set()
         self._shared: dict[str, float] = {}
         self._fates: dict[int, tuple[float, str]] = {}
@@ -131,8 +133,8 @@ class Executor:
             self._trouble = self._trouble or error
 
     def movable(self, slots: npt.NDArray[np.int64], pages: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-        """Which pages may be planned: those of processes still placed that were not refused lately. A plan
-        made with the others would be carried out to no end. For `Heat.hottest`."""
+        """Which pages may be planned: those of processes still placed that nobody has locked, and that were
+        not refused lately: a plan made with these would be carried out to no end. For `Heat.hottest`."""
         now = self._clock()
         if now >= self._next_prune:
             self._next_prune = now + PRUNE_SECONDS
@@ -142,7 +144,8 @@ class Executor:
             self._fates = {slot: told for slot, told in self._fates.items() if self._placed.by_slot(slot)}
             cgroups = {view.cgroup for view in self._placed.views}
             self._down = {cgroup: told for cgroup, told in self._down.items() if cgroup in cgroups}
-        return self._ready(slots, pages) & np.isin(slots, self._placed.slots)
+        may = self._ready(slots, pages) & np.isin(slots, self._placed.slots)
+        return may & ~self._locked.among(slots, pages)
 
     @property
     def sharing(self) -> frozenset[str]:
