@@ -8,8 +8,9 @@ from tests.kernel.fixtures.simulated import SimulatedKernel
 from tests.service import engine_bench
 from tests.service.test_skipped_rounds import Watched
 from tierd.core.state import MissingFeature
+from tierd.service import kernel_settings
 from tierd.service.events import FEATURE_MISSING, FEATURE_RETURNED
-from tierd.service.kernel_settings import BALANCING, GENERATIONS, RATE_LIMIT
+from tierd.service.kernel_settings import BALANCING, EVENTS, GENERATIONS, RATE_LIMIT
 
 fake = engine_bench.fake
 
@@ -69,3 +70,46 @@ def test_what_cannot_be_read_is_no_news(fake: SimulatedKernel) -> None:
     where.write_text("two\n")
     bench.run(30)
     assert bench.state.missing == ()
+
+
+CPUS = "sys/devices/system/cpu/online"
+
+
+@pytest.mark.parametrize("between", ["0\n", "0,2-3\n"])
+def test_a_cpu_that_was_offline_has_no_events_any_more(fake: SimulatedKernel, between: str) -> None:
+    """The kernel drops them, and does not put them back."""
+    online = fake.machine.put(CPUS, "0-1\n")
+    bench = Watched(fake)
+    bench.run(10)
+    assert bench.state.missing == ()
+    online.write_text(between)
+    bench.run(60)
+    online.write_text("0-1\n")
+    bench.run(60)
+    assert bench.state.missing == (EVENTS,)
+    assert [event.type for event in bench.events].count(FEATURE_MISSING) == 1
+
+
+def test_a_cpu_that_is_offline_needs_no_events(fake: SimulatedKernel) -> None:
+    online = fake.machine.put(CPUS, "0-1\n")
+    bench = Watched(fake)
+    bench.run(10)
+    online.write_text("0\n")
+    bench.run(60)
+    assert bench.state.missing == ()
+    online.write_text("0,2\n")
+    bench.run(60)
+    assert bench.state.missing == (EVENTS,), "a new one"
+
+
+@pytest.mark.parametrize(("cpus", "missing"), [("0-3", (EVENTS,)), ("0", ())])
+def test_a_suspend_takes_all_cpus_but_the_first_offline(
+    fake: SimulatedKernel, monkeypatch: pytest.MonkeyPatch, cpus: str, missing: tuple[MissingFeature, ...]
+) -> None:
+    fake.machine.put(CPUS, f"{cpus}\n")
+    bench = Watched(fake)
+    bench.run(10)
+    before = kernel_settings.suspended_seconds()
+    monkeypatch.setattr(kernel_settings, "suspended_seconds", lambda: before + 3600)
+    bench.run(60)
+    assert bench.state.missing == missing
