@@ -22,7 +22,8 @@ def test_by_name(tmp_path: Path) -> None:
     ("vmstat", "demoted"),
     [
         ({"pgdemote_direct": 500}, 500),  # up to 6.12
-        ({"pgdemote_direct": 20, "pgdemote_proactive": 500}, 520),  # from 7.2 on
+        ({"pgdemote_direct": 20, "pgdemote_proactive": 500}, 500),  # from 7.2 on
+        ({"pgdemote_direct": 20, "pgdemote_proactive": 0}, 0),
         ({"pgdemote_khugepaged": 7}, 0),
         ({}, 0),
     ],

@@ -14,17 +14,21 @@ _COUNTERS: Final = re.compile(rb"(?:[!-~]+ [0-9]+\n)+")
 
 def read_counters(root: Root, *names: bytes) -> tuple[int, ...]:
     """The counters of these names, 0 for those that the kernel does not have. Raises GoneError, DeniedError,
-    MalformedError.
+    MalformedError."""
+    text = _read(root)
+    return tuple(_value(text, name) for name in names)
 
-    Every line has to be a counter: one that was skipped would read as 0, and the next as all since boot.
-    """
+
+def _read(root: Root) -> bytes:
+    """Every line has to be a counter: one that was skipped would read as 0, and the next as all since
+    boot."""
     path = root.proc / "vmstat"
     text = read_bytes(path)
     good = _COUNTERS.match(text)
     if not good or good.end() < len(text):
         line = text[good.end() if good else 0 :].split(b"\n")[0]
         raise MalformedError(f"{path}: not a counter: {line[:40]!r}")
-    return tuple(_value(text, name) for name in names)
+    return text
 
 
 def _value(text: bytes, name: bytes) -> int:
@@ -33,9 +37,12 @@ def _value(text: bytes, name: bytes) -> int:
 
 
 def read_demoted(root: Root) -> int:
-    """Base pages demoted on request since boot. Requests through lru_gen count as `direct` up to 6.12 and as
-    `proactive` from 7.2 on; what kswapd demotes by itself is not in it."""
-    return sum(read_counters(root, b"pgdemote_direct", b"pgdemote_proactive"))
+    """Base pages demoted on request since boot. Requests through lru_gen count as `proactive` where there is
+    such a counter. Where there is none, as up to 6.12, they count as `direct`, with what those demote who
+    allocate. What kswapd demotes by itself is in neither. Raises like `read_counters`."""
+    text = _read(root)
+    proactive = b"\npgdemote_proactive " in b"\n" + text
+    return _value(text, b"pgdemote_proactive" if proactive else b"pgdemote_direct")
 
 
 def read_hinting(root: Root) -> tuple[int, int]:
