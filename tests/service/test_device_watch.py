@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
 
+import pytest
+
 from tests.service.conftest import DaemonProgram, wait_for
+from tierd.core.policy import Policy
+from tierd.errors import MalformedError, in_words
+from tierd.service import devices
 from tierd.service.devices import DeviceWatch
 
 
@@ -17,6 +23,22 @@ def test_the_watch_tells_changes_only() -> None:
     watch.start()
     assert failed.wait(5)
     assert told == [("a",), ("b",)]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EMFILE, "Too many open files", "/sys/bus/nd/devices"), MalformedError("odd")]
+)
+def test_devices_that_cannot_be_looked_at_for_a_moment(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The watch goes on: it would end for good with what it does not expect."""
+
+    def fail(root: object) -> object:
+        raise error
+
+    monkeypatch.setattr(devices, "read_regions", fail)
+    (said,) = devices.read_notices(Policy())
+    assert said == f"the devices cannot be looked at: {in_words(error)}"
 
 
 def test_the_daemon_shows_them_and_follows_the_policy(

@@ -183,6 +183,28 @@ def test_one_tier_changes_nothing(root: Root, ledger_path: Path) -> None:
     assert facts(root) == before and not ledger_path.exists()
 
 
+def test_a_full_run_is_told_and_keeps_the_daemon_from_nothing(
+    root: Root, ledger_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It starts, and says that it only looks, rather than not at all."""
+    before, report_path = facts(root), ledger_path.with_name("doors.json")
+    report_path.parent.mkdir()
+    helper.write_report(report_path, Report(("lru_gen",), Settings.APPLIED))
+
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(helper.doors_module, "open_doors", lambda root, written_down: ({}, ()))
+    monkeypatch.setattr(helper, "write_report", fail)
+    monkeypatch.setattr("tierd.kernel.settings.write_whole", fail)
+    assert helper.open_command(root, ledger_path, report_path) == 0
+    said = capsys.readouterr().err
+    assert "missing: kernel settings (" in said and "the daemon does not hear what is open" in said
+    (missing,) = read_missing(report_path)
+    assert "only looks" in missing.loss
+    assert facts(root) == before
+
+
 def test_a_topology_that_cannot_be_read_changes_nothing_and_is_named(
     root: Root, ledger_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

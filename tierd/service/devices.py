@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from tierd.core.notices import notices
 from tierd.core.policy import Policy
-from tierd.errors import TierdError
+from tierd.errors import TierdError, in_words
 from tierd.kernel.drained import read_drained
 from tierd.kernel.intents import DEFAULT_PATH
 from tierd.kernel.paths import Root
@@ -26,8 +26,8 @@ def read_notices(policy: Policy) -> Notices:
     try:
         drained = frozenset(mark.iset_id for mark in read_drained(DEFAULT_PATH.parent))
         return notices(read_regions(Root()), policy.provision, drained)
-    except TierdError as error:
-        return (f"the devices cannot be looked at: {error}",)
+    except (TierdError, OSError) as error:
+        return (f"the devices cannot be looked at: {in_words(error)}",)
 
 
 class DeviceWatch:

@@ -240,7 +240,12 @@ def open_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
                 "start tierd as tierd.service, with NotifyAccess= and FileDescriptorStoreMax= as shipped",
             )
         )
-    write_report(report_path, Report(tuple(doors), settings, tuple(missing)))
+    try:
+        write_report(report_path, Report(tuple(doors), settings, tuple(missing)))
+    except OSError as error:
+        _say(4, f"the daemon does not hear what is open: {in_words(error)}")
+        with contextlib.suppress(OSError):
+            report_path.unlink()  # one of an earlier run
     for feature in missing:
         _say(4, f"missing: {feature}")
     _say(6, f"{len(doors)} doors open, kernel settings {settings.value}")
