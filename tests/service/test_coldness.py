@@ -173,6 +173,33 @@ def test_what_was_cold_in_a_cgroup_that_has_gone_down_is_forgotten(fake: Simulat
     assert cold.coldest == pytest.approx(-math.log(0.9) / FIRST_INTERVAL, rel=0.2)
 
 
+@pytest.mark.parametrize(
+    ("left", "expected"),
+    [(600, 0.4), (3000, math.log(100_000 / 3000) / 60)],
+    ids=["a few that nobody ever uses", "three in a hundred"],
+)
+def test_a_few_pages_that_nobody_uses_do_not_tell_how_cold_it_is_in_dram(left: int, expected: float) -> None:
+    """Between two walks a minute apart all others were used, nobody knows how often."""
+
+    class Door:
+        def __init__(self) -> None:
+            self.texts = [
+                "memcg 9 /a\n node 0\n 1 90000 99000 0\n 2 80000 1000 0\n 3 60000 100 0\n",
+                f"memcg 9 /a\n node 0\n 1 150000 {left} 0\n 2 140000 0 0\n 3 120000 0 0\n"
+                f" 4 100 {100_000 - left} 0\n",
+            ]
+
+        def read(self, wanted: object) -> tuple[Lineage, ...]:
+            return parse(self.texts.pop(0))
+
+        def age(self, lineage: object) -> None:
+            pass
+
+    cold = Coldness(Door(), lambda: 100.0, between=lambda: None)  # type: ignore[arg-type]
+    cold.stocks(ALL, {0: NODE}, 100.0, 0.4)
+    assert cold.coldest == cold.coldest_in({"/a"}) == pytest.approx(expected, rel=0.01)
+
+
 def cached(fake: SimulatedKernel, cgroup: str, memcg: int, **file: int) -> None:
     fake.stock(cgroup, 0, 0, memcg=memcg)
     fake.cgroups[cgroup].file = {40 + int(number.removeprefix("g")): pages for number, pages in file.items()}

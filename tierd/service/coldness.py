@@ -25,6 +25,9 @@ MOST_WALKED = 2.0
 seconds alone, and neither the rings nor the watchdog wait for those of all cgroups."""
 SMALLEST_LINEAGE = 256
 """Base pages. Walking page tables for less is not worth it."""
+COLD_SHARE = 0.01
+"""Of what cgroups hold in DRAM: so many pages have to be as cold as that for it to count. There are always a
+few that nobody ever uses; measured against those, every page of a slow node is hot."""
 CACHE_KEPT = 1 / 8
 """Of a DRAM node: so much page cache stays where it is. A little is the programs that run."""
 IDLE_COUNTED = 10.0
@@ -60,26 +63,52 @@ class Coldness:
         self._walks: dict[tuple[str, int], float] = {}
         self._aged: dict[tuple[str, int], float] = {}
         self._rates: dict[tuple[str, int], Rates] = {}
+        self._walked: dict[tuple[str, int], Lineage] = {}
+        self._typical = 0.0
         self._arrived: dict[tuple[str, int], int] = {}
         self.caches: tuple[ColdStock, ...] = ()
 
     @property
     def coldest(self) -> float:
         """Uses a second expected of the coldest pages of DRAM that the last walks have seen, whether or not
-        some are left."""
-        seen = [rate for rates in self._rates.values() for rate in rates.values()]
-        return min(seen, default=1 / IDLE_WITHOUT_SWAP)
+        some are left now."""
+        return self._coldest(self._rates)
 
     def coldest_in(self, cgroups: Collection[str]) -> float:
         """The same of some cgroups alone."""
-        seen = (rate for key, rates in self._rates.items() if key[0] in cgroups for rate in rates.values())
-        return min(seen, default=1 / IDLE_WITHOUT_SWAP)
+        return self._coldest([key for key in self._rates if key[0] in cgroups])
+
+    def _coldest(self, keys: Iterable[tuple[str, int]]) -> float:
+        seen: list[tuple[float, int]] = []
+        held = 0
+        for key in keys:
+            rates, line = self._rates[key], self._walked[key]
+            held += sum(generation.anon for generation in line.generations)
+            seen += [(rates[g.sequence], g.anon) for g in line.generations if g.sequence in rates]
+        if not seen:
+            return 1 / IDLE_WITHOUT_SWAP
+        needed = COLD_SHARE * held
+        for rate, pages in sorted(seen):
+            needed -= pages
+            if needed <= 0:
+                return rate
+        # all but a few were used between two walks: at least as often as that, and as far as is known as
+        # often as the cold ones of the slow nodes
+        return max(self._typical, *(rate for rate, _ in seen))
 
     def stocks(
-        self, selection: Selects, dram: Mapping[int, int], now: float, *, walk: bool = True
+        self,
+        selection: Selects,
+        dram: Mapping[int, int],
+        now: float,
+        typical: float = 0.0,
+        *,
+        walk: bool = True,
     ) -> tuple[ColdStock, ...]:
         """What could be demoted now, after aging what is due unless not to `walk`; the page cache is in
-        `caches`. dram: base pages of each node. Raises OSError, MalformedError."""
+        `caches`. dram: base pages of each node. typical: uses a second of a cold page of the slow nodes, 0
+        when not known. Raises OSError, MalformedError."""
+        self._typical = typical
         lineages = self._lineages(selection, dram)
         known = {_key(line) for line in lineages}
         self._aged = {key: when for key, when in self._aged.items() if key in known}
@@ -87,6 +116,7 @@ class Coldness:
         # what has gone down, and is walked no more, says nothing of what is in DRAM
         owned = {_key(line) for line in lineages if self._owned(line, selection)}
         self._rates = {key: rates for key, rates in self._rates.items() if key in owned}
+        self._walked = {key: line for key, line in self._walked.items() if key in owned}
         much = _much_cache(lineages, dram)
         walked = [line for line in lineages if _key(line) in owned or line.node in much and _cached(line)]
         kept = {_key(line) for line in walked}
@@ -100,6 +130,7 @@ class Coldness:
                 if (key := _key(line)) in before and key in owned:
                     arrived = self._arrived.pop(key, 0)
                     self._rates[key] = rates_of_use(before[key], line, arrived)
+                    self._walked[key] = line
         # a shorter time than the one aimed at is not the engine's own measure: the kernel aged in between
         least = interval / 2
         self.caches = _caches(lineages, dram, least)
