@@ -27,6 +27,7 @@ RELEASES: Mapping[str, tuple[Recipe, str]] = {"12": (image.BOOKWORM, "6.1"), "13
 _TARGET = "tierd-memory.target"
 """Stays after a removal: the memory is there, and what requires the target would be stopped with it."""
 _CONFFILE = "/etc/tierd/tierd.yaml"
+_STARTS = "journalctl -q -t tierd TIERD_EVENT=started -o cat | wc -l"
 # Whatever changes by itself, by dpkg or by Python, which keeps what it has compiled.
 _BESIDE = (
     *("/proc", "/sys", "/dev", "/run/user", "/run/systemd", "/run/udev", "/run/dbus", "/tmp", "/var/tmp"),
@@ -107,11 +108,13 @@ def _install(course: _Course, old: str) -> None:
 
 def _upgrade(course: _Course, new: str, version: str, blocks: str) -> None:
     guest = course.guest
-    before = guest.output("systemctl show -P MainPID tierd")
+    before, starts = guest.output("systemctl show -P MainPID tierd"), guest.output(_STARTS)
     course.dpkg("upgrade", "-i", new)
     guest.run("udevadm settle; sleep 5")
     after = guest.output("systemctl show -P MainPID tierd")
     course.expect("upgrade", after not in ("0", before), "the daemon was not started anew")
+    anew = int(guest.output(_STARTS)) - int(starts)
+    course.expect("upgrade", anew == 1, f"the daemon was started {anew} times")
     active = guest.output("systemctl is-active tierd || true")
     course.expect("upgrade", active == "active", f"the daemon is {active}")
     told = guest.output("dpkg-query -W -f '${Version} ${db:Status-Status}' tierd")
@@ -168,6 +171,7 @@ def package(release: str) -> Row:
             course = _Course(guest)
             _install(course, old)
             scenario.make_memory(guest, region)
+            guest.run("systemctl enable tierd-convert@pmem0")
             blocks = guest.output(_BLOCKS)
             settings = kernel_settings(guest)
             with placing.placing(guest, placing.policy(region)) as promoted:
