@@ -72,13 +72,13 @@ def build() -> Path:
     """
     if not has_packaging():
         raise host.HostError("there is no debian/control in this tree: nothing to build")
+    host.install_packages(host.PACKAGE_PACKAGES)
     files = source_files()
     store = host.cache_dir() / "packages" / sources_hash(files)
     with host.locked("package"):
         found = sorted(store.glob("tierd_*.deb"))
         if found:
             return found[0]
-        host.install_packages()
         host.say("building the Debian package")
         log = host.cache_dir() / "logs" / "package.log"
         log.unlink(missing_ok=True)
@@ -117,7 +117,6 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="./dev package", description=main.__doc__)
     parser.add_argument("--output", type=Path, metavar="DIR", help="copy the package into this directory")
     asked = parser.parse_args(argv)
-    host.install_packages()
     built = build()
     if asked.output is not None:
         asked.output.mkdir(parents=True, exist_ok=True)
