@@ -31,6 +31,7 @@ Exit status:
    5  no such object
    6  tierd did not answer in time
   78  the policy is invalid
+ 130  interrupted with ^C
 
 Environment:
   TIERD_DBUS_TIMEOUT  seconds to wait for tierd's answer (default: 10)
