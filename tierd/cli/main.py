@@ -119,6 +119,7 @@ def parser(*, light: bool = False) -> argparse.ArgumentParser:
         " FILE:LINE:COLUMN: PATH: MESSAGE.",
     )
     add_draft(check, "file")
+    add_json(check, "lines and columns count from 1")
     check.set_defaults(handler=_check_config)
     cat_config.add_parser(commands)
     return found
@@ -226,7 +227,7 @@ def _metrics(arguments: argparse.Namespace) -> Exit:
 def _check_config(arguments: argparse.Namespace) -> int:
     from tierd.config.check import check
 
-    return check(arguments.file)
+    return check(arguments.file, as_json=arguments.json)
 
 
 if __name__ == "__main__":
