@@ -153,6 +153,19 @@ def test_package_sources_leave_tests_and_ignored_files_out() -> None:
     assert not [file for file in files if file.parts[0] in ("tests", ".venv") or file.suffix == ".pyc"]
 
 
+def test_the_package_is_built_with_what_building_takes_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(host, "install_packages", lambda packages=host.PACKAGES: asked.append(packages))
+    monkeypatch.setenv("TIERD_CACHE", str(tmp_path))
+    kept = tmp_path / "packages" / package.sources_hash(package.source_files()) / "tierd_0_all.deb"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    assert package.main([]) == 0 and package.main(["--output", str(tmp_path)]) == 0
+    assert set(asked) == {host.PACKAGE_PACKAGES} and (tmp_path / kept.name).is_file()
+
+
 def test_ring_that_runs_nothing_is_not_a_success(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     empty = tmp_path / "test_empty.py"
     empty.write_text("")

@@ -6,13 +6,17 @@ import argparse
 import subprocess
 from pathlib import Path
 
-from tests.verify.service_rows import authorisation, packaging, security
+import pytest
+
+from tests.verify.service_rows import authorisation, new_user, packaging, security
 from tests.verify.service_rows.authorisation import EXPECTED, outcome
 from tests.verify.service_rows.callers import CALLERS, Answer
 from tests.verify.service_rows.terminal import Shown, frames, too_wide, top_faults
 from tests.verify.service_rows.terminal_cases import CASES, Case, left_out
 from tests.vm import host, image
 from tierd.cli.main import parser
+from tierd.config.loader import parse
+from tierd.core.policy import EngineMode, ProvisionMode
 from tierd.service.log_control import XML as LOG_CONTROL
 
 
@@ -135,3 +139,42 @@ def test_a_recipe_that_has_a_kernel_is_not_changed_for_it() -> None:
     assert image.having(image.BOOKWORM, "6.1") is image.BOOKWORM
     assert image.having(image.RECIPE, "7.3") is image.RECIPE
     assert "6.1" in [kernel.name for kernel in image.having(image.RECIPE, "6.1").kernels]
+
+
+def test_what_a_new_user_types_is_what_the_readme_says() -> None:
+    found = new_user.deeds((host.ROOT / "README.md").read_text())
+    assert [deed.text.partition("\n")[0] for deed in found] == [
+        "./dev package --output .",
+        "sudo apt install ./tierd_*_all.deb",
+        "sudo tierctl list devices",
+        "provision:",
+        "sudo tierctl provision plan",
+        "mode: apply",
+        "sudo systemctl enable --now tierd-convert@pmem0",
+        "mode: place",
+        "sudo tierctl check-config",
+        "sudo systemctl enable --now tierd",
+        "tierctl status",
+    ]
+
+
+def test_what_a_new_user_writes_is_the_policy_that_the_row_needs() -> None:
+    text = (host.ROOT / "conf/tierd.yaml").read_text()
+    for deed in new_user.deeds((host.ROOT / "README.md").read_text()):
+        if deed.kind is not new_user.Kind.RUN:
+            text = new_user.edited(text, deed, "0x123456789abcdef", "load.service")
+            with pytest.raises(ValueError, match="the policy has no"):
+                new_user.edited(text, deed, "0x123456789abcdef", "load.service")
+    policy = parse(text.encode(), "tierd.yaml")
+    (request,) = policy.provision
+    assert (request.name, request.mode) == ("pmem0", ProvisionMode.APPLY)
+    assert request.iset_id == 0x123456789ABCDEF
+    assert policy.engine.mode is EngineMode.PLACE
+    assert "{unit: load.service}" in text and '{cgroup: "*"}' not in text
+
+
+def test_an_iset_id_is_told_from_a_serial_number() -> None:
+    listed = "nmem0    4.0 GiB  0x00123456  ok\nregion0  4.0 GiB  0x9f2c0e5a1b3d7788\n"
+    assert new_user.iset_id_in(listed) == "0x9f2c0e5a1b3d7788"
+    with pytest.raises(ValueError, match="shows no iset_id"):
+        new_user.iset_id_in("there are no regions")

@@ -138,6 +138,7 @@ complete -c tierctl -n '__tierctl_behind drain' -l json -d 'print one JSON objec
 
 complete -c tierctl -n '__tierctl_behind check-config' -F
 complete -c tierctl -n '__tierctl_behind check-config' -s h -l help -d 'show this help message and exit'
+complete -c tierctl -n '__tierctl_behind check-config' -l json -d 'print one JSON object; lines and columns count from 1'
 
 complete -c tierctl -n '__tierctl_behind cat-config' -s h -l help -d 'show this help message and exit'
 complete -c tierctl -n '__tierctl_behind cat-config' -l json -d 'print one JSON object; lines and columns count from 1'

@@ -179,7 +179,14 @@ def test_colour_only_on_a_terminal_that_wants_it() -> None:
     assert not style_for(terminal, {"NO_COLOR": "1"}).colour
     assert not style_for(terminal, {"TERM": "dumb"}).colour
     assert not style_for(io.TextIOWrapper(io.BytesIO(), encoding="ascii"), {}).colour
-    assert not style_for(io.TextIOWrapper(io.BytesIO(), encoding="ascii"), {}).unicode
+
+
+def test_beyond_ascii_only_where_stream_and_locale_have_it() -> None:
+    utf8, ascii = Terminal(io.BytesIO(), encoding="utf-8"), Terminal(io.BytesIO(), encoding="ascii")
+    assert style_for(utf8, {"LANG": "en_GB.UTF-8"}).unicode
+    assert not style_for(ascii, {"LANG": "en_GB.UTF-8"}).unicode
+    # Python writes UTF-8 in the locale C, too (PEP 538), and the terminal does not
+    assert not style_for(utf8, {"LANG": "C", "LC_CTYPE": "C.UTF-8"}).unicode
 
 
 @pytest.mark.parametrize(

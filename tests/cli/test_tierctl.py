@@ -53,7 +53,7 @@ def tierctl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", "LANG": "C.UTF-8", "LC_ALL": "", **environment},
         timeout=60,
         check=False,
     )
@@ -244,6 +244,27 @@ def test_check_config(tmp_path: Path) -> None:
     result = tierctl("check-config", str(bad))
     assert result.returncode == 78
     assert [line.split(":")[1] for line in result.stderr.splitlines()] == ["2", "3"]
+
+
+def test_check_config_as_json(tmp_path: Path) -> None:
+    path = tmp_path / "draft: 1:2: x.yaml"
+    path.write_text("version: 1\nengin: {}\nengine: {bandwidth: 5}\n")
+    words, found = tierctl("check-config", str(path)), tierctl("check-config", "--json", str(path))
+    assert (found.returncode, found.stderr) == (78, "")
+    document = json.loads(found.stdout)
+    assert (document["valid"], document["warnings"]) == (False, [])
+    lines = ["{file}:{line}:{column}: {path}: {message}".format(**one) for one in document["problems"]]
+    assert lines == words.stderr.splitlines() and [one["line"] for one in document["problems"]] == [2, 3]
+    twice = "[{unit: a.slice}]"
+    path.write_text(f"version: 1\nclasses: [{{name: a, match: {twice}}}, {{name: b, match: {twice}}}]\n")
+    found = tierctl("check-config", "--json", str(path))
+    (warning,) = json.loads(found.stdout)["warnings"]
+    assert json.loads(found.stdout)["valid"] and (found.returncode, found.stderr) == (0, "")
+    assert (warning["file"], warning["line"], warning["path"][:10]) == (str(path), 2, "classes[1]")
+    assert not warning["message"].startswith("warning")
+    (missing,) = json.loads(tierctl("check-config", "--json", "/nowhere.yaml").stdout)["problems"]
+    assert (missing["file"], missing["line"], missing["path"]) == ("/nowhere.yaml", None, None)
+    assert missing["message"].startswith("does not exist")
 
 
 def test_a_request_that_the_policy_does_not_have(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ COMMANDS = {
     "bench": "compare tierd with other contenders",
     "vm": "a shell in the testbed's virtual machine",
     "lint": "ruff and mypy",
-    "package": "build tierd's Debian package",
+    "package": "build tierd's Debian package, or a wheel",
     "completions": "write the completions of the shells anew",
 }
 

@@ -1,4 +1,5 @@
-"""`./dev package`: tierd's Debian package, built from a clean copy and kept by a hash of the sources."""
+"""`./dev package`: tierd's Debian package, or its wheel, built from a clean copy and kept by a hash of the
+sources."""
 
 from __future__ import annotations
 
@@ -72,14 +73,27 @@ def build() -> Path:
     """
     if not has_packaging():
         raise host.HostError("there is no debian/control in this tree: nothing to build")
+    # The project's own tests run before and elsewhere; building a package for the guest must not need them.
+    return _kept("Debian package", "tierd_*.deb", "exec dpkg-buildpackage -us -uc -b")
+
+
+def build_wheel() -> Path:
+    """The wheel of the tree as it is now, made as the package's own is, with Debian's tools. Raises as
+    `build`."""
+    make = f"exec {host.PYTHON} -m build --skip-dependency-check --no-isolation --wheel --outdir .. ."
+    return _kept("wheel", "tierd-*.whl", make)
+
+
+def _kept(what: str, pattern: str, make: str) -> Path:
+    """The file that the shell command `make` leaves beside a clean copy of the tree, in which it runs."""
+    host.install_packages(host.PACKAGE_PACKAGES)
     files = source_files()
     store = host.cache_dir() / "packages" / sources_hash(files)
     with host.locked("package"):
-        found = sorted(store.glob("tierd_*.deb"))
+        found = sorted(store.glob(pattern))
         if found:
             return found[0]
-        host.install_packages()
-        host.say("building the Debian package")
+        host.say(f"building the {what}")
         log = host.cache_dir() / "logs" / "package.log"
         log.unlink(missing_ok=True)
         with tempfile.TemporaryDirectory(prefix="tierd-build-") as scratch:
@@ -87,20 +101,16 @@ def build() -> Path:
             for file in files:
                 (tree / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(host.ROOT / file, tree / file)
-            # The project's own tests run before and elsewhere; building a package for the guest must not
-            # need them.
             environment = {"DEB_BUILD_OPTIONS": "nocheck", "PWD": str(tree)}
-            script = f"cd {tree} && exec dpkg-buildpackage -us -uc -b"
-            host.run_logged(["sh", "-c", script], log, env=environment)
-            built = sorted(Path(scratch).glob("tierd_*.deb"))
+            host.run_logged(["sh", "-c", f"cd {tree} && {make}"], log, env=environment)
+            built = sorted(Path(scratch).glob(pattern))
             if len(built) != 1:
-                raise host.HostError(
-                    f"the build made {len(built)} packages named tierd, one was expected; see {log}"
-                )
-            fresh = store.with_name(f"{store.name}.{os.getpid()}")
-            fresh.mkdir(parents=True)
-            shutil.copy2(built[0], fresh / built[0].name)
-            os.replace(fresh, store)
+                raise host.HostError(f"the build made {len(built)} of {pattern}, not one; see {log}")
+            store.mkdir(parents=True, exist_ok=True)
+            # Moved into its place whole: whoever looks there takes what there is.
+            fresh = store / f"{os.getpid()}.new"
+            shutil.copy2(built[0], fresh)
+            os.replace(fresh, store / built[0].name)
         _drop_old(store)
         return store / built[0].name
 
@@ -113,12 +123,14 @@ def _drop_old(current: Path) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Called by `./dev package`: build, and say where the package is, or copy it."""
+    """Build the Debian package, or the wheel, and say where it is, or copy it."""
     parser = argparse.ArgumentParser(prog="./dev package", description=main.__doc__)
     parser.add_argument("--output", type=Path, metavar="DIR", help="copy the package into this directory")
+    parser.add_argument(
+        "--wheel", action="store_true", help="a Python wheel: no units, no D-Bus policy, no manual pages"
+    )
     asked = parser.parse_args(argv)
-    host.install_packages()
-    built = build()
+    built = build_wheel() if asked.wheel else build()
     if asked.output is not None:
         asked.output.mkdir(parents=True, exist_ok=True)
         built = Path(shutil.copy2(built, asked.output))

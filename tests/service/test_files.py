@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -185,6 +186,37 @@ def test_the_unit_is_hardened() -> None:
     assert done.returncode == 0, done.stdout[-300:]
     exposure = re.search(r"exposure level for tierd.service: ([\d.]+)", done.stdout)
     assert exposure is not None and float(exposure[1]) <= 2.0
+
+
+UNITS = sorted(
+    path
+    for path in (ROOT / "systemd").iterdir()
+    if path.suffix in (".service", ".target", ".path", ".timer", ".slice", ".socket")
+)
+
+
+def verified(directory: Path, units: dict[str, str]) -> list[str]:
+    """What systemd-analyze finds wrong with units, by name; programs of tierd are taken for installed."""
+    for name, text in units.items():
+        (directory / name).write_text(text.replace("/usr/bin/tierd", "/bin/true"), encoding="utf-8")
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *units],
+        cwd=directory,
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{directory}:", "SYSTEMD_LOG_TARGET": "console"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return (done.stdout + done.stderr).splitlines() + [f"exit status {done.returncode}"]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_takes_every_unit(tmp_path: Path) -> None:
+    units = {path.name: path.read_text(encoding="utf-8") for path in UNITS}
+    assert len(units) >= 7 and verified(tmp_path, units) == ["exit status 0"]
+    # and would not take one with a slip of the pen
+    units["tierd.service"] += "[Service]\nWatchdogSecs=60\n"
+    assert any("WatchdogSecs" in line for line in verified(tmp_path, units))
 
 
 def test_root_owns_what_the_helper_trusts() -> None:

@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.verify.service_rows import authorisation, flood, footprint, packaging, security, terminal
+from tests.verify.service_rows import (
+    authorisation,
+    flood,
+    footprint,
+    new_user,
+    packaging,
+    security,
+    terminal,
+)
 from tests.verify.table import Row
 from tests.vm import image
 
@@ -27,4 +35,5 @@ ROWS = (
     *(row for kernel in image.kernel_names() for row in _rows(kernel)),
     *map(packaging.package, packaging.RELEASES),
     packaging.LINTIAN,
+    new_user.NEW_USER,
 )

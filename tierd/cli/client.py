@@ -12,6 +12,7 @@ from typing import Any
 from gi.repository import Gio, GLib
 
 from tierd.cli import Exit
+from tierd.cli.password_agent import password_agent
 from tierd.errors import TierdError
 
 NAME = "org.tierd1"
@@ -141,7 +142,8 @@ class Client:
 
     def _order(self, method: str, parameters: Any) -> None:
         """A call that takes a permission, for which polkit may ask the person at the terminal."""
-        self._call(INTERFACE, method, parameters, order=True)
+        with password_agent():
+            self._call(INTERFACE, method, parameters, order=True)
 
     def _call(self, interface: str, method: str, parameters: Any, *, order: bool = False) -> tuple[Any, ...]:
         # no activation: asking how tierd is must not start it

@@ -31,6 +31,7 @@ Exit status:
    5  no such object
    6  tierd did not answer in time
   78  the policy is invalid
+ 130  interrupted with ^C
 
 Environment:
   TIERD_DBUS_TIMEOUT  seconds to wait for tierd's answer (default: 10)
@@ -118,6 +119,7 @@ def parser(*, light: bool = False) -> argparse.ArgumentParser:
         " FILE:LINE:COLUMN: PATH: MESSAGE.",
     )
     add_draft(check, "file")
+    add_json(check, "lines and columns count from 1")
     check.set_defaults(handler=_check_config)
     cat_config.add_parser(commands)
     return found
@@ -225,7 +227,7 @@ def _metrics(arguments: argparse.Namespace) -> Exit:
 def _check_config(arguments: argparse.Namespace) -> int:
     from tierd.config.check import check
 
-    return check(arguments.file)
+    return check(arguments.file, as_json=arguments.json)
 
 
 if __name__ == "__main__":

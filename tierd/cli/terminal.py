@@ -18,12 +18,13 @@ YELLOW, RED, GREEN, BOLD = "\x1b[33m", "\x1b[31m", "\x1b[32m", "\x1b[1m"
 
 
 def style_for(stream: TextIO, environment: Mapping[str, str]) -> Style:
-    """What may be printed to `stream`: colour on a terminal only, unless NO_COLOR or TERM=dumb say no."""
+    """What may be printed to `stream`: colour on a terminal only, unless NO_COLOR or TERM=dumb say no, and
+    more than ASCII where the locale has it."""
     terminal = stream.isatty()
     return Style(
         width=max(40, min(shutil.get_terminal_size((80, 24)).columns, 120)) if terminal else 80,
         colour=terminal and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb",
-        unicode=(stream.encoding or "").lower().replace("-", "") == "utf8",
+        unicode=(stream.encoding or "").lower().replace("-", "") == "utf8" and shows_utf8(environment),
     )
 
 

@@ -8,12 +8,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tierd.cli import Exit
 from tierd.cli.render import plain
-from tierd.cli.terminal import shows_utf8, style_for
+from tierd.cli.terminal import style_for
 
 if TYPE_CHECKING:
     from tierd.cli.client import Client
@@ -95,7 +94,6 @@ class Asker:
 
 def _top(arguments: argparse.Namespace) -> int:
     style = style_for(sys.stdout, os.environ)
-    style = replace(style, unicode=style.unicode and shows_utf8(os.environ))
     terminal = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     if arguments.batch or arguments.count or not terminal:
         return batch(Asker(), style, arguments.interval, arguments.count)

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from tierd.config import source
-from tierd.core.text import clean
+from tierd.config.report import Told
 from tierd.errors import ConfigError
 
 # The administrator's, the one that ends with the boot, the vendor's. The second holds files of tierd itself;
@@ -82,8 +82,9 @@ def gather() -> tuple[PolicyFile, ...]:
             if name.endswith(".yaml") and not name.startswith("."):
                 by_name.setdefault(name, []).append(directory / DROP_INS / name)
     if len(by_name) > MOST_DROP_INS:
-        here = clean(os.fspath(DIRECTORIES[0] / DROP_INS), 4096)
-        problems.append(f"{here}: more than {MOST_DROP_INS} drop-ins, with those of the other directories")
+        here = os.fspath(DIRECTORIES[0] / DROP_INS)
+        message = f"more than {MOST_DROP_INS} drop-ins, with those of the other directories"
+        problems.append(Told.of(here, message))
     if problems:
         raise ConfigError((*(problem for file in found for problem in file.problems), *problems))
     for name in sorted(by_name, key=os.fsencode):

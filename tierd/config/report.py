@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from tierd.core.text import clean
 
 LIMIT = 100
 """Problems told of one file. A file with more is the wrong file, and nobody reads on."""
+
+_WARNING = "warning: "
 
 Location = tuple[str | int, ...]
 """Where a value stands in the document: keys and list indices (from 0) from the top."""
@@ -31,6 +34,31 @@ class Problem:
     message: str
 
 
+class Told(str):
+    """A problem or a warning as the line that is printed, which knows what it is made of. parts: file, line,
+    column, path and message; the three in the midst are None where it is about the file as a whole."""
+
+    parts: Mapping[str, str | int | None]
+
+    @classmethod
+    def of(
+        cls, file: str, message: str, *, kind: str = "", mark: Mark | None = None, where: str = ""
+    ) -> Self:
+        """``FILE:LINE:COLUMN: PATH: KIND MESSAGE`` where there is a `mark`, else ``FILE: KIND MESSAGE``."""
+        name = clean(file, 4096)
+        place = name if mark is None else f"{name}:{mark.line}:{mark.column}: {where}"
+        told = cls(f"{place}: {kind}{message}")
+        line, column = (None, None) if mark is None else (mark.line, mark.column)
+        told.parts = {
+            "file": name,
+            "line": line,
+            "column": column,
+            "path": where if mark else None,
+            "message": message,
+        }
+        return told
+
+
 class Report:
     """Collects the problems of one file, up to LIMIT, and its warnings, which keep no policy from being
     used."""
@@ -50,7 +78,7 @@ class Report:
 
     def warn(self, mark: Mark, location: Location, message: str) -> None:
         """Notes what is odd and no problem; the same thing twice is one."""
-        self._warnings.add(Problem(mark, shown_location(location), f"warning: {message}"))
+        self._warnings.add(Problem(mark, shown_location(location), message))
 
     @property
     def overflowing(self) -> bool:
@@ -60,24 +88,23 @@ class Report:
     def __bool__(self) -> bool:
         return bool(self._problems)
 
-    def lines(self, file: str) -> tuple[str, ...]:
+    def lines(self, file: str) -> tuple[Told, ...]:
         """``FILE:LINE:COLUMN: PATH: message`` for each problem, in the order of the text."""
-        more = f"{clean(file, 4096)}: more than {LIMIT} problems; the rest is not shown"
+        more = Told.of(file, f"more than {LIMIT} problems; the rest is not shown")
         return (*_told(file, self._problems), *([more] if self._more else []))
 
-    def warnings(self, file: str) -> tuple[str, ...]:
+    def warnings(self, file: str) -> tuple[Told, ...]:
         """``FILE:LINE:COLUMN: PATH: warning: message`` for each of the first LIMIT warnings, in the order of
         the text."""
-        more = f"{clean(file, 4096)}: warning: more than {LIMIT} warnings; the rest is not shown"
+        more = Told.of(file, f"more than {LIMIT} warnings; the rest is not shown", kind=_WARNING)
         return (
-            *_told(file, self._warnings)[:LIMIT],
+            *_told(file, self._warnings, _WARNING)[:LIMIT],
             *([more] if len(self._warnings) > LIMIT else []),
         )
 
 
-def _told(file: str, problems: Iterable[Problem]) -> tuple[str, ...]:
-    name = clean(file, 4096)
-    return tuple(f"{name}:{p.mark.line}:{p.mark.column}: {p.where}: {p.message}" for p in sorted(problems))
+def _told(file: str, problems: Iterable[Problem], kind: str = "") -> tuple[Told, ...]:
+    return tuple(Told.of(file, p.message, kind=kind, mark=p.mark, where=p.where) for p in sorted(problems))
 
 
 def shown_location(location: Location) -> str:

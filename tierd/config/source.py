@@ -12,7 +12,7 @@ import os
 import stat
 from pathlib import Path
 
-from tierd.core.text import clean
+from tierd.config.report import Told
 from tierd.errors import ConfigError
 
 MAXIMUM_SIZE = 256 * 1024
@@ -165,4 +165,4 @@ def _kind(mode: int) -> str:
 
 
 def _refused(path: Path, message: str) -> ConfigError:
-    return ConfigError((f"{clean(os.fspath(path), 4096)}: {message}",))
+    return ConfigError((Told.of(os.fspath(path), message),))

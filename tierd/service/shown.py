@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -18,22 +17,14 @@ _EMITS_CHANGED: Final = "org.freedesktop.DBus.Property.EmitsChangedSignal"
 
 
 def introspection_xml(interface: str) -> str:
-    """The introspection XML that was installed as ``INTERFACE.xml``. Raises UnsupportedError when it is
-    missing."""
-    name = f"{interface}.xml"
-    candidates = (
-        Path(__file__).resolve().parents[2] / "conf/dbus" / name,
-        Path(sys.prefix) / "share/dbus-1/interfaces" / name,
-        Path("/usr/share/dbus-1/interfaces") / name,
-    )
-    for path in candidates:
-        try:
-            return path.read_text(encoding="utf-8")
-        except OSError:
-            continue
-    raise UnsupportedError(
-        f"{candidates[-1]} is missing: no D-Bus interface", hint="install the package tierd again"
-    )
+    """The introspection XML of an interface of tierd. Raises UnsupportedError when the installation is
+    incomplete."""
+    path = Path(__file__).with_name(f"{interface}.xml")
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        hint = "install the package tierd again"
+        raise UnsupportedError(f"{path} is missing: no D-Bus interface", hint=hint) from None
 
 
 class Shown:

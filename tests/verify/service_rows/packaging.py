@@ -27,12 +27,13 @@ RELEASES: Mapping[str, tuple[Recipe, str]] = {"12": (image.BOOKWORM, "6.1"), "13
 _TARGET = "tierd-memory.target"
 """Stays after a removal: the memory is there, and what requires the target would be stopped with it."""
 _CONFFILE = "/etc/tierd/tierd.yaml"
+_STARTS = "journalctl -q -t tierd TIERD_EVENT=started -o cat | wc -l"
 # Whatever changes by itself, by dpkg or by Python, which keeps what it has compiled.
 _BESIDE = (
     *("/proc", "/sys", "/dev", "/run/user", "/run/systemd", "/run/udev", "/run/dbus", "/tmp", "/var/tmp"),
     *("/var/log", "/var/lib/dpkg", "/var/cache", "/var/lib/systemd", "/root", "/home"),
 )
-_BLOCKS = (
+BLOCKS = (
     "cd /sys/devices/system/memory; for b in memory*; do"
     " [ -e /sys/devices/system/node/node1/$b ] && echo $b $(cat $b/state) $(cat $b/valid_zones); done; true"
 )
@@ -102,16 +103,18 @@ def _install(course: _Course, old: str) -> None:
     course.expect("install", not course.active(), f"{course.active()} run")
     enabled = course.guest.run("systemctl is-enabled tierd", check=False).stdout.strip()
     course.expect("install", enabled == "disabled", f"the daemon is {enabled}")
-    course.expect("install", not course.guest.output(_BLOCKS), "it has made memory")
+    course.expect("install", not course.guest.output(BLOCKS), "it has made memory")
 
 
 def _upgrade(course: _Course, new: str, version: str, blocks: str) -> None:
     guest = course.guest
-    before = guest.output("systemctl show -P MainPID tierd")
+    before, starts = guest.output("systemctl show -P MainPID tierd"), guest.output(_STARTS)
     course.dpkg("upgrade", "-i", new)
     guest.run("udevadm settle; sleep 5")
     after = guest.output("systemctl show -P MainPID tierd")
     course.expect("upgrade", after not in ("0", before), "the daemon was not started anew")
+    anew = int(guest.output(_STARTS)) - int(starts)
+    course.expect("upgrade", anew == 1, f"the daemon was started {anew} times")
     active = guest.output("systemctl is-active tierd || true")
     course.expect("upgrade", active == "active", f"the daemon is {active}")
     told = guest.output("dpkg-query -W -f '${Version} ${db:Status-Status}' tierd")
@@ -119,7 +122,7 @@ def _upgrade(course: _Course, new: str, version: str, blocks: str) -> None:
     policy = guest.output(f"cat {_CONFFILE}")
     course.expect("upgrade", "load.service" in policy, "the administrator's policy is gone")
     course.verified("upgrade", _CONFFILE)
-    course.expect("upgrade", guest.output(_BLOCKS) == blocks, "memory has changed")
+    course.expect("upgrade", guest.output(BLOCKS) == blocks, "memory has changed")
 
 
 def _remove(course: _Course, settings: Mapping[str, str], blocks: str) -> None:
@@ -128,7 +131,7 @@ def _remove(course: _Course, settings: Mapping[str, str], blocks: str) -> None:
     now = kernel_settings(guest)
     left = [path for path, value in settings.items() if now.get(path) != value]
     course.expect("remove", not left, f"settings are not restored: {', '.join(left[:5])}")
-    course.expect("remove", guest.output(_BLOCKS) == blocks, "memory has changed")
+    course.expect("remove", guest.output(BLOCKS) == blocks, "memory has changed")
     course.expect("remove", not course.active(), f"units still active: {', '.join(course.active())}")
     kept = guest.run(f"grep -q load.service {_CONFFILE}", check=False).returncode
     course.expect("remove", kept == 0, "the administrator's policy is gone")
@@ -147,7 +150,7 @@ def _purge(course: _Course, before: set[str], blocks: str) -> None:
     ]
     left = [path for path in left if path not in (placing.PROGRAM, placing.OUTPUT)]
     course.expect("purge", not left, f"{len(left)} files left: {', '.join(left[:6])}")
-    course.expect("purge", course.guest.output(_BLOCKS) == blocks, "memory has changed")
+    course.expect("purge", course.guest.output(BLOCKS) == blocks, "memory has changed")
 
 
 def package(release: str) -> Row:
@@ -168,7 +171,8 @@ def package(release: str) -> Row:
             course = _Course(guest)
             _install(course, old)
             scenario.make_memory(guest, region)
-            blocks = guest.output(_BLOCKS)
+            guest.run("systemctl enable tierd-convert@pmem0")
+            blocks = guest.output(BLOCKS)
             settings = kernel_settings(guest)
             with placing.placing(guest, placing.policy(region)) as promoted:
                 changed = sum(settings.get(path) != value for path, value in kernel_settings(guest).items())

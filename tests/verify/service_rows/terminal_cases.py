@@ -58,6 +58,7 @@ CASES = (
     Case("resume"),
     Case("reload"),
     Case("check-config"),
+    Case("check-config --json", piped=True),
     Case("report --output /run/tierd-screens.html", 1),  # the guest has no matplotlib
     Case("report --output /run/tierd-screens.txt", 2),
     Case("nonsense", 2),
