@@ -73,9 +73,11 @@ def test_another_process_of_the_daemon_may_hold_more_and_be_the_only_one_asked_f
     assert unhurt(replace(GOOD, restarts=4), replace(again, restarts=0), [], 0) == []
 
 
-def test_the_journal_shows_no_inside_and_is_not_flooded() -> None:
+def test_the_journal_shows_no_inside_and_no_address_and_is_not_flooded() -> None:
     trace = [{"MESSAGE": "Traceback (most recent call last):"}, {"TIERD_EVENT": "internal-error"}]
     assert unhurt(GOOD, LATER, trace, 0) == ["2 tracebacks"]
+    known = [{"MESSAGE": "pages at 0x7f0123456000"}, {"MESSAGE": "region 0x1234567890abcdef, 12345678901"}]
+    assert unhurt(GOOD, LATER, known, 0) == ["1 addresses in the journal"]
     lines = [{"MESSAGE": "x"}] * 150
     assert unhurt(GOOD, LATER, lines, 0) == ["150 lines in 1.0 minutes"]
     assert unhurt(GOOD, replace(LATER, seconds=220), lines, 0) == []

@@ -41,6 +41,7 @@ ANSWERS = {
     r"ndctl list -N": '[{"dev": "namespace0.0", "blockdev": "pmem0", "uuid": "u"}]',
     r"echo \$\(\( ": "1",
     r"df --output": "9000",
+    r"get-property .* Counters": '{"data": {"PromotedPages": {"data": 0}, "DemotedPages": {"data": 0}}}',
     r"cpu/online": "0-1",
 }
 """What a command prints, by a pattern of it; others print a figure."""

@@ -51,7 +51,7 @@ BOOTS = (
     Boot("psi-off", "7.4", "no pressure stall information: told",
          "! cat /proc/pressure/memory", "pressure|PSI", False, ("psi=0",)),
     Boot("memory-controller-off", "E5", "no memory controller: told",
-         "! grep -qw memory /sys/fs/cgroup/cgroup.controllers", "memory (controller|cgroup)|memcg", False,
+         "! grep -qw memory /sys/fs/cgroup/cgroup.controllers", "lacks memory|memory control", False,
          ("cgroup_disable=memory",)),
     Boot("no-hmat", "7.4", "firmware that says nothing of speeds: the slow tier is known by its driver",
          "! ls /sys/firmware/acpi/tables/HMAT", ".", True, hmat=False),

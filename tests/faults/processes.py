@@ -8,9 +8,10 @@ import re
 from pathlib import Path
 
 from tests.faults import inject
-from tests.faults.case import FORGED, MIB, SETTINGS, Case, Scene, Seen
+from tests.faults.case import COMES_UP, FORGED, MIB, SETTINGS, Case, Scene, Seen
 from tests.faults.names import NAMES
 from tests.vm import scenario
+from tests.vm.records import PAGE
 from tests.vm.test_service import Service
 
 HERE = Path(__file__).parent
@@ -20,7 +21,9 @@ LEAST_ENDS = 1000
 VANISHED = 200
 KILLS = 5
 STOPPED_SECONDS = 20
+COUNTED_NEWCOMERS, APART = 3, 0.01
 _OTHER = "/sys/fs/cgroup/system.slice/other.service"
+_COUNTERS = "busctl --json=short get-property org.tierd1 /org/tierd1 org.tierd1.Manager Counters"
 _SLICE = "/sys/fs/cgroup/twins.slice"
 _RUN = "systemd-run --quiet --unit={unit} --property=CPUWeight=10 {more}"
 # The name of one is not UTF-8, and the other is its twin. Cold memory of both is touched once, in DRAM.
@@ -209,6 +212,27 @@ def _hostile_names(scene: Scene) -> Seen:
     )
 
 
+def _movement(scene: Scene) -> tuple[int, int]:
+    """Base pages moved so far, by the kernel's account and by tierd's own, which is what is tried here."""
+    scene.guest.run("tierctl pause 120s; sleep 3", timeout=90)
+    told = json.loads(scene.guest.output(_COUNTERS))["data"]
+    found = scene.counter("pgmigrate_success")
+    scene.guest.run("tierctl resume", timeout=60)
+    return found, sum(int(told[name]["data"]) for name in ("PromotedPages", "DemotedPages"))
+
+
+def _counters(scene: Scene) -> Seen:
+    kernel, tierd = _movement(scene)
+    for _ in range(COUNTED_NEWCOMERS):
+        scene.comes_up("other")
+    kernel, tierd = (now - before for now, before in zip(_movement(scene), (kernel, tierd), strict=True))
+    scene.stop("other")
+    apart = abs(tierd - kernel) / max(1, kernel)
+    faults = [f"{apart:.1%} apart"] if apart > APART else []
+    text = f"{kernel} pages moved by the kernel's account, {tierd} by tierd's"
+    return Seen(int(kernel >= COUNTED_NEWCOMERS * COMES_UP // PAGE), faults, text)
+
+
 CASES = (
     Case("pid-reuse", "E1", "who gets the number of a process that tierd placed is not split and not moved",
          _pid_reuse),
@@ -223,5 +247,6 @@ CASES = (
     Case("exit-in-a-move", "C12", "processes killed while their pages are moved", _exit_in_a_move),
     Case("hidepid", "E8", "a /proc that shows nobody the processes of others", _hidepid),
     Case("hostile-names", "E7", f"{len(NAMES)} names made to forge lines", _hostile_names),
+    Case("counters", "G10", f"tierd counts what the kernel counts, within {APART:.0%}", _counters),
     SETTINGS,
 )  # fmt: skip
