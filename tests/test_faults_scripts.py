@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 import shlex
 import subprocess
@@ -16,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults import case, clocks, groups, inject, owners
+from tests.faults import case, groups, inject, owners
 from tests.verify.table import Row
-from tests.vm import image, scenario
+from tests.vm import host, image, scenario
 from tests.vm.guest import Guest, GuestError, Region
 
 REGION = Region("region0", 0x1234, 4 << 30, 4 << 30)
@@ -112,7 +113,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> IdleStage:
     moments = iter(range(0, 10**9, 5))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(moments)))
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(clocks.os, "kill", lambda pid, number: None)
+    monkeypatch.setattr(os, "kill", lambda pid, number: None)
     monkeypatch.setattr(inject, "paused", _paused)
     # what every case has in common would hide what each does not see
     monkeypatch.setattr(case, "unhurt", lambda before, after, entries, restarts: [])
@@ -128,7 +129,7 @@ def _paused(guest: Guest) -> Iterator[None]:
 def _holds(row: Row, stage: Any) -> bool:
     try:
         return row.measure(stage).holds
-    except (GuestError, inject.host.HostError, ValueError, IndexError):
+    except (GuestError, host.HostError, ValueError, IndexError):
         return False
 
 

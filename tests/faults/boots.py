@@ -45,15 +45,15 @@ class Boot:
 
 
 BOOTS = (
-    Boot("lockdown", "7.4", "debugfs closed by lockdown: told",
+    Boot("lockdown", "D10", "debugfs closed by lockdown: told",
          "grep -q '\\[integrity\\]' /sys/kernel/security/lockdown", "debugfs|lru_gen|lockdown", None,
          ("lockdown=integrity",)),
-    Boot("psi-off", "7.4", "no pressure stall information: told",
+    Boot("psi-off", "D10", "no pressure stall information: told",
          "! cat /proc/pressure/memory", "pressure|PSI", False, ("psi=0",)),
     Boot("memory-controller-off", "E5", "no memory controller: told",
          "! grep -qw memory /sys/fs/cgroup/cgroup.controllers", "lacks memory|memory control", False,
          ("cgroup_disable=memory",)),
-    Boot("no-hmat", "7.4", "firmware that says nothing of speeds: the slow tier is known by its driver",
+    Boot("no-hmat", "B5", "firmware that says nothing of speeds: the slow tier is known by its driver",
          "! ls /sys/firmware/acpi/tables/HMAT", ".", True, hmat=False),
     Boot("cgroup-v1", "E5", "cgroup v1: refused, or told",
          "! grep -q 'cgroup2 /sys/fs/cgroup ' /proc/mounts", "cgroup ?(v1|v2|2)|unified", False,

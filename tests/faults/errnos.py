@@ -40,26 +40,26 @@ class Refusal:
     def promise(self) -> str:
         what = f"{self.calls} of {self.path}" if self.path else self.calls
         ending = ", nothing is moved meanwhile" if self.stops else ""
-        return f"{what} fail with {', '.join(self.errnos)}{ending}"
+        return f"{what} refused, by {', '.join(self.errnos)}{ending}"
 
 
 REFUSALS = (
     Refusal("move-pages", "C2", "move_pages",
             ("EACCES", "EPERM", "ESRCH", "EINVAL", "ENODEV", "EFAULT", "EINTR"), stops=True),
-    Refusal("open", "7.4", "openat", ("EMFILE", "ENOMEM", "EACCES", "EIO")),
+    Refusal("open", "D10", "openat", ("EMFILE", "ENOMEM", "EACCES", "EIO")),
     Refusal("pressure", "D10", _READ, ("EACCES", "EIO"), "/proc/pressure/memory", stops=True),
     Refusal("zoneinfo", "D10", _READ, ("EACCES", "EIO"), "/proc/zoneinfo"),
-    Refusal("vmstat", "7.4", _READ, ("EACCES", "EIO"), "/proc/vmstat"),
-    Refusal("node0-meminfo", "7.4", _READ, ("EACCES", "EIO"), "/sys/devices/system/node/node0/meminfo"),
-    Refusal("node1-meminfo", "7.4", _READ, ("EACCES", "EIO"), "/sys/devices/system/node/node1/meminfo"),
-    Refusal("members", "7.4", _READ, ("EACCES", "EIO"), f"{_LOAD}/cgroup.procs"),
-    Refusal("stat", "7.4", _READ, ("EACCES", "EIO"), "/proc/{pid}/stat"),
-    Refusal("statm", "7.4", _READ, ("EACCES", "EIO"), "/proc/{pid}/statm"),
-    Refusal("generations-read", "7.4", "pread64,read", ("EIO", "EPERM"), "/sys/kernel/debug/lru_gen"),
-    Refusal("generations-write", "7.4", "write", ("EINVAL", "EBUSY", "EPERM"), "/sys/kernel/debug/lru_gen"),
-    Refusal("scanning", "7.4", "write", ("EINVAL", "EPERM"),
+    Refusal("vmstat", "D10", _READ, ("EACCES", "EIO"), "/proc/vmstat"),
+    Refusal("node0-meminfo", "D10", _READ, ("EACCES", "EIO"), "/sys/devices/system/node/node0/meminfo"),
+    Refusal("node1-meminfo", "D10", _READ, ("EACCES", "EIO"), "/sys/devices/system/node/node1/meminfo"),
+    Refusal("members", "D10", _READ, ("EACCES", "EIO"), f"{_LOAD}/cgroup.procs"),
+    Refusal("stat", "D10", _READ, ("EACCES", "EIO"), "/proc/{pid}/stat"),
+    Refusal("statm", "D10", _READ, ("EACCES", "EIO"), "/proc/{pid}/statm"),
+    Refusal("generations-read", "D10", "pread64,read", ("EIO", "EPERM"), "/sys/kernel/debug/lru_gen"),
+    Refusal("generations-write", "C2", "write", ("EINVAL", "EBUSY", "EPERM"), "/sys/kernel/debug/lru_gen"),
+    Refusal("scanning", "C2", "write", ("EINVAL", "EPERM"),
             "/sys/kernel/debug/sched/numa_balancing/scan_size_mb"),
-    Refusal("pidfd", "7.4", "pidfd_open", ("EMFILE", "EPERM")),
+    Refusal("pidfd", "E1", "pidfd_open", ("EMFILE", "EPERM")),
     Refusal("send", "G9", "sendmsg,sendto", ("EAGAIN", "ENOBUFS")),
 )  # fmt: skip
 

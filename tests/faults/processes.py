@@ -243,7 +243,7 @@ CASES = (
     Case("cgroups-vanish", "E5", f"{VANISHED} cgroups that vanish with their processes", _vanish),
     Case("exec-setuid", "E2", "a process that becomes another program, and another user's", _changing),
     Case("zombie-leader", "E3", "a process whose first thread has ended", _zombie_leader),
-    Case("sigstop", "E3", "a load that is stopped, while others go on", _stopped),
+    Case("sigstop", "C12", "a load that is stopped, while others go on", _stopped),
     Case("exit-in-a-move", "C12", "processes killed while their pages are moved", _exit_in_a_move),
     Case("hidepid", "E8", "a /proc that shows nobody the processes of others", _hidepid),
     Case("hostile-names", "E7", f"{len(NAMES)} names made to forge lines", _hostile_names),
