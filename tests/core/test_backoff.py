@@ -91,7 +91,7 @@ def test_the_same_range_twice_in_one_round_counts_once() -> None:
     assert back_off.ready(keys(7), FIRST_WAIT)[0]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=100)  # each is some hundred changes: 40 ms
 @given(st.lists(st.integers(1, 10_000), min_size=100, max_size=300, unique=True))
 def test_memory_is_bounded_and_the_longest_waiting_stay(numbers: list[int]) -> None:
     back_off = BackOff(capacity=64)

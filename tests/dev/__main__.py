@@ -12,6 +12,7 @@ COMMANDS = {
     "demo": "boot the testbed and watch a hot process move to DRAM",
     "test": "run the tests, ring by ring: lint, pure, provisioning, service, vm",
     "verify": "run a table of figures and say which rows hold",
+    "faults": "let everything go wrong, and say what is the worse for it",
     "bench": "compare tierd with other contenders",
     "vm": "a shell in the testbed's virtual machine",
     "lint": "ruff and mypy",

@@ -76,7 +76,7 @@ def real(kernel: str, count: int) -> Row:
             f" {len(faults)} faults" + (": " + "; ".join(faults[:3]) if faults else "")
         )
         holds = not faults and converted == count and renamed > 0
-        return Figure(holds, text, {"kernel": kernel, "faults": faults})
+        return Figure(holds, text, {"kernel": kernel, "faults": faults, "conversions": converted})
 
     return Row(
         f"shuffles-{count}-{kernel}",

@@ -10,7 +10,7 @@ POLICIES = ("offline", "online", "online_movable", "online_kernel")
 BLOCKS = 4
 COST_WITHIN = 0.1
 
-_LYING_DAXCTL = (
+LYING_DAXCTL = (
     f'\n[ "$3" != system-ram ] || echo online_kernel > {ONLINE}\n/usr/bin/daxctl.real "$@"; code=$?\n'
     f'[ "$3" != system-ram ] || echo online_movable > {ONLINE}\nexit $code\n'
 )
@@ -63,7 +63,7 @@ def zones(kernel: str) -> Row:
 def _rolled_back(server: Witnessed, faults: list[str]) -> int:
     """Blocks that came outside ZONE_MOVABLE and were offline again, or said to be stuck, afterwards."""
     server.guest.run(f"echo online > {ONLINE}")
-    server.replace_tool("daxctl", _LYING_DAXCTL)
+    server.replace_tool("daxctl", LYING_DAXCTL)
     server.want(_size(BLOCKS))
     said = server.guest.run("/usr/bin/python3 -I -m tierd.service.convert test", check=False, timeout=300)
     server.restore_tool("daxctl")

@@ -14,7 +14,6 @@ LOAD_MIB, HOT_MIB = 200, 60
 PROMOTED = 32 * MIB
 """Of the hot memory, at least: then tierd places pages."""
 WITHIN = 180
-CGROUP = "/sys/fs/cgroup/system.slice/load.service"
 PROGRAM = "/usr/local/lib/expander_load.py"
 OUTPUT = "/run/load.txt"
 
@@ -24,35 +23,45 @@ def policy(region: Region, unit: str = "load.service", more: str = "") -> str:
     return scenario.policy(region, units=[unit], engine="minimum_process: 1MiB") + more
 
 
-def start_load(guest: Guest) -> None:
-    """Returns once all of its memory is touched, on the slow tier."""
+def account(unit: str) -> str:
+    """The kernel's account of what a unit's memory lies on, by node."""
+    return f"/sys/fs/cgroup/system.slice/{unit}.service/memory.numa_stat"
+
+
+def start_load(
+    guest: Guest, unit: str = "load", size: int = LOAD_MIB, hot: int = HOT_MIB, properties: str = ""
+) -> None:
+    """Returns once all of its memory is touched, on the slow tier. size, hot: MiB. properties: more
+    arguments of systemd-run."""
     guest.put(scenario.SOURCES / "expander_load.py", PROGRAM)
+    output = f"/run/{unit}.txt"
     guest.run(
-        f"rm -f {OUTPUT}; systemd-run --quiet --unit=load --property=StandardOutput=file:{OUTPUT}"
-        f" --property=CPUWeight=10 python3 {PROGRAM} 1 {LOAD_MIB} {HOT_MIB}"
+        f"rm -f {output}; systemd-run --quiet --unit={unit} --property=StandardOutput=file:{output}"
+        f" --property=CPUWeight=10 {properties} python3 {PROGRAM} 1 {size} {hot}"
     )
-    guest.wait_for(f"grep -q ready {OUTPUT}", timeout=120)
+    guest.wait_for(f"grep -q ready {output}", timeout=120)
 
 
 def stop_load(guest: Guest) -> None:
     guest.run("systemctl kill --signal=CONT load; systemctl stop load; systemctl reset-failed", check=False)
 
 
-def in_dram(guest: Guest) -> int:
-    """Bytes of the process's anonymous memory there."""
-    words = guest.output(["grep", "^anon ", f"{CGROUP}/memory.numa_stat"]).split()
+def in_dram(guest: Guest, unit: str = "load") -> int:
+    """Bytes of the unit's anonymous memory there."""
+    words = guest.output(["grep", "^anon ", account(unit)]).split()
     return int(words[1].partition("=")[2])
 
 
-def wait_promoted(guest: Guest, before: int) -> int:
+def wait_promoted(
+    guest: Guest, before: int, unit: str = "load", least: int = PROMOTED, within: float = WITHIN
+) -> int:
     """Bytes that have come up, once they are enough; raises GuestError when that takes too long."""
-    wanted = before + PROMOTED
     guest.wait_for(
-        f"[ $(sed -n 's/^anon N0=\\([0-9]*\\).*/\\1/p' {CGROUP}/memory.numa_stat) -ge {wanted} ]",
-        timeout=WITHIN,
+        f"[ $(sed -n 's/^anon N0=\\([0-9]*\\).*/\\1/p' {account(unit)}) -ge {before + least} ]",
+        timeout=within,
         interval=1,
     )
-    return in_dram(guest) - before
+    return in_dram(guest, unit) - before
 
 
 @contextlib.contextmanager
