@@ -27,7 +27,7 @@ _guests: list[Guest] = []
 
 # How long an example takes says something of the machine, and nothing of the code. The second is for
 # `./dev faults --long`; a test that names a number of examples keeps it in both.
-settings.register_profile("tierd", deadline=None, max_examples=1000)
+settings.register_profile("tierd", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=100_000)
 settings.load_profile("tierd")
 
