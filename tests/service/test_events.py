@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,7 +15,16 @@ from tierd.core.model import Node, Tier, TierKind, Topology
 from tierd.core.state import ClassState, Counters, EngineState, MissingFeature, State
 from tierd.service import events
 from tierd.service.events import EVENT_TYPES, Event, Priority, events_between, movement_between, status_line
-from tierd.service.journal import FIELD_LIMIT, MESSAGE_LIMIT, Reporter, capture_logging, entry
+from tierd.service.journal import (
+    FIELD_LIMIT,
+    MESSAGE_LIMIT,
+    Reporter,
+    capture_logging,
+    default_sink,
+    entry,
+    to_journal,
+    to_stderr,
+)
 
 GIB = 1 << 30
 DRAM = Tier("memory_tier4", TierKind.DRAM, (Node(0, 2 * GIB, GIB // 2, 1 << 20, True, False, 80),))
@@ -255,6 +266,24 @@ def test_a_journal_entry_is_always_valid(message: str, value: str) -> None:
     assert len(fields["TIERD_REASON"]) <= FIELD_LIMIT
     assert (fields["PRIORITY"], fields["TIERD_EVENT"]) == ("3", "internal-error")
     assert fields["MESSAGE_ID"] == events.INTERNAL.message_id
+
+
+def test_the_journal_is_written_to_where_standard_error_is_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "stream").open("w") as stream:
+        facts = os.fstat(stream.fileno())
+        before = os.dup(2)
+        try:
+            os.dup2(stream.fileno(), 2)
+            monkeypatch.setenv("JOURNAL_STREAM", f"{facts.st_dev}:{facts.st_ino}")
+            assert default_sink() is to_journal
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+    assert default_sink() is to_stderr, "inherited from a terminal that systemd has started"
+    monkeypatch.delenv("JOURNAL_STREAM")
+    assert default_sink() is to_stderr
 
 
 def test_notes_wait_until_nothing_else_does_and_are_written_once() -> None:

@@ -331,7 +331,8 @@ def test_an_ordinary_user_is_told_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    # as from a terminal that systemd has started
+    monkeypatch.setenv("JOURNAL_STREAM", "1:2")
     assert helper.main(["open"]) == helper.Exit.NOT_ROOT
     assert capsys.readouterr().err == "tierd-helper: open must run as root; tierd.service does so\n"
 

@@ -41,6 +41,7 @@ from tierd.kernel.settings import (
 )
 from tierd.kernel.topology import read_topology
 from tierd.service.descriptor_store import store_descriptors
+from tierd.service.journal import writes_to_journal
 
 DOORS_PATH = DEFAULT_PATH.with_name("doors.json")
 TIERING_BIT = 2
@@ -341,7 +342,7 @@ def _number(text: str | None) -> int | None:
 
 def _say(priority: int, text: str) -> None:
     """A line for the journal with its syslog priority (sd-daemon(3)), or a plain one for a terminal."""
-    prefix = f"<{priority}>" if "JOURNAL_STREAM" in os.environ else ""
+    prefix = f"<{priority}>" if writes_to_journal() else ""
     for line in _lines(text):
         print(f"{prefix}tierd-helper: {line}", file=sys.stderr, flush=True)
 

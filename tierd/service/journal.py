@@ -70,9 +70,19 @@ def to_stderr(event: Event) -> None:
         pass  # a closed terminal is no reason to stop
 
 
+def writes_to_journal() -> bool:
+    """Whether standard error is the journal, by systemd.exec(5). Who was started by hand may have inherited
+    JOURNAL_STREAM, from a terminal that systemd has started: the device and inode in it are another's."""
+    try:
+        found = os.fstat(2)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
 def default_sink() -> Sink:
-    """The journal under systemd, which sets JOURNAL_STREAM; standard error elsewhere."""
-    return to_journal if "JOURNAL_STREAM" in os.environ else to_stderr
+    """The journal where systemd has started us, standard error elsewhere."""
+    return to_journal if writes_to_journal() else to_stderr
 
 
 @dataclass(slots=True)
