@@ -154,8 +154,8 @@ def test_the_unit() -> None:
     )
     assert settings["ExecStartPre"][0].startswith("+") and settings["ExecStopPost"][0].startswith("+")
     assert settings["ExecReload"] == [
-        "/usr/bin/tierd --check-config",
         "/bin/kill -HUP $MAINPID",
+        "/usr/bin/tierd --check-config",
         "+-/usr/bin/systemctl --no-block reload-or-restart tierd-convert@*.service",
     ]
     assert "78" in settings["RestartPreventExitStatus"][0].split()

@@ -19,7 +19,6 @@ from tierd.core.address_heat import HeatBin
 from tierd.core.past import Moment, Past
 from tierd.core.policy import Policy
 from tierd.core.state import MissingFeature, State
-from tierd.core.text import plural
 from tierd.errors import ConfigError, TierdError, UnsupportedError
 from tierd.kernel.paths import Root
 from tierd.service import events
@@ -346,18 +345,7 @@ class Daemon:
             self._tell_what_is_odd()
         else:
             self._problems = error.problems if isinstance(error, ConfigError) else (str(error),)
-            first, number = self._problems[0], len(self._problems)
-            more = f" (and {plural(number - 1, 'more problem')})" if number > 1 else ""
-            self._report(
-                Event(
-                    events.POLICY_REJECTED,
-                    f"policy refused, the older one stays in force: {first}{more}",
-                    fields={
-                        "TIERD_PROBLEMS": "\n".join(self._problems),
-                        "TIERD_POLICY_SHA256": self._policy.digest,
-                    },
-                )
-            )
+            self._report(events.policy_rejected(self._problems, self._policy.digest))
         self._show()
         finished, self._reloads = self._reloads, self._waiting_reloads
         self._waiting_reloads = []
@@ -369,7 +357,7 @@ class Daemon:
         if self._reloads:
             self._start_reload()
         elif self._ready:
-            # Refused or not, it is over. `systemctl reload` has had its failure from --check-config.
+            # Refused or not, it is over. `systemctl reload` has its failure from --check-config.
             self._notifier.ready(status_text(self._view()))
 
     def _tell_what_is_odd(self) -> None:

@@ -52,6 +52,7 @@ PROMISE_KEPT = EventType("promise-kept", "62131aad70e441ebb7286445fa0e04eb", Pri
 POLICY_ADOPTED = EventType("policy-adopted", "a6033e4f898a4ae7a2df2af04d159a99", Priority.INFO)
 POLICY_ODD = EventType("policy-odd", "bec785af722f4ecd96774bddb965c568", Priority.WARNING)
 POLICY_REJECTED = EventType("policy-rejected", "163e6994365a46ad9dcb692c5a0b57b1", Priority.ERROR)
+START_FAILED = EventType("start-failed", "1db09965e9a4451e90b4790af4c69f59", Priority.ERROR)
 ENGINE_FAILED = EventType("engine-failed", "e28399b53e0e421489dfec068dddc3d4", Priority.CRITICAL)
 ENGINE_STALLED = EventType("engine-stalled", "721ca04838d2461191e1ac176b6aece8", Priority.ERROR)
 SOURCE_CHOSEN = EventType("source-chosen", "b280492c29634519a5a43659f996a24b", Priority.INFO)
@@ -79,6 +80,7 @@ EVENT_TYPES = (
     POLICY_ADOPTED,
     POLICY_ODD,
     POLICY_REJECTED,
+    START_FAILED,
     ENGINE_FAILED,
     ENGINE_STALLED,
     SOURCE_CHOSEN,
@@ -251,6 +253,30 @@ def _promise_events(previous: State, current: State) -> Iterator[Event]:
 def odd_policy(warning: str) -> Event:
     """What is odd about a policy in force: ``FILE:LINE:COLUMN: PATH: warning: message``."""
     return Event(POLICY_ODD, clean(warning, 512), subject=warning, fields={"TIERD_POLICY_WARNING": warning})
+
+
+def policy_rejected(problems: tuple[str, ...], digest: str) -> Event:
+    """A policy was refused while another, with `digest`, is in force."""
+    return Event(
+        POLICY_REJECTED,
+        f"policy refused, the older one stays in force: {_first(problems)}",
+        subject="\n".join(problems),
+        fields={"TIERD_PROBLEMS": "\n".join(problems), "TIERD_POLICY_SHA256": digest},
+    )
+
+
+def start_failed(problems: tuple[str, ...], exit_status: int) -> Event:
+    """The daemon ends before it has begun."""
+    return Event(
+        START_FAILED,
+        f"tierd cannot start: {_first(problems)}",
+        fields={"TIERD_PROBLEMS": "\n".join(problems), "TIERD_EXIT_STATUS": str(exit_status)},
+    )
+
+
+def _first(problems: tuple[str, ...]) -> str:
+    more = f" (and {plural(len(problems) - 1, 'more problem')})" if len(problems) > 1 else ""
+    return clean(problems[0], 384) + more
 
 
 def movement_between(previous: State, current: State) -> Event | None:
