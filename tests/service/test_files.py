@@ -12,14 +12,14 @@ import pytest
 from gi.repository import Gio
 
 from tests.service.conftest import ROOT
-from tierd.service import convert, drain, events, hotplug, notify, protect, tier_objects
+from tierd.service import convert, drain, events, helper, hotplug, notify, protect, tier_objects
 from tierd.service.events import Event
 from tierd.service.interface import BUS_NAME, INTERFACE, Manager
 from tierd.service.journal import entry
 from tierd.service.shown import introspection_xml
 
 UNIT = ROOT / "systemd/tierd.service"
-PROGRAMS = (convert, drain, hotplug, protect)
+PROGRAMS = (convert, drain, hotplug, protect, helper)
 EVENT_TYPES = (*events.EVENT_TYPES, *(kind for program in PROGRAMS for kind in program.EVENT_TYPES))
 
 

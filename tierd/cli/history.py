@@ -29,6 +29,7 @@ EVENTS = (
     *("conversion-planned", "conversion-refused", "conversion-failed", "conversion-noted"),
     *("conversion-restored", "conversion-held", "drained", "drain-failed", "device-appeared"),
     *("device-not-read", "cxl-device-appeared", "protected", "released", "not-protected"),
+    "setting-left",
 )
 """What TIERD_EVENT may be: the kinds of the daemon and of each of its one-shot programs. A test holds this
 against theirs."""
