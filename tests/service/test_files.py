@@ -145,6 +145,25 @@ def unit() -> dict[str, list[str]]:
     return found
 
 
+def test_all_that_is_printed_has_the_identifier() -> None:
+    services = list((ROOT / "systemd").glob("*.service"))
+    assert len(services) >= 5
+    for path in services:
+        assert "SyslogIdentifier=tierd" in path.read_text().split("\n"), path.name
+
+
+def test_where_systemd_knows_it_a_reload_is_waited_for() -> None:
+    drop_in = (ROOT / "systemd/notify-reload.conf").read_text()
+    settings = [line for line in drop_in.split("\n") if line and not line.startswith("#")]
+    # ExecReload= sends the signal on every version; a second one would be a second reload
+    assert settings == ["[Service]", "Type=notify-reload", "ReloadSignal=SIGCONT"]
+    link = "/usr/lib/systemd/system/tierd.service.d/notify-reload.conf"
+    assert "systemd/notify-reload.conf usr/share/tierd\n" in (ROOT / "debian/tierd.install").read_text()
+    scripts = [(ROOT / f"debian/tierd.{name}").read_text() for name in ("postinst", "postrm")]
+    assert f"ln -sf /usr/share/tierd/notify-reload.conf {link}" in scripts[0]
+    assert f"rm -f {link}" in scripts[1]
+
+
 def test_the_unit() -> None:
     settings = unit()
     assert settings["Type"] == ["notify"] and settings["NotifyAccess"] == ["exec"]

@@ -161,6 +161,8 @@ def test_the_journal_has_fields_and_explanations(service: Service) -> None:
 
 
 def test_reload(service: Service) -> None:
+    version = int(service.guest.output("systemctl --version").split()[1])
+    assert service.show("Type") == ("notify-reload" if version >= 253 else "notify")
     before = service.property("PolicyDigest")
     service.guest.write(POLICY_PATH, POLICY + "engine: {cooldown: 5s}\n")
     service.guest.run("systemctl reload tierd", timeout=120)

@@ -290,7 +290,7 @@ def restore_command(ledger_path: Path, report_path: Path) -> Exit:
         _forget_doors(report_path)
     for result in results:
         if result.outcome in (Outcome.FAILED, Outcome.FOREIGN):
-            say(LEFT, str(result), {"TIERD_SETTING": result.path, "TIERD_REASON": result.reason})
+            say(LEFT, str(result), {"TIERD_SETTING": result.path})
         else:
             _say(6, str(result))
     return Exit.FAILED if any(result.outcome is Outcome.FAILED for result in results) else Exit.OK
