@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from gi.repository import Gio
 
-from tests.service.conftest import ROOT
+from tests.service.conftest import ROOT, catalog
 from tierd.service import convert, drain, events, helper, hotplug, notify, protect, tier_objects
 from tierd.service.events import Event
 from tierd.service.interface import BUS_NAME, INTERFACE, Manager
@@ -21,20 +21,6 @@ from tierd.service.shown import introspection_xml
 UNIT = ROOT / "systemd/tierd.service"
 PROGRAMS = (convert, drain, hotplug, protect, helper)
 EVENT_TYPES = (*events.EVENT_TYPES, *(kind for program in PROGRAMS for kind in program.EVENT_TYPES))
-
-
-def catalog() -> dict[str, tuple[dict[str, str], str]]:
-    """MESSAGE_ID -> (headers, text) of systemd/tierd.catalog."""
-    found: dict[str, tuple[dict[str, str], str]] = {}
-    text = (ROOT / "systemd/tierd.catalog").read_text(encoding="utf-8")
-    lines = [line for line in text.split("\n") if not line.startswith("#")]
-    for block in re.split(r"^-- ", "\n".join(lines), flags=re.MULTILINE)[1:]:
-        identifier, rest = block.split("\n", 1)
-        head, body = rest.split("\n\n", 1)
-        headers = dict(line.split(": ", 1) for line in head.split("\n"))
-        assert identifier not in found, f"{identifier} twice"
-        found[identifier] = headers, body.strip()
-    return found
 
 
 def test_every_message_is_explained_and_nothing_else() -> None:

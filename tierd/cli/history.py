@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 DEFAULT_LINES = 50
 
 EVENTS = (
-    *("started", "stopped", "state-changed", "degraded", "holding", "tier-appeared", "tier-vanished"),
-    *("tier-resized", "memory-mode", "moved", "feature-missing", "feature-returned", "promise-broken"),
+    *("started", "stopped", "restarting", "state-changed", "degraded", "holding", "tier-appeared"),
+    *("tier-vanished", "tier-resized", "memory-mode", "moved", "feature-missing", "feature-returned"),
+    "promise-broken",
     *("promise-kept", "policy-adopted", "policy-odd", "policy-rejected", "start-failed", "engine-failed"),
     *("engine-stalled", "source-chosen", "bus-lost", "bus-connected", "noted", "traced", "internal-error"),
     *("conversion-begun", "conversion-draining", "conversion-step-done", "conversion-done"),

@@ -218,10 +218,10 @@ class Daemon:
             self._notifier.ready(status_text(self._view()))
             GLib.timeout_add_seconds(REPORT_SECONDS, self._on_report)
         # also in the first round: the tier may have appeared since the helper looked
-        if self._restart_when_tiered and state.topology.tiered:
-            self._stop(
-                EXIT_TEMPORARY, "a slow tier appeared: starting again, so that the kernel is set up for it"
-            )
+        if self._restart_when_tiered and state.topology.tiered and not self._stopping:
+            message = "a slow tier appeared: starting again, so that the kernel is set up for it"
+            self._report(Event(events.RESTARTING, message))
+            self._stop(EXIT_TEMPORARY, message)
 
     def _on_engine_end(self, error: BaseException | None) -> None:
         if error is not None:
@@ -339,6 +339,7 @@ class Daemon:
                 Event(
                     events.POLICY_ADOPTED,
                     f"policy {self._policy.source} is in force, mode {mode}",
+                    subject=self._policy.digest,
                     fields=fields,
                 )
             )
@@ -367,17 +368,15 @@ class Daemon:
     # The end
 
     def _on_stop_signal(self) -> bool:
-        self._stop(EXIT_OK, "")
+        self._stop(EXIT_OK, "stopping")
         return bool(GLib.SOURCE_CONTINUE)
 
-    def _stop(self, code: int, reason: str) -> None:
+    def _stop(self, code: int, status: str) -> None:
         if self._stopping:
             return
         self._stopping = True
         self._exit_code = code
-        if reason:
-            self._report(Event(events.STATE_CHANGED, reason))
-        self._notifier.stopping(reason or "stopping")
+        self._notifier.stopping(status)
         self._engine.stop()
         GLib.timeout_add_seconds(STOP_SECONDS, self._on_stop_late)
 

@@ -5,6 +5,7 @@ Every kind has a 128-bit MESSAGE_ID that never changes; systemd/tierd.catalog ex
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -37,6 +38,7 @@ class EventType:
 
 STARTED = EventType("started", "bdfe36bbf0f14a75aa81a2c5d4f6b1a7", Priority.INFO)
 STOPPED = EventType("stopped", "1d7dbe1dcf9f4f3c9f7e9020b13407ed", Priority.INFO)
+RESTARTING = EventType("restarting", "06bea6a027964bc19b12ed184647b2c2", Priority.INFO)
 STATE_CHANGED = EventType("state-changed", "7712a77db0aa40a3a7a893481b7bf24b", Priority.INFO)
 DEGRADED = EventType("degraded", "cba8bc8f17304babbaaece84e19557e0", Priority.WARNING)
 HOLDING = EventType("holding", "2e3f346deba846b993dae439b55af900", Priority.WARNING)
@@ -65,6 +67,7 @@ INTERNAL = EventType("internal-error", "57c5fd663ad9424a94e5ad65294c34b9", Prior
 EVENT_TYPES = (
     STARTED,
     STOPPED,
+    RESTARTING,
     STATE_CHANGED,
     DEGRADED,
     HOLDING,
@@ -96,9 +99,9 @@ EVENT_TYPES = (
 class Event:
     """One thing that happened.
 
-    subject: what it happened to; equal (type, subject) within a minute are folded into one line with a
-    count. message: one sentence. fields: journal fields, keys ``TIERD_*``; values may be several lines and
-    hold anything.
+    subject: what it happened to; of equal (type, subject) within a minute the first and the last become
+    lines, the latter with a count. message: one sentence. fields: journal fields, keys ``TIERD_*``; values
+    may be several lines and hold anything.
     """
 
     type: EventType
@@ -130,7 +133,8 @@ def _state_events(previous: State, current: State) -> Iterator[Event]:
     yield Event(
         kind,
         f"{current.engine.value} (was {previous.engine.value})" + (f": {reason}" if reason else ""),
-        subject=current.engine.value,
+        # figures change from round to round, and what holds moves up does not
+        subject=current.engine.value if kind is STATE_CHANGED else re.sub(r"\d+", "", reason),
         fields={
             "TIERD_STATE": current.engine.value,
             "TIERD_STATE_BEFORE": previous.engine.value,
