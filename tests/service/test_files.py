@@ -36,7 +36,7 @@ def fields_in_source() -> set[str]:
 
 
 def test_the_catalog_names_only_fields_that_exist() -> None:
-    used = {field for _, body in catalog().values() for field in re.findall(r"@([A-Z_]+)@", body)}
+    used = {field for _, body in catalog().values() for field in re.findall(r"@([A-Z_0-9]+)@", body)}
     assert used and used <= fields_in_source()
 
 
@@ -148,6 +148,15 @@ def test_where_systemd_knows_it_a_reload_is_waited_for() -> None:
     scripts = [(ROOT / f"debian/tierd.{name}").read_text() for name in ("postinst", "postrm")]
     assert f"ln -sf /usr/share/tierd/notify-reload.conf {link}" in scripts[0]
     assert f"rm -f {link}" in scripts[1]
+
+
+def test_its_memory_is_kept_by_all_cgroups_above_it() -> None:
+    settings = unit()
+    (name,) = settings["Slice"]
+    assert "-" not in name, "a slice within another, which keeps nothing"
+    text = (ROOT / "systemd" / name).read_text()
+    assert f"MemoryMin={settings['MemoryMin'][0]}\n" in text
+    assert f"systemd/{name} usr/lib/systemd/system\n" in (ROOT / "debian/tierd.install").read_text()
 
 
 def test_the_unit() -> None:
