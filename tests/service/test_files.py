@@ -12,6 +12,7 @@ import pytest
 from gi.repository import Gio
 
 from tests.service.conftest import ROOT, catalog
+from tierd.cli.main import parser
 from tierd.service import convert, drain, events, helper, hotplug, notify, protect, tier_objects
 from tierd.service.events import Event
 from tierd.service.interface import BUS_NAME, INTERFACE, Manager
@@ -208,6 +209,25 @@ def test_root_owns_what_the_helper_trusts() -> None:
         assert rules[directory][:5] == ["d", directory, "0755", "root", "root"]
     assert rules["/run/tierd/daemon.lock"][2:5] == ["0640", "root", "tierd"]
     assert (ROOT / "systemd/tierd.sysusers").read_text(encoding="utf-8").startswith("u tierd ")
+
+
+def test_the_timer_writes_where_the_manual_says() -> None:
+    service = (ROOT / "systemd/tierd-metrics.service").read_text()
+    (command,) = re.findall(r"^ExecStart=/usr/bin/(tierctl .+)$", service, re.MULTILINE)
+    path = parser().parse_args(command.split()[1:]).output
+    manual = (ROOT / "man/tierd.8").read_text().replace("\\-", "-")
+    assert str(path) in manual and f"ReadWritePaths=-{Path(path).parent}\n" in service
+    assert "systemctl enable --now tierd-metrics.timer" in manual
+    installed = (ROOT / "debian/tierd.install").read_text()
+    for name in ("tierd-metrics.service", "tierd-metrics.timer"):
+        assert f"systemd/{name} usr/lib/systemd/system\n" in installed
+
+
+def test_what_may_be_enabled_is_not_by_default() -> None:
+    preset = (ROOT / "systemd/90-tierd.preset").read_text()
+    for path in (ROOT / "systemd").iterdir():
+        if path.is_file() and "\n[Install]\n" in path.read_text() and path.name != "tierd-protect.path":
+            assert f"disable {path.name}\n" in preset, path.name
 
 
 def test_nothing_is_enabled_by_a_preset() -> None:

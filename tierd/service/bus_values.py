@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -77,6 +78,11 @@ def properties(view: View) -> dict[str, Any]:
         "PlacedSlowBytes": state.slow_bytes,
         "BytesPerSecond": float(state.bytes_per_second),
         "Counters": _counters(state.counters),
+        "LastRoundTime": time.time() - time.monotonic() + state.monotonic if state.monotonic else 0.0,
+        "OwnCost": {
+            "CpuSeconds": GLib.Variant("d", state.own_cpu_seconds),
+            "ResidentBytes": GLib.Variant("t", state.own_resident_bytes),
+        },
         "Tiers": [_tier(tier, state.topology.caches) for tier in state.topology.tiers],
         "Classes": [_class(found) for found in state.classes[:CLASS_ROWS]],
         "Notices": [clean(notice, 512) for notice in view.notices[:100]],
@@ -104,8 +110,8 @@ class HistoryRows:
                 if moment.time not in self._rows:
                     self._rows[moment.time] = GLib.Variant("a{sv}", _moment_values(moment))
             rows = [self._rows[moment.time] for moment in moments]
-            for time in list(self._rows)[:-STEPS]:
-                del self._rows[time]
+            for old in list(self._rows)[:-STEPS]:
+                del self._rows[old]
         return GLib.Variant.new_tuple(GLib.Variant.new_array(GLib.VariantType("a{sv}"), rows))
 
 
