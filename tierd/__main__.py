@@ -60,21 +60,24 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of /usr/bin/tierd. Returns the exit code; expected failures are one line on stderr."""
+    """Entry point of /usr/bin/tierd. Returns the exit code. What keeps the daemon from starting is an event
+    in the journal where systemd has started it; other expected failures are one line on stderr."""
+    fail = _fail
     try:
         arguments = parser().parse_args(argv)
         if arguments.check_config is not False:
             from tierd.config.check import check
 
             return check(arguments.policy if arguments.check_config is True else arguments.check_config)
+        fail = _fail_start
         return run(arguments.policy)
     except ConfigError as error:
-        return _fail(*error.problems, code=error.exit_code)
+        return fail(*error.problems, code=error.exit_code)
     except TierdError as error:
-        return _fail(f"tierd: {error}" + (f"; {error.hint}" if error.hint else ""), code=error.exit_code)
+        return fail(f"tierd: {error}" + (f"; {error.hint}" if error.hint else ""), code=error.exit_code)
     except ImportError as error:
         hint = "install the Debian packages python3-gi, python3-pydbus, python3-systemd and python3-numpy"
-        return _fail(f"tierd: a library is missing: {error}; {hint}", code=EXIT_FAILED)
+        return fail(f"tierd: a library is missing: {error}; {hint}", code=EXIT_FAILED)
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, before the loop took over the signal
     except BaseException as error:
@@ -82,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         from tierd.service.worker import describe
 
-        return _fail(f"tierd: internal error: {describe(error)}", code=EXIT_FAILED)
+        return fail(f"tierd: internal error: {describe(error)}", code=EXIT_FAILED)
 
 
 def _fail(*lines: str, code: int) -> int:
@@ -90,6 +93,22 @@ def _fail(*lines: str, code: int) -> int:
 
     for line in lines:
         print(clean(line, 1024), file=sys.stderr)
+    return code
+
+
+def _fail_start(*lines: str, code: int) -> int:
+    try:
+        from tierd.service.events import start_failed
+        from tierd.service.journal import to_journal, writes_to_journal
+        from tierd.service.notify import Notifier
+
+        if not writes_to_journal():
+            return _fail(*lines, code=code)
+        event = start_failed(tuple(line.removeprefix("tierd: ") for line in lines), code)
+        to_journal(event)
+        Notifier().failed(event.message)
+    except ImportError:  # the libraries may be what is missing
+        return _fail(*lines, code=code)
     return code
 
 

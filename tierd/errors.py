@@ -46,6 +46,12 @@ class TimedOutError(TierdError):
     dbus_name = "org.tierd1.Error.TimedOut"
 
 
+class BusyError(TierdError):
+    """Too many others wait already for what was asked for over D-Bus."""
+
+    dbus_name = "org.tierd1.Error.Busy"
+
+
 class MalformedError(TierdError):
     """Text from the kernel or a tool does not have the shape it should have; names the place."""
 

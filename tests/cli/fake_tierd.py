@@ -51,6 +51,8 @@ VALUES: dict[str, Any] = {
     "PlacedSlowBytes": GIB,
     "BytesPerSecond": 12e6,
     "Counters": {"PromotedPages": GLib.Variant("t", 105472), "MoveSeconds": GLib.Variant("d", 0.5)},
+    "LastRoundTime": 1796071200.5,
+    "OwnCost": {"CpuSeconds": GLib.Variant("d", 12.5), "ResidentBytes": GLib.Variant("t", 60 << 20)},
     "Tiers": TIERS,
     "Classes": [
         {

@@ -33,7 +33,12 @@ FACTS: dict[str, Any] = {
         {"name": "memory_tier4", "kind": "dram", "total_bytes": 1 << 40, "used_bytes": 9},
         {"name": "memory_tier22", "kind": "slow", "total_bytes": 1 << 42, "used_bytes": 0},
     ],
-    "counters": {"promoted_pages": 3, "demoted_pages": 2, "samples": 77, "move_seconds": 0.25},
+    "counters": {
+        **{"promoted_pages": 3, "demoted_pages": 2, "samples": 77},
+        **{"move_seconds": 0.25, "round_seconds": 1.5},
+    },
+    "last_round_time": 1796071200.5,
+    "own_cost": {"cpu_seconds": 12.5, "resident_bytes": 60 << 20},
     "classes": [
         {
             "name": "gold",
@@ -72,6 +77,10 @@ def test_all_that_is_known_is_there() -> None:
     assert found["tierd_placed_bytes", "slow"] == 7 << 30
     assert found["tierd_promoted_bytes_total", ""] == 3 * 4096
     assert (found["tierd_samples_total", ""], found["tierd_move_seconds_total", ""]) == (77, 0.25)
+    assert found["tierd_round_seconds_total", ""] == 1.5
+    assert found["tierd_last_round_timestamp_seconds", ""] == 1796071200.5
+    assert found["tierd_own_cpu_seconds_total", ""] == 12.5
+    assert found["tierd_own_resident_bytes", ""] == 60 << 20
     assert found["tierd_class_dram_bytes", "gold"] == 11 and found["tierd_class_most_bytes", "gold"] == 12
     assert found["tierd_class_promise_kept", "gold"] == 0 and found["tierd_class_processes", "gold"] == 4
     assert found["tierd_class_promoted_bytes_total", "gold"] == 4096

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import queue
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,27 @@ ROOT = HERE.parents[1]
 POLICY = "version: 1\nengine:\n  mode: place\n"
 STATUS = "placing: 2 tiers, 3 processes in 2 cgroups, 12 MB/s, DRAM 75 % full, 412 MiB promoted"
 """What the fake daemon says of its state when it has started."""
+
+
+@functools.cache
+def catalog() -> dict[str, tuple[dict[str, str], str]]:
+    """MESSAGE_ID -> (headers, text) of systemd/tierd.catalog."""
+    found: dict[str, tuple[dict[str, str], str]] = {}
+    text = (ROOT / "systemd/tierd.catalog").read_text(encoding="utf-8")
+    lines = [line for line in text.split("\n") if not line.startswith("#")]
+    for block in re.split(r"^-- ", "\n".join(lines), flags=re.MULTILINE)[1:]:
+        identifier, rest = block.split("\n", 1)
+        head, body = rest.split("\n\n", 1)
+        headers = dict(line.split(": ", 1) for line in head.split("\n"))
+        assert identifier not in found, f"{identifier} twice"
+        found[identifier] = headers, body.strip()
+    return found
+
+
+def lacking(event: Mapping[str, str]) -> set[str]:
+    """The fields that the catalog's explanation of a journal entry names, and the entry does not have."""
+    _, body = catalog()[event["MESSAGE_ID"]]
+    return set(re.findall(r"@([A-Z_0-9]+)@", body)) - set(event)
 
 
 class Bus:
@@ -240,6 +263,8 @@ def start_daemon(bus: Bus, tmp_path: Path) -> Iterator[Callable[..., DaemonProgr
     yield start
     for program in started:
         program.end()
+    found = [event for program in started for event in program.events()]
+    assert {event["TIERD_EVENT"]: lacking(event) for event in found if lacking(event)} == {}
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ XML = """
   <method name="Fast"><arg type="s" direction="out"/></method>
   <method name="Slow"><arg type="d" direction="in"/></method>
   <method name="Two"><arg type="s" direction="out"/><arg type="u" direction="out"/></method>
+  <method name="Ready"><arg type="as" direction="out"/></method>
   <method name="Raise"><arg type="s" direction="in"/></method>
   <method name="RaiseSlowly"><arg type="s" direction="in"/></method>
   <method name="Guarded"><arg type="s" direction="out"/></method>
@@ -50,6 +51,9 @@ class Vices:
 
     def Two(self) -> tuple[str, int]:
         return "two", 2
+
+    def Ready(self) -> Any:
+        return GLib.Variant("(as)", (["ready"],))
 
     def Raise(self, kind: str) -> None:
         raise {

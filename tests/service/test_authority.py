@@ -7,13 +7,16 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from gi.repository import GLib
 
 from tests.service.conftest import HERE, Bus, Program, wait_for
 from tests.service.test_bus import NAME, PATH, Vices, error_of
+from tierd.errors import BusyError
 from tierd.service import authority
+from tierd.service.authority import Authority, Caller
 
 pytestmark = pytest.mark.service
 
@@ -114,3 +117,65 @@ def test_a_polkit_that_is_silent_holds_up_nobody(guarded: Vices, polkit: Polkit)
     assert guarded.call("Fast") == ("fast",) and time.monotonic() - began < 2
     thread.join()
     assert len(errors) == 1 and "polkit cannot be asked" in errors[0]
+
+
+class Connection:
+    """A connection on which the bus says at once who asks, and polkit answers when told to."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+
+    def call(self, name: str, *rest: Any) -> None:
+        if name == "org.freedesktop.DBus":
+            sender = rest[3].unpack()[0]
+            rest[-1](Answer((int(sender.rpartition(".")[2]),)), None)
+        else:
+            self.waiting.append(lambda: rest[-1](Answer(((True, False, {}),)), None))
+
+
+class Answer:
+    def __init__(self, values: tuple[Any, ...]) -> None:
+        self.values = values
+
+    def call_finish(self, _: None) -> Answer:
+        return self
+
+    def unpack(self) -> tuple[Any, ...]:
+        return self.values
+
+
+def test_questions_to_polkit_are_bounded_for_each_user_and_for_all() -> None:
+    connection, told = Connection(), list[Caller]()
+    judge = Authority(trusted=0)
+
+    def ask(user: int) -> None:
+        judge.check(connection, f":1.{user}", "org.tierd1.test", True, told.append)
+
+    for _ in range(authority.USER_QUESTIONS + 1):
+        ask(1)
+    (refused,) = told
+    assert refused.user == 1 and isinstance(refused.refusal, BusyError)
+    for user in range(2, 2 + authority.QUESTIONS):
+        ask(user)
+    assert len(connection.waiting) == authority.QUESTIONS
+    assert sum(isinstance(caller.refusal, BusyError) for caller in told) == 1 + authority.USER_QUESTIONS
+    ask(0)
+    assert told[-1] == Caller(0, None), "root is never asked about"
+    told.clear()
+    for answer in connection.waiting:
+        answer()
+    assert len(told) == authority.QUESTIONS and not any(caller.refusal for caller in told)
+    ask(1)
+    assert len(connection.waiting) == authority.QUESTIONS + 1, "the room is given back"
+
+
+def test_who_asks_too_often_is_told_so(guarded: Vices, polkit: Polkit) -> None:
+    polkit("silent")
+    connection = guarded.bus.connect()
+    for _ in range(authority.USER_QUESTIONS):
+        connection.call(
+            NAME, PATH, NAME, "Guarded", None, None, authority.Gio.DBusCallFlags.NONE, 20_000, None, None
+        )
+    wait_for(lambda: error_of(guarded, "Guarded")[0] == "org.tierd1.Error.Busy", "no more room")
+    assert error_of(guarded, "Told", ("s", "x"))[0] == "org.tierd1.Error.Busy", "not half an answer"
+    connection.close_sync(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -118,6 +119,32 @@ def test_waiting_calls_are_bounded(vices: Vices) -> None:
     connection.close_sync(None)
     assert sorted(names) == ["ok"] * 10 + ["org.tierd1.Error.Busy"] * 4
     assert vices.call("Slow", ("d", 0.0)) == ()  # the room is given back
+
+
+def test_who_may_change_something_is_not_kept_out_by_those_who_read(bus: Bus) -> None:
+    program = Vices(bus, str(os.getuid()))
+    wait_for(lambda: "connected True " in program.lines, "the name on the bus")
+    connection = bus.connect()
+    for _ in range(14):
+        body = GLib.Variant("(d)", (1.0,))
+        connection.call(NAME, PATH, NAME, "Slow", body, None, Gio.DBusCallFlags.NONE, 10_000, None, None)
+    wait_for(lambda: busy(program), "no more room for readers")
+    began = time.monotonic()
+    assert program.call("GuardedSlowly", ("d", 0.0)) == () and time.monotonic() - began < 1
+    connection.close_sync(None)
+    program.end()
+
+
+def busy(vices: Vices) -> bool:
+    try:
+        vices.call("Slow", ("d", 0.0), timeout=0.1)
+    except GLib.Error as error:
+        return Gio.DBusError.get_remote_error(error) == "org.tierd1.Error.Busy"
+    return False
+
+
+def test_a_method_may_return_what_is_ready(vices: Vices) -> None:
+    assert vices.call("Ready") == (["ready"],)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ def test_properties(daemon: DaemonProgram) -> None:
     shown = daemon.properties()
     digest = shown.pop("PolicyDigest")
     assert len(digest) == 64 and int(digest, 16)
+    assert abs(shown.pop("LastRoundTime") - time.time()) < 60
     assert shown == {
         "Version": __version__,
         "State": "converging",
@@ -53,7 +54,9 @@ def test_properties(daemon: DaemonProgram) -> None:
             "HugePagesSplit": 0,
             "HugePagesRebuilt": 0,
             "MoveSeconds": 0.5,
+            "RoundSeconds": 0.0,
         },
+        "OwnCost": {"CpuSeconds": 0.0, "ResidentBytes": 0},
         "Tiers": [
             {
                 "Name": "memory_tier4",

@@ -15,14 +15,27 @@ from tierd.service import devices
 from tierd.service.devices import DeviceWatch
 
 
-def test_the_watch_tells_changes_only() -> None:
-    looks = iter([(), ("a",), ("a",), ("b",), ("b",)])
+def test_the_watch_tells_changes_only_and_goes_on_after_an_error() -> None:
+    looks = iter([(), ("a",), ("a",), KeyError("x"), ("b",), ("b",), None])
     told: list[tuple[str, ...]] = []
-    failed = threading.Event()
-    watch = DeviceWatch(lambda: next(looks), told.append, lambda error: failed.set(), seconds=0.0)
+    failed: list[str] = []
+    over = threading.Event()
+
+    def look() -> tuple[str, ...]:
+        found = next(looks)
+        if found is None:
+            watch.stop()
+            over.set()
+            return ("b",)
+        if isinstance(found, KeyError):
+            raise found
+        return found
+
+    watch = DeviceWatch(look, told.append, lambda error: failed.append(type(error).__name__), seconds=0.0)
     watch.start()
-    assert failed.wait(5)
-    assert told == [("a",), ("b",)]
+    assert over.wait(5)
+    trouble = "the devices cannot be looked at: internal error: KeyError"
+    assert (told, failed) == ([("a",), (trouble,), ("b",)], ["KeyError"])
 
 
 @pytest.mark.parametrize(

@@ -65,3 +65,4 @@ def test_where_looking_takes_long_so_may_moving(
     while not allowed:
         bench.run(1)
     assert allowed[0] == pytest.approx(moving)
+    assert bench.state.counters.round_seconds >= looking

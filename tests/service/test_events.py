@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.service.conftest import lacking
 from tierd.core.model import Node, Tier, TierKind, Topology
 from tierd.core.state import ClassState, Counters, EngineState, MissingFeature, State
 from tierd.service import events
 from tierd.service.events import EVENT_TYPES, Event, Priority, events_between, movement_between, status_line
-from tierd.service.journal import FIELD_LIMIT, MESSAGE_LIMIT, Reporter, capture_logging, entry
+from tierd.service.journal import (
+    FIELD_LIMIT,
+    MESSAGE_LIMIT,
+    Reporter,
+    capture_logging,
+    default_sink,
+    entry,
+    to_journal,
+    to_stderr,
+)
 
 GIB = 1 << 30
 DRAM = Tier("memory_tier4", TierKind.DRAM, (Node(0, 2 * GIB, GIB // 2, 1 << 20, True, False, 80),))
@@ -108,7 +120,9 @@ HOLD = replace(STEADY, engine=EngineState.HOLDING, reason="memory pressure 45 %"
     ],
 )
 def test_events_between(before: State, after: State, expected: list[str]) -> None:
-    assert [f"{event.type.name}: {event.message}" for event in events_between(before, after)] == expected
+    found = events_between(before, after)
+    assert [f"{event.type.name}: {event.message}" for event in found] == expected
+    assert not any(lacking(entry(event)) for event in found)
 
 
 def test_fields_of_events() -> None:
@@ -225,6 +239,29 @@ def test_equal_events_are_folded_with_a_count_and_the_last_word_is_kept() -> Non
     assert len(lines.events) == 3
 
 
+def test_what_holds_moves_up_is_told_each_time_it_is_something_else() -> None:
+    lines = Lines()
+    for second, reason in enumerate(["waits 45 % of the time", "waits 46 % of the time", "demotion is off"]):
+        lines.round(replace(HOLD, reason=reason, monotonic=float(second)), float(second))
+    holding = [text for text in lines.texts() if text.startswith("holding")]
+    assert holding == [
+        "holding: holding (was starting): waits 45 % of the time",
+        "holding: holding (was holding): demotion is off",
+    ]
+
+
+def test_what_waits_too_long_is_counted() -> None:
+    lines = Lines()
+    for number in range(100):
+        lines.reporter.report(Event(events.NOTED, f"process {number}", subject=str(number)), 0.0)
+    for second in range(1, 70):
+        lines.reporter.tick(float(second))
+    assert len(lines.events) == 65
+    assert lines.texts()[-1] == "noted: 36 more lines came too fast to be written"
+    lines.reporter.tick(100.0)
+    assert len(lines.events) == 65
+
+
 def test_a_state_that_flaps_makes_few_lines_and_the_last_is_true() -> None:
     lines = Lines()
     states = [replace(STEADY, engine=e) for e in (EngineState.STEADY, EngineState.CONVERGING)]
@@ -257,6 +294,24 @@ def test_a_journal_entry_is_always_valid(message: str, value: str) -> None:
     assert fields["MESSAGE_ID"] == events.INTERNAL.message_id
 
 
+def test_the_journal_is_written_to_where_standard_error_is_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "stream").open("w") as stream:
+        facts = os.fstat(stream.fileno())
+        before = os.dup(2)
+        try:
+            os.dup2(stream.fileno(), 2)
+            monkeypatch.setenv("JOURNAL_STREAM", f"{facts.st_dev}:{facts.st_ino}")
+            assert default_sink() is to_journal
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+    assert default_sink() is to_stderr, "inherited from a terminal that systemd has started"
+    monkeypatch.delenv("JOURNAL_STREAM")
+    assert default_sink() is to_stderr
+
+
 def test_notes_wait_until_nothing_else_does_and_are_written_once() -> None:
     lines = Lines()
     for number in (1, 2, 1):
@@ -270,7 +325,7 @@ def test_notes_wait_until_nothing_else_does_and_are_written_once() -> None:
     for number in range(500):
         lines.reporter.report(Event(events.NOTED, f"process {number}", subject=str(number)), 9.0)
     lines.reporter.close(10.0)
-    assert len(lines.events) <= len(texts) + 64 + 1, "the queue is bounded, and one was folded"
+    assert len(lines.events) <= len(texts) + 64 + 2, "the queue is bounded, and one was folded"
 
 
 def test_libraries_logging_becomes_one_line_without_a_traceback() -> None:

@@ -12,30 +12,17 @@ from pathlib import Path
 import pytest
 from gi.repository import Gio
 
-from tests.service.conftest import ROOT
-from tierd.service import convert, drain, events, hotplug, notify, protect, tier_objects
+from tests.service.conftest import ROOT, catalog
+from tierd.cli.main import parser
+from tierd.service import convert, drain, events, helper, hotplug, notify, protect, tier_objects
 from tierd.service.events import Event
 from tierd.service.interface import BUS_NAME, INTERFACE, Manager
 from tierd.service.journal import entry
 from tierd.service.shown import introspection_xml
 
 UNIT = ROOT / "systemd/tierd.service"
-PROGRAMS = (convert, drain, hotplug, protect)
+PROGRAMS = (convert, drain, hotplug, protect, helper)
 EVENT_TYPES = (*events.EVENT_TYPES, *(kind for program in PROGRAMS for kind in program.EVENT_TYPES))
-
-
-def catalog() -> dict[str, tuple[dict[str, str], str]]:
-    """MESSAGE_ID -> (headers, text) of systemd/tierd.catalog."""
-    found: dict[str, tuple[dict[str, str], str]] = {}
-    text = (ROOT / "systemd/tierd.catalog").read_text(encoding="utf-8")
-    lines = [line for line in text.split("\n") if not line.startswith("#")]
-    for block in re.split(r"^-- ", "\n".join(lines), flags=re.MULTILINE)[1:]:
-        identifier, rest = block.split("\n", 1)
-        head, body = rest.split("\n\n", 1)
-        headers = dict(line.split(": ", 1) for line in head.split("\n"))
-        assert identifier not in found, f"{identifier} twice"
-        found[identifier] = headers, body.strip()
-    return found
 
 
 def test_every_message_is_explained_and_nothing_else() -> None:
@@ -51,7 +38,7 @@ def fields_in_source() -> set[str]:
 
 
 def test_the_catalog_names_only_fields_that_exist() -> None:
-    used = {field for _, body in catalog().values() for field in re.findall(r"@([A-Z_]+)@", body)}
+    used = {field for _, body in catalog().values() for field in re.findall(r"@([A-Z_0-9]+)@", body)}
     assert used and used <= fields_in_source()
 
 
@@ -146,6 +133,34 @@ def unit() -> dict[str, list[str]]:
     return found
 
 
+def test_all_that_is_printed_has_the_identifier() -> None:
+    services = list((ROOT / "systemd").glob("*.service"))
+    assert len(services) >= 5
+    for path in services:
+        assert "SyslogIdentifier=tierd" in path.read_text().split("\n"), path.name
+
+
+def test_where_systemd_knows_it_a_reload_is_waited_for() -> None:
+    drop_in = (ROOT / "systemd/notify-reload.conf").read_text()
+    settings = [line for line in drop_in.split("\n") if line and not line.startswith("#")]
+    # ExecReload= sends the signal on every version; a second one would be a second reload
+    assert settings == ["[Service]", "Type=notify-reload", "ReloadSignal=SIGCONT"]
+    link = "/usr/lib/systemd/system/tierd.service.d/notify-reload.conf"
+    assert "systemd/notify-reload.conf usr/share/tierd\n" in (ROOT / "debian/tierd.install").read_text()
+    scripts = [(ROOT / f"debian/tierd.{name}").read_text() for name in ("postinst", "postrm")]
+    assert f"ln -sf /usr/share/tierd/notify-reload.conf {link}" in scripts[0]
+    assert f"rm -f {link}" in scripts[1]
+
+
+def test_its_memory_is_kept_by_all_cgroups_above_it() -> None:
+    settings = unit()
+    (name,) = settings["Slice"]
+    assert "-" not in name, "a slice within another, which keeps nothing"
+    text = (ROOT / "systemd" / name).read_text()
+    assert f"MemoryMin={settings['MemoryMin'][0]}\n" in text
+    assert f"systemd/{name} usr/lib/systemd/system\n" in (ROOT / "debian/tierd.install").read_text()
+
+
 def test_the_unit() -> None:
     settings = unit()
     assert settings["Type"] == ["notify"] and settings["NotifyAccess"] == ["exec"]
@@ -155,8 +170,8 @@ def test_the_unit() -> None:
     )
     assert settings["ExecStartPre"][0].startswith("+") and settings["ExecStopPost"][0].startswith("+")
     assert settings["ExecReload"] == [
-        "/usr/bin/tierd --check-config",
         "/bin/kill -HUP $MAINPID",
+        "/usr/bin/tierd --check-config",
         "+-/usr/bin/systemctl --no-block reload-or-restart tierd-convert@*.service",
     ]
     assert "78" in settings["RestartPreventExitStatus"][0].split()
@@ -198,7 +213,7 @@ UNITS = sorted(
 def verified(directory: Path, units: dict[str, str]) -> list[str]:
     """What systemd-analyze finds wrong with units, by name; programs of tierd are taken for installed."""
     for name, text in units.items():
-        (directory / name).write_text(text.replace("/usr/bin/tierd", "/bin/true"), encoding="utf-8")
+        (directory / name).write_text(re.sub(r"/usr/bin/tier(d|ctl)\b", "/bin/true", text), encoding="utf-8")
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *units],
         cwd=directory,
@@ -226,6 +241,25 @@ def test_root_owns_what_the_helper_trusts() -> None:
         assert rules[directory][:5] == ["d", directory, "0755", "root", "root"]
     assert rules["/run/tierd/daemon.lock"][2:5] == ["0640", "root", "tierd"]
     assert (ROOT / "systemd/tierd.sysusers").read_text(encoding="utf-8").startswith("u tierd ")
+
+
+def test_the_timer_writes_where_the_manual_says() -> None:
+    service = (ROOT / "systemd/tierd-metrics.service").read_text()
+    (command,) = re.findall(r"^ExecStart=/usr/bin/(tierctl .+)$", service, re.MULTILINE)
+    path = parser().parse_args(command.split()[1:]).output
+    manual = (ROOT / "man/tierd.8").read_text().replace("\\-", "-")
+    assert str(path) in manual and f"ReadWritePaths=-{Path(path).parent}\n" in service
+    assert "systemctl enable --now tierd-metrics.timer" in manual
+    installed = (ROOT / "debian/tierd.install").read_text()
+    for name in ("tierd-metrics.service", "tierd-metrics.timer"):
+        assert f"systemd/{name} usr/lib/systemd/system\n" in installed
+
+
+def test_what_may_be_enabled_is_not_by_default() -> None:
+    preset = (ROOT / "systemd/90-tierd.preset").read_text()
+    for path in (ROOT / "systemd").iterdir():
+        if path.is_file() and "\n[Install]\n" in path.read_text() and path.name != "tierd-protect.path":
+            assert f"disable {path.name}\n" in preset, path.name
 
 
 def test_nothing_is_enabled_by_a_preset() -> None:

@@ -158,6 +158,20 @@ def test_what_lies_in_debugfs_is_written_down_where_it_was_not_mounted(
     assert facts(root) == before
 
 
+def test_what_is_not_put_back_is_an_event(
+    root: Root, ledger_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, str, dict[str, str]]] = []
+    monkeypatch.setattr(helper, "say", lambda kind, words, fields: told.append((kind.name, words, fields)))
+    limit = root.promote_rate_limit
+    before = limit.read_text().strip()
+    Ledger(ledger_path).set(limit, "0")
+    limit.write_text("99\n")
+    assert helper.restore_command(ledger_path, tmp_path / "doors.json") == helper.Exit.OK
+    words = f"{limit}: left at 99, which somebody else has set (it was {before})"
+    assert told == [("setting-left", words, {"TIERD_SETTING": str(limit)})]
+
+
 def test_demotion_that_was_on_stays_on(root: Root, ledger_path: Path) -> None:
     root.demotion_enabled.write_text("true\n")
     apply_settings(root, Ledger(ledger_path))
@@ -353,7 +367,8 @@ def test_an_ordinary_user_is_told_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    # as from a terminal that systemd has started
+    monkeypatch.setenv("JOURNAL_STREAM", "1:2")
     assert helper.main(["open"]) == helper.Exit.NOT_ROOT
     assert capsys.readouterr().err == "tierd-helper: open must run as root; tierd.service does so\n"
 

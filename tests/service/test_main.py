@@ -16,7 +16,8 @@ from tests.service.conftest import ROOT
 from tierd import __version__
 from tierd.errors import ConfigError, DeniedError, TierdError, UnsupportedError
 from tierd.kernel.memory_file import write_memory_file
-from tierd.service import assembly, daemon, journal, notify
+from tierd.service import assembly, daemon, events, journal, notify
+from tierd.service.events import Event
 
 BAD = "version: 1\nengine:\n  mode: fast\n  speed: 9\n"
 
@@ -112,6 +113,49 @@ def test_whatever_goes_wrong_is_one_line_and_an_exit_code(
     shown = capsys.readouterr().err.splitlines()
     assert "Traceback" not in "".join(shown)
     assert shown == lines if lines is not None else len(shown) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (ConfigError(("a:1:1: x", "a:2:1: y")), 78, "tierd cannot start: a:1:1: x (and 1 more problem)"),
+        (DeniedError("no", hint="try root"), 77, "tierd cannot start: no; try root"),
+        (ZeroDivisionError("oops"), 1, "tierd cannot start: internal error: ZeroDivisionError: oops"),
+    ],
+)
+def test_under_systemd_a_start_that_fails_is_one_event(
+    error: BaseException,
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_: Path) -> int:
+        raise error
+
+    told: list[Event] = []
+    last_words: list[str] = []
+    monkeypatch.setattr(command, "run", fail)
+    monkeypatch.setattr(journal, "writes_to_journal", lambda: True)
+    monkeypatch.setattr(journal, "to_journal", told.append)
+    monkeypatch.setattr(notify.Notifier, "failed", lambda _, text: last_words.append(text))
+    assert command.main([]) == code
+    assert capsys.readouterr().err == ""
+    (event,) = told
+    assert event.type is events.START_FAILED and event.message.startswith(message)
+    assert event.fields["TIERD_EXIT_STATUS"] == str(code) and last_words == [event.message]
+    if isinstance(error, ConfigError):
+        assert event.fields["TIERD_PROBLEMS"].split("\n") == list(error.problems)
+
+
+def test_a_check_is_no_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[Event] = []
+    monkeypatch.setattr(journal, "writes_to_journal", lambda: True)
+    monkeypatch.setattr(journal, "to_journal", told.append)
+    assert command.main(["--check-config", str(policy(tmp_path, BAD))]) == 78
+    assert len(capsys.readouterr().err.splitlines()) == 2 and told == []
 
 
 def test_a_second_daemon_is_kept_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ COUNTERS = ("numa_", "pgmigrate_", "pgpromote_", "pgdemote_", "thp_split_", "thp
 """Beginnings of the names in /proc/vmstat that are kept."""
 THREADS = ("kswapd", "kdamond", "kcompactd", "khugepaged")
 """Beginnings of the names of kernel threads whose time is a contender's own cost."""
-TIERD = Path("/sys/fs/cgroup/system.slice/tierd.service")
+TIERD = Path("/sys/fs/cgroup/tierd.slice/tierd.service")
 _TICK = os.sysconf("SC_CLK_TCK")
 _THREAD_SECONDS = 10.0
 """Between two looks for kernel threads: they are few and seldom new."""

@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 DEFAULT_LINES = 50
 
 EVENTS = (
-    *("started", "stopped", "state-changed", "degraded", "holding", "tier-appeared", "tier-vanished"),
-    *("tier-resized", "memory-mode", "moved", "feature-missing", "feature-returned", "promise-broken"),
-    *("promise-kept", "policy-adopted", "policy-odd", "policy-rejected", "engine-failed", "engine-stalled"),
-    *("source-chosen", "bus-lost", "bus-connected", "noted", "traced", "internal-error"),
+    *("started", "stopped", "restarting", "state-changed", "degraded", "holding", "tier-appeared"),
+    *("tier-vanished", "tier-resized", "memory-mode", "moved", "feature-missing", "feature-returned"),
+    "promise-broken",
+    *("promise-kept", "policy-adopted", "policy-odd", "policy-rejected", "start-failed", "engine-failed"),
+    *("engine-stalled", "source-chosen", "bus-lost", "bus-connected", "noted", "traced", "internal-error"),
     *("conversion-begun", "conversion-draining", "conversion-step-done", "conversion-done"),
     *("conversion-planned", "conversion-refused", "conversion-failed", "conversion-noted"),
     *("conversion-restored", "conversion-held", "drained", "drain-failed", "device-appeared"),
     *("device-not-read", "cxl-device-appeared", "protected", "released", "not-protected"),
+    "setting-left",
 )
 """What TIERD_EVENT may be: the kinds of the daemon and of each of its one-shot programs. A test holds this
 against theirs."""

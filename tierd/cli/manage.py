@@ -37,8 +37,9 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     reload = commands.add_parser(
         "reload",
         help="put a changed policy in force",
-        description="Have tierd read its policy again, as `systemctl reload tierd` does, and print every"
-        " problem in it. A policy that is bad is refused, and the older one stays in force.",
+        description="Have tierd read its policy again, and print every problem in it. A policy that is bad"
+        " is refused, and the older one stays in force. `systemctl reload tierd` also carries out the"
+        " requests for memory that have been started.",
     )
     reload.set_defaults(handler=_reload)
 

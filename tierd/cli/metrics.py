@@ -21,7 +21,7 @@ Sample = tuple[Mapping[str, str], float]
 
 def metrics(facts: Mapping[str, Any]) -> str:
     """`tierctl metrics`. facts: as `render.plain` makes them of the manager's properties."""
-    counters = facts.get("counters", {})
+    counters, own = facts.get("counters", {}), facts.get("own_cost", {})
     lines = [
         *_family(
             "tierd_build_info",
@@ -67,6 +67,27 @@ def metrics(facts: Mapping[str, Any]) -> str:
         *_counter(
             "tierd_move_seconds", "Time in the mover.", counters.get("move_seconds", 0), unit="seconds"
         ),
+        *_counter(
+            "tierd_round_seconds", "Time in rounds.", counters.get("round_seconds", 0), unit="seconds"
+        ),
+        *_one(
+            "tierd_last_round_timestamp_seconds",
+            "When the last round ended, since 1970.",
+            facts.get("last_round_time", 0),
+            unit="seconds",
+        ),
+        *_counter(
+            "tierd_own_cpu_seconds",
+            "CPU time of the daemon itself.",
+            own.get("cpu_seconds", 0),
+            unit="seconds",
+        ),
+        *_one(
+            "tierd_own_resident_bytes",
+            "Memory of the daemon itself.",
+            own.get("resident_bytes", 0),
+            unit="bytes",
+        ),
         *_classes(facts.get("classes", ())),
         "# EOF",
     ]
@@ -107,8 +128,8 @@ def _classes(classes: Sequence[Mapping[str, Any]]) -> Iterable[str]:
         yield from _family(name, "counter", words + " Anew with each policy.", samples, unit="bytes")
 
 
-def _one(name: str, words: str, value: float) -> list[str]:
-    return _family(name, "gauge", words, [({}, value)])
+def _one(name: str, words: str, value: float, unit: str = "") -> list[str]:
+    return _family(name, "gauge", words, [({}, value)], unit=unit)
 
 
 def _counter(name: str, words: str, value: float, unit: str = "") -> list[str]:

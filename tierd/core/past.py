@@ -38,7 +38,7 @@ class Moment:
 
 
 class Past:
-    """Kept by the daemon, in the main thread; what `since` returns may go to any other."""
+    """Kept by the daemon, in the main thread; `since` may be asked from any other."""
 
     def __init__(self) -> None:
         self._moments: deque[Moment] = deque(maxlen=STEPS)
@@ -58,7 +58,8 @@ class Past:
 
     def since(self, time: float) -> tuple[Moment, ...]:
         """Those after `time`, seconds since 1970, in their order."""
-        return tuple(moment for moment in self._moments if moment.time > time)
+        # copied in one step: one that is asked for from another thread is not to meet `add`
+        return tuple(moment for moment in tuple(self._moments) if moment.time > time)
 
 
 def _moment(state: State, time: float, promoted_pages: int, demoted_pages: int) -> Moment:

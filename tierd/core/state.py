@@ -33,7 +33,7 @@ class EngineState(StrEnum):
 class Counters:
     """Since the daemon started. Only moves confirmed by the kernel count.
 
-    *_pages are base pages of 4 KiB; seconds are of wall time in the mover.
+    *_pages are base pages of 4 KiB; seconds are of wall time, in the mover, and in whole rounds.
     """
 
     rounds: int = 0
@@ -47,6 +47,7 @@ class Counters:
     huge_pages_split: int = 0
     huge_pages_rebuilt: int = 0
     move_seconds: float = 0.0
+    round_seconds: float = 0.0
 
     @property
     def moved_pages(self) -> int:

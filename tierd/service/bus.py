@@ -8,9 +8,7 @@ can take over, and a connection that may be lost without ending the process.
 from __future__ import annotations
 
 import gc
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,15 +16,14 @@ from gi.repository import Gio, GLib
 from pydbus.registration import ObjectRegistration, ObjectWrapper
 
 from tierd.core.text import clean
-from tierd.errors import TierdError
+from tierd.errors import BusyError, DeniedError, TierdError
 from tierd.service.authority import Authority, Caller
+from tierd.service.bus_workers import Workers
 from tierd.service.mailbox import Mailbox
 
 FIRST_RETRY_SECONDS = 1
 LONGEST_RETRY_SECONDS = 60
 CALL_TIMEOUT_MILLISECONDS = 5000
-WORKERS = 2
-WAITING_LIMIT = 8
 ERROR_LIMIT = 4096
 
 INTERNAL_ERROR = "org.tierd1.Error.Internal"
@@ -34,12 +31,6 @@ NAME_FLAG_DO_NOT_QUEUE = 4  # neither ALLOW_REPLACEMENT (1) nor REPLACE_EXISTING
 NAME_REPLIES_OWNED = (1, 4)  # PRIMARY_OWNER, ALREADY_OWNER
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-class BusyError(TierdError):
-    """Too many slow calls wait already."""
-
-    dbus_name = "org.tierd1.Error.Busy"
 
 
 def slow(method: Function) -> Function:
@@ -74,8 +65,9 @@ def for_caller(action: str) -> Callable[[Function], Function]:
 class Exported:
     """An object on the bus: its path, its introspection XML, and the adaptor that answers.
 
-    The adaptor has a method for each of the XML's methods and `dbus_properties()`, which returns a
-    GLib.Variant for each of its properties and cannot raise; where some can be set, `dbus_set(name, value)`.
+    The adaptor has a method for each of the XML's methods, whose result may be a ready GLib.Variant of all
+    that it returns, and `dbus_properties()`, which returns a GLib.Variant for each of its properties and
+    cannot raise; where some can be set, `dbus_set(name, value)`.
     Adaptors are few and live as long as the process: pydbus never lets go of one, so that an adaptor whose
     object was withdrawn is to be used again.
     """
@@ -88,7 +80,7 @@ class Exported:
 class Wrapper(ObjectWrapper):  # type: ignore[misc]
     """Answers calls: every one gets a reply, none ends the daemon, no slow one holds up another."""
 
-    __slots__ = ("_authority", "_mailbox", "_on_error", "_pool", "_room")
+    __slots__ = ("_authority", "_authorised_workers", "_mailbox", "_on_error", "_workers")
 
     def __init__(
         self,
@@ -102,8 +94,9 @@ class Wrapper(ObjectWrapper):  # type: ignore[misc]
         self._authority = authority
         self._mailbox = mailbox
         self._on_error = on_error
-        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="bus")
-        self._room = threading.BoundedSemaphore(WORKERS + WAITING_LIMIT)
+        self._workers = Workers("bus")
+        # What everybody may ask for must not keep those few out who may change something.
+        self._authorised_workers = Workers("authorised")
 
     def call_method(
         self,
@@ -137,7 +130,8 @@ class Wrapper(ObjectWrapper):  # type: ignore[misc]
 
             def decided(caller: Caller) -> None:
                 told = getattr(method, "takes_caller", False)
-                if caller.refusal is None or (told and caller.user is not None):
+                refused = isinstance(caller.refusal, DeniedError)
+                if caller.refusal is None or (told and refused and caller.user is not None):
                     self._begin(invocation, method, (caller, *given) if told else given, outargs)
                 else:
                     self._fail(invocation, caller.refusal)
@@ -149,25 +143,24 @@ class Wrapper(ObjectWrapper):  # type: ignore[misc]
     def _begin(self, invocation: Any, method: Any, arguments: tuple[Any, ...], outargs: list[str]) -> None:
         """Answer at once, or have a worker answer."""
         if not getattr(method, "slow", False):
-            self._answer(invocation, method, arguments, outargs)
-        elif self._room.acquire(blocking=False):
-            self._pool.submit(self._answer_slowly, invocation, method, arguments, outargs)
-        else:
-            self._fail(invocation, BusyError("too many calls are waiting", hint="try again later"))
-
-    def _answer_slowly(
-        self, invocation: Any, method: Any, arguments: tuple[Any, ...], outargs: list[str]
-    ) -> None:
+            return self._answer(invocation, method, arguments, outargs)
+        guarded = hasattr(method, "action") and not hasattr(method, "takes_caller")
+        workers = self._authorised_workers if guarded else self._workers
         try:
-            self._answer(invocation, method, arguments, outargs)
-        finally:
-            self._room.release()
+            workers.submit(self._answer, invocation, method, arguments, outargs)
+        except BusyError as error:
+            self._fail(invocation, error)
 
     def _answer(self, invocation: Any, method: Any, arguments: tuple[Any, ...], outargs: list[str]) -> None:
         try:
             result = method(*arguments)
-            values = () if not outargs else (result,) if len(outargs) == 1 else tuple(result)
-            reply = GLib.Variant("(" + "".join(outargs) + ")", values) if outargs else None
+            signature = f"({''.join(outargs)})"
+            if not outargs:
+                reply = None
+            elif isinstance(result, GLib.Variant) and result.get_type_string() == signature:
+                reply = result
+            else:
+                reply = GLib.Variant(signature, (result,) if len(outargs) == 1 else tuple(result))
         except BaseException as error:  # SystemExit in a handler would end the daemon
             self._fail(invocation, error)
         else:

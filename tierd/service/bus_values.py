@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,7 +14,7 @@ from tierd import __version__
 from tierd.core.address_heat import HeatBin
 from tierd.core.memory_side_cache import MemorySideCache, cache_words
 from tierd.core.model import PAGE_SIZE, Tier
-from tierd.core.past import Moment
+from tierd.core.past import STEPS, Moment
 from tierd.core.state import ClassState, Counters, PlanLine, State
 from tierd.core.text import clean
 from tierd.service.events import status_line
@@ -75,6 +78,11 @@ def properties(view: View) -> dict[str, Any]:
         "PlacedSlowBytes": state.slow_bytes,
         "BytesPerSecond": float(state.bytes_per_second),
         "Counters": _counters(state.counters),
+        "LastRoundTime": time.time() - time.monotonic() + state.monotonic if state.monotonic else 0.0,
+        "OwnCost": {
+            "CpuSeconds": GLib.Variant("d", state.own_cpu_seconds),
+            "ResidentBytes": GLib.Variant("t", state.own_resident_bytes),
+        },
         "Tiers": [_tier(tier, state.topology.caches) for tier in state.topology.tiers],
         "Classes": [_class(found) for found in state.classes[:CLASS_ROWS]],
         "Notices": [clean(notice, 512) for notice in view.notices[:100]],
@@ -82,13 +90,32 @@ def properties(view: View) -> dict[str, Any]:
     }
 
 
-def plan_rows(state: State) -> list[dict[str, Any]]:
+def plan_reply(state: State) -> Any:
     """The last plan, as GetPlan answers it."""
-    return [_plan_line(line) for line in state.plan[:PLAN_ROWS]]
+    return GLib.Variant("(aa{sv})", ([_plan_line(line) for line in state.plan[:PLAN_ROWS]],))
 
 
-def moment_values(moment: Moment) -> dict[str, Any]:
-    """A row of GetHistory."""
+class HistoryRows:
+    """The answers of GetHistory. Each row is made once, since anybody may ask as often as they like. For any
+    thread."""
+
+    def __init__(self) -> None:
+        self._rows: dict[float, Any] = {}
+        self._lock = threading.Lock()
+
+    def reply(self, moments: Sequence[Moment]) -> Any:
+        """`moments`, as GetHistory answers them."""
+        with self._lock:
+            for moment in moments:
+                if moment.time not in self._rows:
+                    self._rows[moment.time] = GLib.Variant("a{sv}", _moment_values(moment))
+            rows = [self._rows[moment.time] for moment in moments]
+            for old in list(self._rows)[:-STEPS]:
+                del self._rows[old]
+        return GLib.Variant.new_tuple(GLib.Variant.new_array(GLib.VariantType("a{sv}"), rows))
+
+
+def _moment_values(moment: Moment) -> dict[str, Any]:
     tiers, classes = moment.tiers.items(), moment.classes.items()
     return {
         "Time": GLib.Variant("d", moment.time),

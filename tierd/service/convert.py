@@ -83,28 +83,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except ConfigError as error:
-        say(
-            FAILED,
-            "; ".join(error.problems[:3]),
-            arguments.name,
-            {"TIERD_PROBLEMS": "\n".join(error.problems)},
-        )
+        problems = {"TIERD_PROBLEMS": "\n".join(error.problems)}
+        _say(FAILED, arguments.name, "; ".join(error.problems[:3]), problems)
         return Exit.CONFIG
     except DeniedError as error:
-        say(FAILED, f"{arguments.name}: {error}", arguments.name, {})
+        _say(FAILED, arguments.name, f"{arguments.name}: {error}")
         return Exit.DENIED
     except TierdError as error:
         hint = f" ({error.hint})" if error.hint else ""
-        say(FAILED, f"{error}{hint}", arguments.name, {})
+        _say(FAILED, arguments.name, f"{error}{hint}")
         return Exit.FAILED
     except Stopped:
-        say(FAILED, f"{arguments.name}: stopped; the next run goes on from here", arguments.name, {})
+        _say(FAILED, arguments.name, f"{arguments.name}: stopped; the next run goes on from here")
         return Exit.FAILED
     except OSError as error:
-        say(FAILED, f"{arguments.name}: {error.filename or 'system'}: {error.strerror}", arguments.name, {})
+        words = f"{arguments.name}: {error.filename or 'system'}: {error.strerror}"
+        _say(FAILED, arguments.name, words)
         return Exit.FAILED
     except Exception as error:  # an operator gets a sentence, whatever went wrong
-        say(FAILED, f"{arguments.name}: internal error: {type(error).__name__}: {error}", arguments.name, {})
+        words = f"{arguments.name}: internal error: {type(error).__name__}: {error}"
+        _say(FAILED, arguments.name, words)
         return Exit.FAILED
 
 
@@ -150,12 +148,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.plan or request.mode is ProvisionMode.PLAN:
         plan = _wait(root, tools, record, request, beside, arguments.wait)
         print("\n".join(any_plan_lines(plan, str(root.sys))))
-        say(
-            PLANNED,
-            f"{request.name}: {plan.verdict} ({any_plan_gist(plan)}); the mode is plan, nothing is run",
-            request.name,
-            {},
-        )
+        words = f"{request.name}: {plan.verdict} ({any_plan_gist(plan)}); the mode is plan, nothing is run"
+        _say(PLANNED, request.name, words)
         return Exit.OK
     with stoppable():
         # before the lock: a device that does not come must not keep the others from theirs
@@ -178,7 +172,7 @@ def _carry_out(
     with lock(LOCK) as descriptor:
         if descriptor is None:
             unit = f"tierd-convert@{request.name}"
-            say(FAILED, f"{request.name}: {HELD_UP}; then `systemctl restart {unit}`", request.name, {})
+            _say(FAILED, request.name, f"{request.name}: {HELD_UP}; then `systemctl restart {unit}`")
             return Exit.BUSY
         tools = replace(tools, inherit=(descriptor,))
         report = reporter(descriptor, request.name)
@@ -194,15 +188,16 @@ def _carry_out(
             plan = converter.run(request)
     fields, gist = _fields(plan), any_plan_gist(plan)
     for note in plan.notes:
-        say(NOTED, f"{request.name}: {note}", request.name, fields)
+        _say(NOTED, request.name, f"{request.name}: {note}", fields)
     if plan.verdict is Verdict.REFUSED:
         if {refusal.kind for refusal in plan.refusals} == {DRAINED}:
-            say(HELD, f"{request.name}: {gist}", request.name, fields)
+            _say(HELD, request.name, f"{request.name}: {gist}", fields)
             return Exit.OK
         kinds = "\n".join(refusal.kind for refusal in plan.refusals)
-        say(REFUSED, f"{request.name}: refused: {gist}", request.name, {**fields, "TIERD_REFUSALS": kinds})
+        refusals = {**fields, "TIERD_REFUSALS": kinds}
+        _say(REFUSED, request.name, f"{request.name}: refused: {gist}", refusals)
         return Exit.REFUSED
-    say(DONE, f"{request.name}: {gist}", request.name, fields)
+    _say(DONE, request.name, f"{request.name}: {gist}", fields)
     return Exit.OK
 
 
@@ -214,9 +209,13 @@ def reporter(descriptor: int, name: str) -> Report:
     def report(kind: str, words: str, fields: Mapping[str, str]) -> None:
         busy_for(descriptor, float(fields.get("TIERD_DEADLINE", COMMAND_DEADLINE)))
         notifier.status(words)
-        say(KINDS[kind], words, name, fields)
+        _say(KINDS[kind], name, words, fields)
 
     return report
+
+
+def _say(kind: EventType, request: str, words: str, fields: Mapping[str, str] | None = None) -> None:
+    say(kind, words, {**(fields or {}), "TIERD_REQUEST": request})
 
 
 def _fields(plan: AnyPlan) -> dict[str, str]:

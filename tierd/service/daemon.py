@@ -19,7 +19,6 @@ from tierd.core.address_heat import HeatBin
 from tierd.core.past import Moment, Past
 from tierd.core.policy import Policy
 from tierd.core.state import MissingFeature, State
-from tierd.core.text import plural
 from tierd.errors import ConfigError, TierdError, UnsupportedError
 from tierd.kernel.paths import Root
 from tierd.service import events
@@ -219,10 +218,10 @@ class Daemon:
             self._notifier.ready(status_text(self._view()))
             GLib.timeout_add_seconds(REPORT_SECONDS, self._on_report)
         # also in the first round: the tier may have appeared since the helper looked
-        if self._restart_when_tiered and state.topology.tiered:
-            self._stop(
-                EXIT_TEMPORARY, "a slow tier appeared: starting again, so that the kernel is set up for it"
-            )
+        if self._restart_when_tiered and state.topology.tiered and not self._stopping:
+            message = "a slow tier appeared: starting again, so that the kernel is set up for it"
+            self._report(Event(events.RESTARTING, message))
+            self._stop(EXIT_TEMPORARY, message)
 
     def _on_engine_end(self, error: BaseException | None) -> None:
         if error is not None:
@@ -340,24 +339,14 @@ class Daemon:
                 Event(
                     events.POLICY_ADOPTED,
                     f"policy {self._policy.source} is in force, mode {mode}",
+                    subject=self._policy.digest,
                     fields=fields,
                 )
             )
             self._tell_what_is_odd()
         else:
             self._problems = error.problems if isinstance(error, ConfigError) else (str(error),)
-            first, number = self._problems[0], len(self._problems)
-            more = f" (and {plural(number - 1, 'more problem')})" if number > 1 else ""
-            self._report(
-                Event(
-                    events.POLICY_REJECTED,
-                    f"policy refused, the older one stays in force: {first}{more}",
-                    fields={
-                        "TIERD_PROBLEMS": "\n".join(self._problems),
-                        "TIERD_POLICY_SHA256": self._policy.digest,
-                    },
-                )
-            )
+            self._report(events.policy_rejected(self._problems, self._policy.digest))
         self._show()
         finished, self._reloads = self._reloads, self._waiting_reloads
         self._waiting_reloads = []
@@ -369,7 +358,7 @@ class Daemon:
         if self._reloads:
             self._start_reload()
         elif self._ready:
-            # Refused or not, it is over. `systemctl reload` has had its failure from --check-config.
+            # Refused or not, it is over. `systemctl reload` has its failure from --check-config.
             self._notifier.ready(status_text(self._view()))
 
     def _tell_what_is_odd(self) -> None:
@@ -379,17 +368,15 @@ class Daemon:
     # The end
 
     def _on_stop_signal(self) -> bool:
-        self._stop(EXIT_OK, "")
+        self._stop(EXIT_OK, "stopping")
         return bool(GLib.SOURCE_CONTINUE)
 
-    def _stop(self, code: int, reason: str) -> None:
+    def _stop(self, code: int, status: str) -> None:
         if self._stopping:
             return
         self._stopping = True
         self._exit_code = code
-        if reason:
-            self._report(Event(events.STATE_CHANGED, reason))
-        self._notifier.stopping(reason or "stopping")
+        self._notifier.stopping(status)
         self._engine.stop()
         GLib.timeout_add_seconds(STOP_SECONDS, self._on_stop_late)
 

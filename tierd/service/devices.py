@@ -31,7 +31,8 @@ def read_notices(policy: Policy) -> Notices:
 
 
 class DeviceWatch:
-    """Calls on_change(notices) from its thread, with what `look` returns, whenever that has changed."""
+    """Calls on_change(notices) from its thread, with what `look` returns, whenever that has changed. What it
+    raises goes to on_error each time, is a notice, and ends nothing."""
 
     def __init__(
         self,
@@ -60,11 +61,11 @@ class DeviceWatch:
         while True:
             try:
                 found = self._look()
-                if found != shown:
-                    self._on_change(found)
-                    shown = found
             except Exception as error:
                 self._on_error(error)
-                return
+                found = (f"the devices cannot be looked at: internal error: {type(error).__name__}",)
+            if found != shown:
+                self._on_change(found)
+                shown = found
             if self._stopped.wait(self._seconds):
                 return

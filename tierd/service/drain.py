@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(name: str, words: str, code: Exit) -> int:
-    say(DRAIN_FAILED, f"{name}: {words}", name, {"TIERD_REASON": words})
+    say(DRAIN_FAILED, f"{name}: {words}", {"TIERD_ISET_ID": name, "TIERD_REASON": words})
     return code
 
 
@@ -81,7 +81,7 @@ def _run(name: str) -> int:
     words = f"nothing of {plan.region.name} is memory; " + (
         f"not safe to remove: {'; '.join(rest)}" if rest else f"safe to remove: {', '.join(dimms)}"
     )
-    say(DRAINED, words, name, {"TIERD_REGION": plan.region.name})
+    say(DRAINED, words, {"TIERD_ISET_ID": name, "TIERD_REGION": plan.region.name})
     return Exit.OK
 
 

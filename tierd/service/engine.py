@@ -110,7 +110,7 @@ class Engine:
         self._counters = Counters()
         self._bucket = TokenBucket(policy.engine.bandwidth)
         self._failures = FailedRounds()
-        self._sampled = -math.inf
+        self._sampled = self._began = -math.inf
         self._lacking = lacking
         self._missing = missing
         self._settings = KernelSettings(root)
@@ -154,7 +154,7 @@ class Engine:
         if self._select_source is not None:
             self._take_source(self._select_source())
             self._select_source = None
-        now = self._clock()
+        now = self._began = self._clock()
         due = now >= self._pace.next_round
         urgent = self._classes.pending and not self._class_pages.hopeless
         resting = self._looking.resting and not urgent
@@ -364,8 +364,8 @@ class Engine:
     def _publish(
         self, topology: Topology, engine: EngineState, reason: str, plan: Plan | None = None
     ) -> None:
-        self._count(rounds=1)
         now = self._clock()
+        self._count(rounds=1, round_seconds=now - self._began)
         engine, reason = self._holding.shown(engine, reason, now)
         cgroups = {view.cgroup for view in self._placed.views}
         dram, slow = ({node.number for node in nodes} for nodes in (topology.dram, topology.slow))

@@ -5,6 +5,7 @@ Every kind has a 128-bit MESSAGE_ID that never changes; systemd/tierd.catalog ex
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -37,6 +38,7 @@ class EventType:
 
 STARTED = EventType("started", "bdfe36bbf0f14a75aa81a2c5d4f6b1a7", Priority.INFO)
 STOPPED = EventType("stopped", "1d7dbe1dcf9f4f3c9f7e9020b13407ed", Priority.INFO)
+RESTARTING = EventType("restarting", "06bea6a027964bc19b12ed184647b2c2", Priority.INFO)
 STATE_CHANGED = EventType("state-changed", "7712a77db0aa40a3a7a893481b7bf24b", Priority.INFO)
 DEGRADED = EventType("degraded", "cba8bc8f17304babbaaece84e19557e0", Priority.WARNING)
 HOLDING = EventType("holding", "2e3f346deba846b993dae439b55af900", Priority.WARNING)
@@ -52,6 +54,7 @@ PROMISE_KEPT = EventType("promise-kept", "62131aad70e441ebb7286445fa0e04eb", Pri
 POLICY_ADOPTED = EventType("policy-adopted", "a6033e4f898a4ae7a2df2af04d159a99", Priority.INFO)
 POLICY_ODD = EventType("policy-odd", "bec785af722f4ecd96774bddb965c568", Priority.WARNING)
 POLICY_REJECTED = EventType("policy-rejected", "163e6994365a46ad9dcb692c5a0b57b1", Priority.ERROR)
+START_FAILED = EventType("start-failed", "1db09965e9a4451e90b4790af4c69f59", Priority.ERROR)
 ENGINE_FAILED = EventType("engine-failed", "e28399b53e0e421489dfec068dddc3d4", Priority.CRITICAL)
 ENGINE_STALLED = EventType("engine-stalled", "721ca04838d2461191e1ac176b6aece8", Priority.ERROR)
 SOURCE_CHOSEN = EventType("source-chosen", "b280492c29634519a5a43659f996a24b", Priority.INFO)
@@ -64,6 +67,7 @@ INTERNAL = EventType("internal-error", "57c5fd663ad9424a94e5ad65294c34b9", Prior
 EVENT_TYPES = (
     STARTED,
     STOPPED,
+    RESTARTING,
     STATE_CHANGED,
     DEGRADED,
     HOLDING,
@@ -79,6 +83,7 @@ EVENT_TYPES = (
     POLICY_ADOPTED,
     POLICY_ODD,
     POLICY_REJECTED,
+    START_FAILED,
     ENGINE_FAILED,
     ENGINE_STALLED,
     SOURCE_CHOSEN,
@@ -94,9 +99,9 @@ EVENT_TYPES = (
 class Event:
     """One thing that happened.
 
-    subject: what it happened to; equal (type, subject) within a minute are folded into one line with a
-    count. message: one sentence. fields: journal fields, keys ``TIERD_*``; values may be several lines and
-    hold anything.
+    subject: what it happened to; of equal (type, subject) within a minute the first and the last become
+    lines, the latter with a count. message: one sentence. fields: journal fields, keys ``TIERD_*``; values
+    may be several lines and hold anything.
     """
 
     type: EventType
@@ -128,7 +133,8 @@ def _state_events(previous: State, current: State) -> Iterator[Event]:
     yield Event(
         kind,
         f"{current.engine.value} (was {previous.engine.value})" + (f": {reason}" if reason else ""),
-        subject=current.engine.value,
+        # figures change from round to round, and what holds moves up does not
+        subject=current.engine.value if kind is STATE_CHANGED else re.sub(r"\d+", "", reason),
         fields={
             "TIERD_STATE": current.engine.value,
             "TIERD_STATE_BEFORE": previous.engine.value,
@@ -251,6 +257,30 @@ def _promise_events(previous: State, current: State) -> Iterator[Event]:
 def odd_policy(warning: str) -> Event:
     """What is odd about a policy in force: ``FILE:LINE:COLUMN: PATH: warning: message``."""
     return Event(POLICY_ODD, clean(warning, 512), subject=warning, fields={"TIERD_POLICY_WARNING": warning})
+
+
+def policy_rejected(problems: tuple[str, ...], digest: str) -> Event:
+    """A policy was refused while another, with `digest`, is in force."""
+    return Event(
+        POLICY_REJECTED,
+        f"policy refused, the older one stays in force: {_first(problems)}",
+        subject="\n".join(problems),
+        fields={"TIERD_PROBLEMS": "\n".join(problems), "TIERD_POLICY_SHA256": digest},
+    )
+
+
+def start_failed(problems: tuple[str, ...], exit_status: int) -> Event:
+    """The daemon ends before it has begun."""
+    return Event(
+        START_FAILED,
+        f"tierd cannot start: {_first(problems)}",
+        fields={"TIERD_PROBLEMS": "\n".join(problems), "TIERD_EXIT_STATUS": str(exit_status)},
+    )
+
+
+def _first(problems: tuple[str, ...]) -> str:
+    more = f" (and {plural(len(problems) - 1, 'more problem')})" if len(problems) > 1 else ""
+    return clean(problems[0], 384) + more
 
 
 def movement_between(previous: State, current: State) -> Event | None:

@@ -41,6 +41,12 @@ from tierd.kernel.settings import (
 )
 from tierd.kernel.topology import read_topology
 from tierd.service.descriptor_store import store_descriptors
+from tierd.service.events import EventType, Priority
+from tierd.service.journal import writes_to_journal
+from tierd.service.one_shot import say
+
+LEFT = EventType("setting-left", "5838b9872cab4bc9ae10cf601416e6fe", Priority.WARNING)
+EVENT_TYPES = (LEFT,)
 
 DOORS_PATH = DEFAULT_PATH.with_name("doors.json")
 TIERING_BIT = 2
@@ -247,7 +253,7 @@ def open_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
         with contextlib.suppress(OSError):
             report_path.unlink()  # one of an earlier run
     for feature in missing:
-        _say(4, f"missing: {feature}")
+        _say(6, f"missing: {feature}")  # a warning of the daemon's, which reads the report
     _say(6, f"{len(doors)} doors open, kernel settings {settings.value}")
     return Exit.OK
 
@@ -269,11 +275,11 @@ def begin_command(root: Root, ledger_path: Path, report_path: Path) -> Exit:
             getattr(error, "hint", "") or "remove the cause and restart tierd.service",
         )
     if missing is not None:
-        _say(4, f"missing: {missing}")
+        _say(6, f"missing: {missing}")
         try:
             write_report(report_path, replace(report, missing=(*report.missing, missing)))
         except OSError as error:
-            _say(4, f"the daemon does not hear of it: {in_words(error)}")
+            _say(4, f"the daemon does not hear of {missing}: {in_words(error)}")
     return Exit.OK
 
 
@@ -288,7 +294,10 @@ def restore_command(ledger_path: Path, report_path: Path) -> Exit:
     finally:
         _forget_doors(report_path)
     for result in results:
-        _say({Outcome.FAILED: 3, Outcome.FOREIGN: 4}.get(result.outcome, 6), str(result))
+        if result.outcome in (Outcome.FAILED, Outcome.FOREIGN):
+            say(LEFT, str(result), {"TIERD_SETTING": result.path})
+        else:
+            _say(6, str(result))
     return Exit.FAILED if any(result.outcome is Outcome.FAILED for result in results) else Exit.OK
 
 
@@ -346,7 +355,7 @@ def _number(text: str | None) -> int | None:
 
 def _say(priority: int, text: str) -> None:
     """A line for the journal with its syslog priority (sd-daemon(3)), or a plain one for a terminal."""
-    prefix = f"<{priority}>" if "JOURNAL_STREAM" in os.environ else ""
+    prefix = f"<{priority}>" if writes_to_journal() else ""
     for line in _lines(text):
         print(f"{prefix}tierd-helper: {line}", file=sys.stderr, flush=True)
 

@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(device: str, words: str, code: Exit) -> int:
-    say(UNREAD, f"{device} has appeared: {words}", device, {"TIERD_DEVICE": device, "TIERD_REASON": words})
+    say(UNREAD, f"{device} has appeared: {words}", {"TIERD_DEVICE": device, "TIERD_REASON": words})
     return code
 
 
@@ -111,7 +111,7 @@ def _of_region(tools: Tools, policy: Policy, inventory: Inventory, region: Regio
         "TIERD_ISET_ID": "" if region.iset_id is None else f"{region.iset_id:#x}",
         "TIERD_REQUESTS": "\n".join(request.name for request in requests),
     }
-    say(APPEARED, f"{words}; {'; '.join(said)}", name, fields)
+    say(APPEARED, f"{words}; {'; '.join(said)}", fields)
 
 
 def _of_memdev(tools: Tools, policy: Policy, machine: CxlMachine, memdev: CxlMemdev) -> None:
@@ -130,7 +130,7 @@ def _of_memdev(tools: Tools, policy: Policy, machine: CxlMachine, memdev: CxlMem
         "TIERD_SERIAL": "" if memdev.serial is None else f"{memdev.serial:#x}",
         "TIERD_REQUESTS": "\n".join(request.name for request in requests),
     }
-    say(CXL_APPEARED, f"{words}; {'; '.join(said)}", name, fields)
+    say(CXL_APPEARED, f"{words}; {'; '.join(said)}", fields)
 
 
 def _look(

@@ -17,11 +17,11 @@ from tierd.errors import InvalidError, TimedOutError
 from tierd.service.authority import Caller
 from tierd.service.bus import authorised, for_caller, slow
 from tierd.service.bus_values import (
+    HistoryRows,
     View,
     explanation_values,
     heat_values,
-    moment_values,
-    plan_rows,
+    plan_reply,
     process_values,
     properties,
 )
@@ -69,16 +69,21 @@ class Manager:
         self._doers = doers
         self._view = view
         self._shown = Shown(xml, INTERFACE, properties(view))
+        self._history = HistoryRows()
+        self._plan: Any = None  # made once for each view, when somebody asks for it
 
     def dbus_properties(self) -> Mapping[str, Any]:
         """Ready variants: nothing is computed, so nothing can fail, when a client asks."""
         return self._shown.variants
 
-    def GetPlan(self) -> list[dict[str, Any]]:
-        return plan_rows(self._view.state)
+    def GetPlan(self) -> Any:
+        if self._plan is None:
+            self._plan = plan_reply(self._view.state)
+        return self._plan
 
-    def GetHistory(self, seconds: int) -> list[dict[str, Any]]:
-        return [moment_values(moment) for moment in self._doers.history(seconds)]
+    @slow
+    def GetHistory(self, seconds: int) -> Any:
+        return self._history.reply(self._doers.history(seconds))
 
     @for_caller("org.tierd1.read-processes")
     @slow
@@ -117,7 +122,7 @@ class Manager:
         """Take up a new view, and announce it unless it is too early. now: monotonic seconds."""
         before = {found.name: found.broken for found in self._view.state.classes}
         self._shown.take(properties(view))
-        self._view = view
+        self._view, self._plan = view, None
         for found in view.state.classes:
             if bool(found.broken) != bool(before.get(found.name)):
                 self.PromiseChanged(found.name, not found.broken, clean(found.broken))

@@ -1,4 +1,4 @@
-"""Events to the journal: at most one line a second at info, equal ones folded, foreign text escaped."""
+"""Events to the journal: at most one line a second at info, repeats folded, foreign text escaped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tierd.core.state import State
-from tierd.core.text import clean
+from tierd.core.text import clean, plural
 from tierd.service.events import (
     INTERNAL,
     MOVED,
@@ -70,9 +70,19 @@ def to_stderr(event: Event) -> None:
         pass  # a closed terminal is no reason to stop
 
 
+def writes_to_journal() -> bool:
+    """Whether standard error is the journal, by systemd.exec(5). Who was started by hand may have inherited
+    JOURNAL_STREAM, from a terminal that systemd has started: the device and inode in it are another's."""
+    try:
+        found = os.fstat(2)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
 def default_sink() -> Sink:
-    """The journal under systemd, which sets JOURNAL_STREAM; standard error elsewhere."""
-    return to_journal if "JOURNAL_STREAM" in os.environ else to_stderr
+    """The journal where systemd has started us, standard error elsewhere."""
+    return to_journal if writes_to_journal() else to_stderr
 
 
 @dataclass(slots=True)
@@ -95,18 +105,32 @@ class Reporter:
         self._previous = State()
         self._summarised: State | None = None
         self._folds: dict[tuple[str, str], _Fold] = {}
-        self._waiting: deque[Event] = deque(maxlen=WAITING_LIMIT)
-        self._notes: deque[Event] = deque(maxlen=WAITING_LIMIT)
+        self._waiting: deque[Event] = deque()
+        self._notes: deque[Event] = deque()
+        self._dropped = 0
 
     def report(self, event: Event, now: float) -> None:
         """Write `event` now, unless an equal one was written less than a minute ago. Notes wait until
         nothing else does: there may be one for each process."""
         if event.type is NOTED:
-            self._notes.append(event)
+            self._queue(self._notes, event)
         elif event.type is TRACED:
             self._sink(event)
         else:
             self._write(event, now)
+
+    def _queue(self, waiting: deque[Event], event: Event) -> None:
+        """Have it wait; of too many the oldest is dropped, and counted."""
+        if len(waiting) >= WAITING_LIMIT:
+            waiting.popleft()
+            self._dropped += 1
+        waiting.append(event)
+
+    def _tell_dropped(self) -> None:
+        if self._dropped:
+            lines = plural(self._dropped, "more line")
+            self._sink(Event(NOTED, f"{lines} came too fast to be written"))
+            self._dropped = 0
 
     def _sink(self, event: Event) -> None:
         if event.type.priority <= self.level:
@@ -131,7 +155,7 @@ class Reporter:
             if event.type.priority <= Priority.WARNING:
                 self.report(event, now)
             else:
-                self._waiting.append(event)
+                self._queue(self._waiting, event)
         self._previous = state
         if self._summarised is None:
             self._summarised = state
@@ -139,12 +163,14 @@ class Reporter:
             summary = movement_between(self._summarised, state)
             self._summarised = state
             if summary is not None:
-                self._waiting.append(summary)
+                self._queue(self._waiting, summary)
 
     def tick(self, now: float) -> None:
         """Called every second: write one line that waits, and folded events whose minute is over."""
         if waiting := self._waiting or self._notes:
             self._write(waiting.popleft(), now)
+        else:
+            self._tell_dropped()
         self._unfold(now)
 
     def _unfold(self, now: float) -> None:
@@ -166,6 +192,7 @@ class Reporter:
                 self._waiting.append(summary)
         while waiting := self._waiting or self._notes:
             self._sink(waiting.popleft())
+        self._tell_dropped()
         self._unfold(now + FOLD_SECONDS)
 
 
@@ -196,7 +223,8 @@ class _LogHandler(logging.Handler):
         elif record.levelno < logging.WARNING:
             self._report(Event(NOTED, clean(message, MESSAGE_LIMIT), subject=message))
         else:
-            self._report(Event(INTERNAL, clean(f"{record.name}: {message}"), subject=record.name))
+            subject = f"{record.name}: {record.msg}"
+            self._report(Event(INTERNAL, clean(f"{record.name}: {message}"), subject=subject))
 
 
 def capture_logging(report: Sink) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -11,7 +10,7 @@ from gi.repository import GLib
 
 from tierd.errors import TierdError
 from tierd.service.events import Priority
-from tierd.service.journal import Reporter
+from tierd.service.journal import Reporter, writes_to_journal
 
 OBJECT_PATH: Final = "/org/freedesktop/LogControl1"
 XML: Final = """
@@ -34,7 +33,7 @@ class LogControl:
         self._reporter = reporter
 
     def dbus_properties(self) -> Mapping[str, Any]:
-        target = "journal" if "JOURNAL_STREAM" in os.environ else "console"
+        target = "journal" if writes_to_journal() else "console"
         values = (LEVELS[self._reporter.level], target, "tierd")
         names = ("LogLevel", "LogTarget", "SyslogIdentifier")
         return {name: GLib.Variant("s", value) for name, value in zip(names, values, strict=True)}

@@ -104,9 +104,9 @@ def failure(error: Exception) -> tuple[str, Exit]:
     return f"internal error: {type(error).__name__}: {error}", Exit.FAILED
 
 
-def say(kind: EventType, words: str, request: str, fields: Mapping[str, str]) -> None:
-    """One line in the journal, or on standard error. request: what it is about."""
-    event = Event(kind, words, request, {**fields, "TIERD_REQUEST": request})
+def say(kind: EventType, words: str, fields: Mapping[str, str]) -> None:
+    """One line in the journal, or on standard error."""
+    event = Event(kind, words, fields=fields)
     try:
         default_sink()(event)
     except ImportError:  # no systemd-python

@@ -68,11 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         policy = None if release else tierd.config.load(None)
         return protect(Root(), Units(), policy, LEDGER)
     except ConfigError as error:
-        say(UNPROTECTED, f"the policy cannot be used: {error.problems[0]}", "", {})
+        say(UNPROTECTED, f"the policy cannot be used: {error.problems[0]}", {})
         return Exit.CONFIG
     except Exception as error:
         words, code = failure(error)
-        say(UNPROTECTED, words, "", {})
+        say(UNPROTECTED, words, {})
         return code
 
 
@@ -137,7 +137,7 @@ def carry_out(plan: ProtectionPlan, units: Units, guards: dict[str, Guard], ledg
         try:
             units.set(step.unit, step.to)
         except TierdError as error:
-            say(UNPROTECTED, f"{step.unit} cannot be set: {error}", step.unit, {"TIERD_UNIT": step.unit})
+            say(UNPROTECTED, f"{step.unit} cannot be set: {error}", {"TIERD_UNIT": step.unit})
             code = Exit.FAILED
             guards.pop(step.unit)
             if before:
@@ -148,7 +148,7 @@ def carry_out(plan: ProtectionPlan, units: Units, guards: dict[str, Guard], ledg
             del guards[step.unit]
     write_ledger(ledger, guards)
     for words in plan.conflicts:
-        say(UNPROTECTED, words, "", {})
+        say(UNPROTECTED, words, {})
     return code
 
 
@@ -160,7 +160,7 @@ def _tell(step: Step) -> None:
     words = (
         f"{step.unit} has memory on {where}, {size(step.to.minimum)} of it never reclaimed: {step.reason}"
     )
-    say(kind, words, step.unit, fields)
+    say(kind, words, fields)
 
 
 def read_ledger(path: Path) -> dict[str, Guard]:

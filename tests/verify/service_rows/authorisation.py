@@ -31,7 +31,7 @@ _MANAGER_PROPERTIES = (
     *("Version", "State", "Reason", "StatusText", "Source", "SourceReason", "ConfigState"),
     *("ConfigProblems", "PolicyOrigin", "PolicyDigest", "HostedProcesses", "HostedCgroups"),
     *("PlacedDramBytes", "PlacedSlowBytes", "BytesPerSecond", "Counters", "Tiers", "Classes", "Notices"),
-    "Missing",
+    *("Missing", "LastRoundTime", "OwnCost"),
 )
 _TIER_PROPERTIES = (
     *("Name", "Kind", "Nodes", "TotalBytes", "FreeBytes", "UsedBytes", "ReadLatencyNanoseconds"),

@@ -13,7 +13,7 @@ RESIDENT, CPU, JOURNAL = 80 << 20, 0.005, 1_000_000
 """Bytes; of a core; bytes a day."""
 SECONDS, SETTLE = 300, 60
 DAY = 24 * 3600
-_CGROUP = "/sys/fs/cgroup/system.slice/tierd.service"
+_CGROUP = "/sys/fs/cgroup/tierd.slice/tierd.service"
 _ENTRIES = "_SYSTEMD_UNIT=tierd.service + UNIT=tierd.service + SYSLOG_IDENTIFIER=tierd"
 
 
