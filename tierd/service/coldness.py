@@ -84,7 +84,11 @@ class Coldness:
         for key in keys:
             rates, line = self._rates[key], self._walked[key]
             held += sum(generation.anon for generation in line.generations)
-            seen += [(rates[g.sequence], g.anon) for g in line.generations if g.sequence in rates]
+            older = 0
+            for sequence in sorted(rates):
+                left = _older(line, sequence)
+                seen.append((rates[sequence], left - older))
+                older = left
         if not seen:
             return 1 / IDLE_WITHOUT_SWAP
         needed = COLD_SHARE * held
