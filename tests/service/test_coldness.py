@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.fixtures.simulated import CGROUP, DRAM, SLOW, GenerationsDoor, SimulatedKernel, simulate
-from tierd.core.planner import IDLE_WITHOUT_SWAP, ColdStock
+from tierd.core.planner import AGREEMENT, IDLE_WITHOUT_SWAP, ColdStock
 from tierd.core.policy import ProcessMatch, ProcessSelection
 from tierd.kernel.generations import Generation, Lineage, parse
 from tierd.service.coldness import (
@@ -175,7 +175,7 @@ def test_what_was_cold_in_a_cgroup_that_has_gone_down_is_forgotten(fake: Simulat
 
 @pytest.mark.parametrize(
     ("left", "expected"),
-    [(600, 0.4), (3000, math.log(100_000 / 3000) / 60)],
+    [(600, AGREEMENT * math.log(99_000 / 600) / 60), (3000, math.log(99_000 / 3000) / 60)],
     ids=["a few that nobody ever uses", "three in a hundred"],
 )
 def test_a_few_pages_that_nobody_uses_do_not_tell_how_cold_it_is_in_dram(left: int, expected: float) -> None:
@@ -196,7 +196,7 @@ def test_a_few_pages_that_nobody_uses_do_not_tell_how_cold_it_is_in_dram(left: i
             pass
 
     cold = Coldness(Door(), lambda: 100.0, between=lambda: None)  # type: ignore[arg-type]
-    cold.stocks(ALL, {0: NODE}, 100.0, 0.4)
+    cold.stocks(ALL, {0: NODE}, 100.0)
     assert cold.coldest == cold.coldest_in({"/a"}) == pytest.approx(expected, rel=0.01)
 
 

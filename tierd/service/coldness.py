@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
-from tierd.core.planner import IDLE_WITHOUT_SWAP, ColdStock, Plan
+from tierd.core.planner import AGREEMENT, IDLE_WITHOUT_SWAP, ColdStock, Plan
 from tierd.kernel.generations import Generations, Lineage
 
 log = logging.getLogger(__name__)
@@ -63,8 +63,8 @@ class Coldness:
         self._walks: dict[tuple[str, int], float] = {}
         self._aged: dict[tuple[str, int], float] = {}
         self._rates: dict[tuple[str, int], Rates] = {}
-        self._walked: dict[tuple[str, int], Lineage] = {}
-        self._typical = 0.0
+        self._held: dict[tuple[str, int], int] = {}
+        self._stocks: tuple[ColdStock, ...] = ()
         self._arrived: dict[tuple[str, int], int] = {}
         self.caches: tuple[ColdStock, ...] = ()
 
@@ -72,47 +72,30 @@ class Coldness:
     def coldest(self) -> float:
         """Uses a second expected of the coldest pages of DRAM that the last walks have seen, whether or not
         some are left now."""
-        return self._coldest(self._rates)
+        return self._coldest(self._rates.keys())
 
     def coldest_in(self, cgroups: Collection[str]) -> float:
         """The same of some cgroups alone."""
-        return self._coldest([key for key in self._rates if key[0] in cgroups])
+        return self._coldest({key for key in self._rates if key[0] in cgroups})
 
-    def _coldest(self, keys: Iterable[tuple[str, int]]) -> float:
-        seen: list[tuple[float, int]] = []
-        held = 0
-        for key in keys:
-            rates, line = self._rates[key], self._walked[key]
-            held += sum(generation.anon for generation in line.generations)
-            older = 0
-            for sequence in sorted(rates):
-                left = _older(line, sequence)
-                seen.append((rates[sequence], left - older))
-                older = left
+    def _coldest(self, keys: Collection[tuple[str, int]]) -> float:
+        seen = {rate for key in keys for rate in self._rates[key].values()}
         if not seen:
             return 1 / IDLE_WITHOUT_SWAP
-        needed = COLD_SHARE * held
-        for rate, pages in sorted(seen):
-            needed -= pages
-            if needed <= 0:
-                return rate
-        # all but a few were used between two walks: at least as often as that, and as far as is known as
-        # often as the cold ones of the slow nodes
-        return max(self._typical, *(rate for rate, _ in seen))
+        needed = COLD_SHARE * sum(self._held.get(key, 0) for key in keys)
+        for stock in sorted(self._stocks, key=lambda stock: stock.rate):
+            if (stock.cgroup, stock.node) in keys:
+                needed -= stock.pages
+                if needed <= 0:
+                    return stock.rate
+        # all but a few were used between two walks, nobody knows how often: at least as often as measured
+        return AGREEMENT * min(seen)
 
     def stocks(
-        self,
-        selection: Selects,
-        dram: Mapping[int, int],
-        now: float,
-        typical: float = 0.0,
-        *,
-        walk: bool = True,
+        self, selection: Selects, dram: Mapping[int, int], now: float, *, walk: bool = True
     ) -> tuple[ColdStock, ...]:
         """What could be demoted now, after aging what is due unless not to `walk`; the page cache is in
-        `caches`. dram: base pages of each node. typical: uses a second of a cold page of the slow nodes, 0
-        when not known. Raises OSError, MalformedError."""
-        self._typical = typical
+        `caches`. dram: base pages of each node. Raises OSError, MalformedError."""
         lineages = self._lineages(selection, dram)
         known = {_key(line) for line in lineages}
         self._aged = {key: when for key, when in self._aged.items() if key in known}
@@ -120,7 +103,6 @@ class Coldness:
         # what has gone down, and is walked no more, says nothing of what is in DRAM
         owned = {_key(line) for line in lineages if self._owned(line, selection)}
         self._rates = {key: rates for key, rates in self._rates.items() if key in owned}
-        self._walked = {key: line for key, line in self._walked.items() if key in owned}
         much = _much_cache(lineages, dram)
         walked = [line for line in lineages if _key(line) in owned or line.node in much and _cached(line)]
         kept = {_key(line) for line in walked}
@@ -134,17 +116,18 @@ class Coldness:
                 if (key := _key(line)) in before and key in owned:
                     arrived = self._arrived.pop(key, 0)
                     self._rates[key] = rates_of_use(before[key], line, arrived)
-                    self._walked[key] = line
         # a shorter time than the one aimed at is not the engine's own measure: the kernel aged in between
         least = interval / 2
         self.caches = _caches(lineages, dram, least)
-        return tuple(
+        self._held = {_key(line): sum(g.anon for g in line.generations) for line in lineages}
+        self._stocks = tuple(
             stock
             for line in lineages
             if selection.selects(line.cgroup)
             for stock in _stocks(line, self._rates.get(_key(line), {}))
             if stock.idle >= least
         )
+        return self._stocks
 
     def _owned(self, line: Lineage, selection: Selects) -> bool:
         held = sum(generation.anon for generation in line.generations)

@@ -241,9 +241,8 @@ class Engine:
         slow = {node.number for node in topology.slow}
         self._classes.look(topology, engine.dram_floor)
         self._demotable.look(now, slow, self._executor.sharing)
-        typical = self._heat.typical
-        cold = self._coldness.stocks(self._demotable, dram, now, typical, walk=not pressed)
-        caches = self._coldness.caches
+        cold = self._coldness.stocks(self._demotable, dram, now, walk=not pressed)
+        caches, typical = self._coldness.caches, self._heat.typical
         coldest = min([self._coldness.coldest, *(stock.rate for stock in caches)])
         settled = self._looking.resting
         swapped = (planner.URGENT if settled else planner.SWAP_GAIN) * planner.rate_in_dram(coldest, typical)
