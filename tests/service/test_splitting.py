@@ -114,9 +114,13 @@ def test_without_a_door_it_is_not_available(machine: Machine, door: int) -> None
     assert Splitter(machine.root, door).available
 
 
+@pytest.mark.parametrize("below", [0, MIB])
 def test_a_cgroup_that_fits_in_dram_is_left_alone(
-    machine: Machine, pages: Pages, door: int, memory: Memory
+    machine: Machine, pages: Pages, door: int, memory: Memory, below: int
 ) -> None:
+    """Also when a little of its page cache has gone down."""
+    text = numa_stat({0: 200 * MIB, 1: below}, huge={0: 100 * MIB})
+    machine.put(machine.root.cgroup / "fitting/memory.numa_stat", text)
     views = (view(100, CONTENDED), view(101, FITTING))
     assert Splitter(machine.root, door).split(views, DRAM, SLOW, 60.0, memory) == 50
     assert {pid for pid, _ in pages.commands} == {100}

@@ -31,6 +31,9 @@ _RESTING_LOOK_SHARE: Final = 200
 _LEAST_PAUSE: Final = 1.0
 """Seconds between two looks at a process at least."""
 
+_LEAST_SLOW: Final = 1 / 64
+"""Of what a cgroup holds: with less on slow nodes it fits in DRAM. A little page cache soon goes down."""
+
 Numbers = npt.NDArray[np.uint64]
 
 
@@ -110,7 +113,7 @@ class Splitter:
             held = read_occupancy(self._root, cgroup)
         except TierdError:
             return False
-        return any(held.get(n, 0) for n in slow)
+        return sum(held.get(n, 0) for n in slow) > _LEAST_SLOW * sum(held.values())
 
     def _split_process(self, process: ProcessId, deadline: float, keeper: Keeper) -> int:
         pid, kept = process.pid, _numbers(keeper.kept(process))
