@@ -135,7 +135,8 @@ class ScanGovernor:
         surprised = self._surprised(quick, unmapped)
         if self.resting:
             self._trickled += unmapped
-            stands = fresh and not self._gave_up and self._stands_for(urgent, wrong, slow_pages)
+            told = fresh and not self._gave_up and len(self._seen) >= MOST_ROUNDS
+            stands = told and self._stands_for(urgent, wrong, slow_pages)
             # once it may be that a workload is faster than what is known of it
             much = (stands and self._stood) or urgent > max(wrong, WORSE * self._accepted)
             self._stood = stands
