@@ -40,13 +40,12 @@ def main(argv: list[str]) -> int:
     if not asked.group:
         rows.append(groups.PROPERTIES)
     if asked.list:
-        for row in rows:
-            print(f"{row.name:40} {'long ' if row.long else '     '} {row.what}")
+        table.show(rows)
         return 0
-    unknown = set(asked.row or ()) - {row.name for row in rows}
-    if unknown:
-        parser.error(f"no such row: {', '.join(sorted(unknown))}; --list names them")
-    chosen = [row for row in rows if (row.name in asked.row if asked.row else asked.long or not row.long)]
+    try:
+        chosen = table.choose(rows, asked.row, long=asked.long)
+    except ValueError as error:
+        parser.error(str(error))
     stage = table.Stage(package.build)
     code = table.run(never.TABLE, chosen, stage, keep=table.RESULTS / f"{never.TABLE}.json")
     results = never.kept(never.TABLE)

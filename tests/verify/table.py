@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 import traceback
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar, cast
@@ -96,6 +96,20 @@ class Row:
     bar: str
     measure: Callable[[Stage], Figure]
     long: bool = False
+
+
+def choose(rows: Iterable[Row], names: Sequence[str] | None, *, long: bool) -> list[Row]:
+    """The rows of these names, or all but the long ones. Raises ValueError that says which there are not."""
+    rows = tuple(rows)
+    if unknown := set(names or ()) - {row.name for row in rows}:
+        raise ValueError(f"no such row: {', '.join(sorted(unknown))}; --list names them")
+    return [row for row in rows if (row.name in names if names else long or not row.long)]
+
+
+def show(rows: Iterable[Row]) -> None:
+    """Name the rows, for --list."""
+    for row in rows:
+        print(f"{row.name:40} {'long ' if row.long else '     '} {row.what}")
 
 
 def run(name: str, rows: Iterable[Row], stage: Stage, *, keep: Path | None) -> int:

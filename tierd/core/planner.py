@@ -64,8 +64,8 @@ class ColdStock:
 class Observation:
     """What one round saw. hot: pages on slow nodes, hottest first. budget: base pages that may move now.
     dram, slow: nodes as they are now. floor: extra bytes of each DRAM node that the policy keeps free.
-    coldest: uses a second expected of the coldest pages of DRAM, as far as is known, whether or not
-    some are left in `cold`. typical: accesses a second of a cold page of the slow nodes, 0 when not known.
+    coldest: uses a second expected of the coldest pages of DRAM but for a few, as far as is known, also when
+    `cold` has none. typical: accesses a second of a cold page of the slow nodes, 0 when not known.
     settled: whether the picture is right, and only what stands out is worth moving."""
 
     hot: HotPages

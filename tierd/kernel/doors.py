@@ -116,7 +116,7 @@ def _open_debugfs(
 def online_cpus(root: Root) -> tuple[int, ...]:
     """CPUs that are online, from sysfs; the helper's own affinity may be narrower."""
     try:
-        return parse_list(read_text(root.sys / "devices/system/cpu/online"))
+        return parse_list(read_text(root.online_cpus))
     except (TierdError, ValueError):
         return tuple(sorted(os.sched_getaffinity(0)))
 

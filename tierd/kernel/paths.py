@@ -61,6 +61,10 @@ class Root:
         return self.sys / "kernel/debug/lru_gen"
 
     @property
+    def online_cpus(self) -> Path:
+        return self.sys / "devices/system/cpu/online"
+
+    @property
     def generations_enabled(self) -> Path:
         return self.sys / "kernel/mm/lru_gen/enabled"
 

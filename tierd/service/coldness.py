@@ -70,8 +70,8 @@ class Coldness:
 
     @property
     def coldest(self) -> float:
-        """Uses a second expected of the coldest pages of DRAM that the last walks have seen, whether or not
-        some are left now."""
+        """Uses a second expected of the coldest pages of DRAM: of those that could go down, where they are
+        more than a few, and by what the last walks have seen where they are not."""
         return self._coldest(self._rates.keys())
 
     def coldest_in(self, cgroups: Collection[str]) -> float:

@@ -54,7 +54,7 @@ class KernelSettings:
         }
         self._had: set[MissingFeature] = set()
         self._lost: set[MissingFeature] = set()
-        self._online = root.sys / "devices/system/cpu/online"
+        self._online = root.online_cpus
         self._cpus: set[int] | None = None
         self._suspended = 0.0
 
